@@ -1,0 +1,1 @@
+"""Translation between the wire and the domain, for HTTP and for gRPC."""

@@ -1,0 +1,122 @@
+"""A request as the data plane sees it, and its answer, free of any wire form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.domain.tensors import Tensor
+
+
+class Criticality(IntEnum):
+    """Who is refused last; lower is served first."""
+
+    CRITICAL = 0
+    NORMAL = 1
+    SHEDDABLE = 2
+
+
+class Reason(StrEnum):
+    """Why this variant answered."""
+
+    WITHIN_BUDGET = "within_budget"
+    DOWNGRADED = "downgraded"
+    ACCURACY_FLOOR = "accuracy_floor"
+    PINNED = "pinned"
+    HARDWARE = "hardware"
+    CASCADED = "cascaded"
+    LATE = "late"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHardware:
+    """What a client said of the device that it runs on; ``None`` means not said.
+
+    Either ``class_name`` names a class of the policy file, or the other fields describe the device and the policy
+    file's rules find the class. ``network_s`` is network time that the client will still need; it is taken off
+    the budget.
+    """
+
+    class_name: str | None = None
+    memory_bytes: float | None = None
+    accelerator: str | None = None
+    isa: tuple[str, ...] = ()
+    is_mobile: bool | None = None
+    saves_data: bool | None = None
+    network: str | None = None
+    network_s: float = 0.0
+    downlink_bps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What a request asks of routing; durations are seconds from the request's arrival, ``None`` means not said."""
+
+    budget_s: float | None = None
+    timeout_s: float | None = None
+    min_accuracy: float | None = None
+    variant: str | None = None
+    tier: str | None = None
+    hardware: ClientHardware | None = None
+    criticality: Criticality = Criticality.NORMAL
+
+
+NO_KNOBS = Knobs()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """One output that the client asked for by name; ``binary`` says how HTTP carries it."""
+
+    name: str
+    binary: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceRequest:
+    """One decoded request.
+
+    ``id`` is never empty: the codec makes one where none came. ``outputs`` empty means all outputs, and
+    ``binary_outputs`` is then how HTTP carries them.
+    """
+
+    model: str
+    id: str
+    inputs: tuple[Tensor, ...]
+    version: str = ""
+    outputs: tuple[RequestedOutput, ...] = ()
+    binary_outputs: bool = False
+    knobs: Knobs = NO_KNOBS
+    protocol: str = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Who answered and how that compares with what was asked; all durations in seconds."""
+
+    variant: str
+    tier: str
+    reason: Reason
+    predicted_s: float
+    queue_s: float
+    compute_s: float
+    total_s: float
+    budget_s: float
+    budget_met: bool
+    expected_accuracy: float
+    batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceResponse:
+    """The outputs in the order asked for, and the story of how they came about."""
+
+    model: str
+    version: str
+    id: str
+    outputs: tuple[Tensor, ...]
+    answer: Answer
+    request: InferenceRequest | None = field(default=None, repr=False)

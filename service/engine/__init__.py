@@ -1,0 +1,1 @@
+"""The work: disk, memory, lanes, queues. The only layer that waits."""

@@ -1,0 +1,1 @@
+"""Decisions about requests. Pure: time, load and randomness come in as arguments."""
