@@ -24,7 +24,12 @@ from __future__ import annotations
 
 
 class TiergateError(Exception):
-    """Base of every error that the service raises on purpose; the message is safe to show to a caller."""
+    """Base of every error that the service raises on purpose; the message is safe to show to a caller.
+
+    ``was_observed`` tells that the data plane has reported it to the observers already.
+    """
+
+    was_observed = False
 
 
 class InvalidRequest(TiergateError):

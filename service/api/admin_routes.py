@@ -1,0 +1,38 @@
+"""Loading and unloading models: offered by the administrative listener, refused by the public one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from service.api.http_message import HttpRequest, Reply, json_reply
+from service.api.names import split_model_name
+from service.domain.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from service.api.http_routes import Route
+    from service.api.plane import Plane
+
+REFUSAL: Final = "models are loaded and unloaded through the administrative listener only"
+
+_LOAD: Final = "v2/repository/models/{}/load"
+_UNLOAD: Final = "v2/repository/models/{}/unload"
+
+
+async def _load(plane: Plane, request: HttpRequest) -> Reply:
+    model, _ = split_model_name(request.captured[0])
+    await plane.load_model(model)
+    return json_reply({"name": model, "loaded": True})
+
+
+async def _unload(plane: Plane, request: HttpRequest) -> Reply:
+    model, _ = split_model_name(request.captured[0])
+    await plane.unload_model(model)
+    return json_reply({"name": model, "loaded": False})
+
+
+async def _refuse(_: Plane, __: HttpRequest) -> Reply:
+    raise Unauthorized(REFUSAL)
+
+
+ADMIN_ROUTES: Final[tuple[Route, ...]] = (("POST", _LOAD, _load), ("POST", _UNLOAD, _unload))
+PUBLIC_REFUSALS: Final[tuple[Route, ...]] = (("POST", _LOAD, _refuse), ("POST", _UNLOAD, _refuse))

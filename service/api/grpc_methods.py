@@ -1,0 +1,226 @@
+"""Every gRPC method as a row of one table, independent of the server that carries it.
+
+A row has the request's message class and a handler. An adapter (``grpc_servicer`` for grpcio, ``grpc_asgi`` for ASGI
+servers with trailers) parses bytes into the message, calls the handler with the plane and a ``CallContext``, and sends
+what comes back. Handlers raise the domain's errors; the adapters map them with ``grpc_errors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships no types
+from tritonclient.grpc import service_pb2
+
+from service.api.admin_routes import REFUSAL
+from service.api.answers import answer_parameters, answer_texts
+from service.api.grpc_errors import grpc_status
+from service.api.grpc_health import check_health, watch_health
+from service.api.http_codec import RequestHead
+from service.api.knobs import HEADERS
+from service.api.names import check_request_id, check_version, new_request_id, split_model_name
+from service.api.proto_codec import decode_request, encode_response
+from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
+from service.api.wire_limits import check_tensor_count
+from service.domain.errors import InvalidRequest, NotSupported, TiergateError, Unauthorized
+
+if TYPE_CHECKING:
+    from service.api.plane import Plane
+
+Proto = Any  # the stubs ship no types
+
+SERVICE: Final = "inference.GRPCInferenceService"
+HEALTH: Final = "grpc.health.v1.Health"
+
+
+@dataclass(slots=True)
+class CallContext:
+    """One call: what came with it, and the metadata that its answer will trail.
+
+    ``time_left`` returns the seconds until the call's deadline, ``None`` where it has none. ``request_id`` starts as
+    the one from the metadata, or a new one, and becomes the request's own once that is known.
+    """
+
+    metadata: Mapping[str, str]
+    time_left: Callable[[], float | None]
+    request_id: str = field(default_factory=new_request_id)
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+
+
+UnaryHandler = Callable[["Plane", Proto, CallContext], Awaitable[Proto]]
+StreamHandler = Callable[["Plane", AsyncIterator[Proto], CallContext], AsyncIterator[Proto]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A method with one request and one response."""
+
+    request_class: Proto
+    handler: UnaryHandler
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A method that answers with a stream; the requests are a stream too, of one message where the method says so."""
+
+    request_class: Proto
+    handler: StreamHandler
+
+
+Method = Unary | Stream
+
+
+def parse(request_class: Proto, data: bytes) -> Proto:
+    """Return the message that the bytes are.
+
+    Raises:
+        InvalidRequest: They are not that message, or hold more tensors than any request does.
+    """
+    if request_class is service_pb2.ModelInferRequest:
+        check_tensor_count(data)
+    try:
+        return request_class.FromString(data)
+    except DecodeError:
+        message = f"the message of {len(data)} bytes is no {request_class.DESCRIPTOR.full_name}"
+        raise InvalidRequest(message) from None
+
+
+def take_request_id(context: CallContext) -> None:
+    """Take the request's id from the metadata, where it is given.
+
+    Raises:
+        InvalidRequest: The id is too long or holds control characters.
+    """
+    said = context.metadata.get("x-request-id")
+    if said:
+        context.request_id = check_request_id(said)
+
+
+async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
+    request = decode_request(message, _head(message, context), context.time_left())
+    context.request_id = request.id
+    response = await plane.infer(request)
+    parameters = answer_parameters(response.answer)
+    context.trailers += answer_texts(parameters)
+    return encode_response(response, parameters)
+
+
+async def _stream_infer(plane: Plane, messages: AsyncIterator[Proto], context: CallContext) -> AsyncIterator[Proto]:
+    """Answer one request after the other; an error is a message, and the stream goes on, as in Triton."""
+    async for message in messages:
+        request_id = context.request_id = message.id or new_request_id()
+        try:
+            answer = await _infer(plane, message, context)
+            context.trailers.clear()  # they would speak of many requests at once
+        except TiergateError as error:
+            status = grpc_status(error, request_id)
+            failed = service_pb2.ModelInferResponse(model_name=message.model_name, id=message.id)
+            yield service_pb2.ModelStreamInferResponse(error_message=status.message, infer_response=failed)
+        else:
+            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+
+
+async def _server_live(plane: Plane, _: Proto, __: CallContext) -> Proto:
+    return service_pb2.ServerLiveResponse(live=plane.is_live())
+
+
+async def _server_ready(plane: Plane, _: Proto, __: CallContext) -> Proto:
+    return service_pb2.ServerReadyResponse(ready=plane.is_ready())
+
+
+async def _server_metadata(plane: Plane, _: Proto, __: CallContext) -> Proto:
+    return server_proto(plane.server_info())
+
+
+async def _model_ready(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    model, _pinned = split_model_name(message.name)
+    return service_pb2.ModelReadyResponse(ready=plane.is_model_ready(model, check_version(message.version, model)))
+
+
+async def _model_metadata(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    return metadata_proto(plane.model_info(*_named(message)))
+
+
+async def _model_config(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    return config_proto(plane.model_info(*_named(message)))
+
+
+async def _model_statistics(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    if not message.name:
+        return statistics_proto(plane.statistics("", ""))
+    model, _pinned = split_model_name(message.name)
+    return statistics_proto(plane.statistics(model, check_version(message.version, model)))
+
+
+async def _index(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    return index_proto(plane.index(ready_only=message.ready))
+
+
+async def _load(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    await plane.load_model(split_model_name(message.model_name)[0])
+    return service_pb2.RepositoryModelLoadResponse()
+
+
+async def _unload(plane: Plane, message: Proto, _: CallContext) -> Proto:
+    await plane.unload_model(split_model_name(message.model_name)[0])
+    return service_pb2.RepositoryModelUnloadResponse()
+
+
+async def _refuse_admin(_: Plane, __: Proto, ___: CallContext) -> Proto:
+    raise Unauthorized(REFUSAL)
+
+
+async def _left_out(_: Plane, message: Proto, __: CallContext) -> Proto:
+    name = message.DESCRIPTOR.name.removesuffix("Request")
+    raise NotSupported(f"method {name} is not offered: this server has no shared memory, trace or log settings")
+
+
+_LEFT_OUT: Final = (
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+def methods(*, admin: bool = False) -> dict[str, Method]:
+    """Return every method by its full name, such as ``/inference.GRPCInferenceService/ModelInfer``."""
+    offered = {
+        "ServerLive": _server_live,
+        "ServerReady": _server_ready,
+        "ServerMetadata": _server_metadata,
+        "ModelReady": _model_ready,
+        "ModelMetadata": _model_metadata,
+        "ModelConfig": _model_config,
+        "ModelStatistics": _model_statistics,
+        "ModelInfer": _infer,
+        "RepositoryIndex": _index,
+        "RepositoryModelLoad": _load if admin else _refuse_admin,
+        "RepositoryModelUnload": _unload if admin else _refuse_admin,
+    } | dict.fromkeys(_LEFT_OUT, _left_out)
+    table: dict[str, Method] = {
+        f"/{SERVICE}/{name}": Unary(getattr(service_pb2, f"{name}Request"), handler)
+        for name, handler in offered.items()
+    }
+    table[f"/{SERVICE}/ModelStreamInfer"] = Stream(service_pb2.ModelInferRequest, _stream_infer)
+    table[f"/{HEALTH}/Check"] = Unary(health_pb2.HealthCheckRequest, check_health)
+    table[f"/{HEALTH}/Watch"] = Stream(health_pb2.HealthCheckRequest, watch_health)
+    return table
+
+
+def _named(message: Proto) -> tuple[str, str]:
+    split_model_name(message.name)
+    return message.name, check_version(message.version, message.name)
+
+
+def _head(message: Proto, context: CallContext) -> RequestHead:
+    model, pinned = split_model_name(message.model_name)
+    knob_metadata = {key: context.metadata[key] for key in HEADERS & context.metadata.keys()}
+    return RequestHead(model, context.request_id, check_version(message.model_version, model), pinned, knob_metadata)

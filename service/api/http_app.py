@@ -1,0 +1,181 @@
+"""The HTTP side as a raw ASGI application: no framework between the server and the codec.
+
+An infer request takes the short way through ``_infer``; everything else goes through the route table. While an answer
+is awaited, one small task listens for the client leaving and cancels the wait, so that queued work is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from service.api.admin_routes import ADMIN_ROUTES, PUBLIC_REFUSALS
+from service.api.answers import answer_parameters, answer_texts, server_timing
+from service.api.http_body import ClientLeft, check_content_type, compress, json_length, read_body
+from service.api.http_codec import RequestHead, decode_request, encode_response
+from service.api.http_errors import error_reply, method_not_allowed
+from service.api.http_message import JSON_TYPE, HttpRequest, Reply, send_reply
+from service.api.http_routes import ROUTES, Router
+from service.api.knobs import HEADERS
+from service.api.names import check_request_id, check_version, new_request_id, shown, split_model_name
+from service.api.plane import ignore_refusal
+from service.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from service.api.http_message import Headers, Receive, Scope, Send
+    from service.api.plane import OnRefused, Plane
+    from service.domain.inference import InferenceRequest, InferenceResponse
+
+DEFAULT_MAX_BODY_BYTES: Final = 64 << 20
+
+_MODELS: Final = "/v2/models/"
+_INFER: Final = "/infer"
+_BINARY_TYPE: Final = (b"content-type", b"application/octet-stream")
+_KNOB_HEADERS: Final = {name.encode(): name for name in HEADERS}
+
+
+class HttpApp:
+    """An ASGI 3 application for the HTTP form of the protocol.
+
+    Args:
+        plane: What answers.
+        max_body_bytes: The largest body taken, counted after decompression.
+        admin: Whether models can be loaded and unloaded here; a public listener says no.
+        on_refused: Called with the protocol, the request's id and the error for every request that is refused or fails.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        admin: bool = False,
+        on_refused: OnRefused = ignore_refusal,
+    ) -> None:
+        self._plane = plane
+        self._max_body_bytes = max_body_bytes
+        self._on_refused = on_refused
+        self._router = Router((*ROUTES, *(ADMIN_ROUTES if admin else PUBLIC_REFUSALS)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            TypeError: The scope is not HTTP; the server's lifespan is handled by whoever wraps this.
+        """
+        if scope["type"] != "http":
+            raise TypeError(f"the HTTP application was called with scope '{scope['type']}'; allowed is 'http'")
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = ""
+        try:
+            request_id = _request_id(headers)
+            reply = await self._answer(scope, headers, receive, request_id)
+        except ClientLeft:
+            return
+        except Exception as error:  # noqa: BLE001 - the last line: every failure becomes an answer
+            reply = self._refuse(error, request_id or new_request_id())
+        await send_reply(send, reply, with_body=scope["method"] != "HEAD")
+
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Reply:
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        if scope["method"] == "POST" and path.startswith(_MODELS) and path.endswith(_INFER):
+            return await self._infer(_request_head(path, headers, request_id), headers, receive)
+        return await self._route(path, scope, headers, receive)
+
+    async def _infer(self, head: RequestHead, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
+        check_content_type(headers)
+        body = await read_body(receive, headers, self._max_body_bytes)
+        request = decode_request(body, json_length(headers), head)
+        try:
+            response = await self._await_plane(request, receive)
+            return _infer_reply(request, response, headers)
+        except ClientLeft:
+            raise
+        except Exception as error:  # noqa: BLE001 - caught here for the id that the body gave
+            return self._refuse(error, request.id)
+
+    async def _await_plane(self, request: InferenceRequest, receive: Receive) -> InferenceResponse:
+        """Await the answer; a client that leaves meanwhile cancels the wait.
+
+        Raises:
+            ClientLeft: The client went away, so that there is nobody to answer.
+        """
+        current = asyncio.current_task()
+        watch = asyncio.get_running_loop().create_task(_cancel_when_left(receive, current))
+        try:
+            return await self._plane.infer(request)
+        except asyncio.CancelledError:
+            if current is not None and watch.done() and not watch.cancelled():
+                current.uncancel()
+                raise ClientLeft from None
+            raise
+        finally:
+            watch.cancel()
+
+    async def _route(self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        found = self._router.find(path)
+        if found is None:
+            raise NotFound(f"no route {shown(path)}; the protocol's paths start at /v2")
+        handlers, captured = found
+        method: str = scope["method"]
+        handler = handlers.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            return method_not_allowed(method, {*handlers, *(["HEAD"] if "GET" in handlers else [])})
+
+        async def body() -> bytes:
+            return await read_body(receive, headers, self._max_body_bytes)
+
+        request = HttpRequest(method, headers, scope.get("query_string", b""), body, captured)
+        return await handler(self._plane, request)
+
+    def _refuse(self, error: Exception, request_id: str) -> Reply:
+        self._on_refused("http", request_id, error)
+        return error_reply(error, request_id)
+
+
+async def _cancel_when_left(receive: Receive, task: asyncio.Task[Any] | None) -> None:
+    message = await receive()
+    if message["type"] == "http.disconnect" and task is not None:
+        task.cancel()
+    else:  # a server that has more to say about a complete request: stop listening, but never look like "left"
+        await asyncio.Event().wait()
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    said = headers.get(b"x-request-id")
+    return check_request_id(said.decode("latin-1")) if said else new_request_id()
+
+
+def _request_head(path: str, headers: Mapping[bytes, bytes], request_id: str) -> RequestHead:
+    """Return what ``/v2/models/{m}[/versions/{v}]/infer`` and the headers say."""
+    name, versions, version = path[len(_MODELS) : -len(_INFER)].partition("/versions/")
+    model, pinned = split_model_name(name)
+    if versions and not version:
+        raise NotFound(f"no route {shown(path)}; a version is missing after /versions/")
+    knob_headers = {}
+    for key in _KNOB_HEADERS.keys() & headers.keys():
+        knob_headers[_KNOB_HEADERS[key]] = headers[key].decode("latin-1")
+    return RequestHead(model, request_id, check_version(version, model), pinned, knob_headers)
+
+
+def _infer_reply(request: InferenceRequest, response: InferenceResponse, headers: Mapping[bytes, bytes]) -> Reply:
+    parameters = answer_parameters(response.answer)
+    body, length = encode_response(request, response, parameters)
+    lines: Headers = [JSON_TYPE if length is None else _BINARY_TYPE]
+    if length is not None:
+        lines.append((b"inference-header-content-length", b"%d" % length))
+    accept = headers.get(b"accept-encoding")
+    if accept is not None:
+        body, coding = compress(body, accept)
+        if coding is not None:
+            lines += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
+    lines.append((b"content-length", b"%d" % len(body)))
+    lines += [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer_texts(parameters)]
+    lines.append((b"server-timing", server_timing(response.answer).encode()))
+    return Reply(200, lines, body)

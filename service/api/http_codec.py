@@ -1,0 +1,189 @@
+"""An infer request and its response as HTTP carries them: JSON alone, or JSON and then raw tensors.
+
+With the binary tensor extension the header ``Inference-Header-Content-Length`` tells where the JSON ends; the raw
+tensors follow in the order of the inputs that have ``binary_data_size``, and so do the outputs of the answer. C++
+clients send the header for pure JSON too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from service.api.binary_codec import decode_raw, encode_raw
+from service.api.json_codec import WireInput, WireOutput, decode_parameters, decode_wire_request
+from service.api.json_data import decode_data, encode_data
+from service.api.knobs import decode_knobs
+from service.api.names import check_request_id, shown
+from service.domain.errors import InvalidRequest, NotSupported
+from service.domain.inference import InferenceRequest, RequestedOutput
+from service.domain.tensors import Tensor, dtype_of, element_count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.api.answers import Parameter
+    from service.domain.inference import InferenceResponse
+
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What is known of a request before its body is read."""
+
+    model: str
+    id: str
+    version: str = ""
+    pinned: str | None = None
+    knob_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> InferenceRequest:
+    """Read the body of an infer request; tensors sent as binary data are views of the body.
+
+    Args:
+        body: The whole body, decompressed.
+        json_length: The header ``Inference-Header-Content-Length``, or ``None``.
+        head: What path and headers said.
+
+    Raises:
+        InvalidRequest: The body is malformed; the message names the element.
+        NotSupported: It asks for shared memory or classification.
+    """
+    wire = decode_wire_request(body if json_length is None else body[: check_json_length(json_length, body)])
+    raw = memoryview(body)[len(body) if json_length is None else json_length :]
+    parameters = decode_parameters(wire.parameters, "the request")
+    binary_outputs = _flag(parameters, "binary_data_output", default=False)
+    return InferenceRequest(
+        model=head.model,
+        id=check_request_id(wire.id) if wire.id else head.id,
+        inputs=_decode_inputs(wire.inputs, raw),
+        version=head.version,
+        outputs=tuple([_decode_output(output, binary_outputs) for output in wire.outputs or ()]),
+        binary_outputs=binary_outputs,
+        knobs=decode_knobs(parameters, head.knob_headers, pinned=head.pinned),
+    )
+
+
+def check_json_length(json_length: int, body: bytes) -> int:
+    """Return the length of the JSON part.
+
+    Raises:
+        InvalidRequest: The body is shorter.
+    """
+    if not 0 < json_length <= len(body):
+        message = (
+            f"header 'Inference-Header-Content-Length' is {json_length}; "
+            f"allowed is from 1 to the body's {len(body)} bytes"
+        )
+        raise InvalidRequest(message)
+    return json_length
+
+
+def encode_response(
+    request: InferenceRequest, response: InferenceResponse, parameters: Mapping[str, Parameter]
+) -> tuple[bytes, int | None]:
+    """Return the body, and the length of its JSON part where raw tensors follow it.
+
+    Raises:
+        InvalidRequest: An output was asked for as JSON, which cannot carry it.
+    """
+    binary = {output.name: output.binary for output in request.outputs}
+    raws: list[bytes] = []
+    outputs: list[dict[str, Any]] = []
+    for tensor in response.outputs:
+        output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.data.shape}
+        if binary.get(tensor.name, request.binary_outputs):
+            raw = encode_raw(tensor)
+            output["parameters"] = {"binary_data_size": len(raw)}
+            raws.append(raw)
+        else:
+            output["data"] = encode_data(tensor)
+        outputs.append(output)
+    text = _encode_json(
+        {
+            "model_name": response.model,
+            "model_version": response.version,
+            "id": response.id,
+            "parameters": parameters,
+            "outputs": outputs,
+        }
+    )
+    return (b"".join([text, *raws]), len(text)) if raws else (text, None)
+
+
+def _decode_inputs(wires: list[WireInput], raw: memoryview) -> tuple[Tensor, ...]:
+    tensors = []
+    offset = 0
+    for index, wire in enumerate(wires):
+        dtype_of(wire.datatype, wire.name)
+        shape = tuple(wire.shape)
+        size = _binary_size(wire, index)
+        if size is None:
+            element_count(shape, wire.name)
+            array = decode_data(bytes(wire.data), wire.datatype, shape, f"$.inputs[{index}].data")
+        else:
+            if size > len(raw) - offset:
+                message = (
+                    f"input '{wire.name}' has binary_data_size {size}, "
+                    f"but only {len(raw) - offset} bytes of binary data are left"
+                )
+                raise InvalidRequest(message)
+            array = decode_raw(wire.name, wire.datatype, shape, raw[offset : offset + size])
+            offset += size
+        tensors.append(Tensor(wire.name, wire.datatype, array))
+    if offset != len(raw):
+        message = f"the request has {len(raw)} bytes of binary data; its inputs' binary_data_size sum to {offset}"
+        raise InvalidRequest(message)
+    return tuple(tensors)
+
+
+def _binary_size(wire: WireInput, index: int) -> int | None:
+    """Return how many raw bytes an input has, or ``None`` where its data is JSON."""
+    parameters = decode_parameters(wire.parameters, f"input '{wire.name}'")
+    if "shared_memory_region" in parameters:
+        raise NotSupported(f"input '{wire.name}' asks for shared memory, which this server does not offer")
+    size = parameters.get("binary_data_size")
+    has_data = bool(memoryview(wire.data))
+    if size is None and not has_data:
+        message = f"input '{wire.name}' has no data: give $.inputs[{index}].data or the parameter binary_data_size"
+        raise InvalidRequest(message)
+    if size is None:
+        return None
+    if has_data:
+        raise InvalidRequest(f"input '{wire.name}' has both data and binary_data_size; give one of them")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        message = f"input '{wire.name}' has binary_data_size {shown(size)}; allowed is a whole number from 0"
+        raise InvalidRequest(message)
+    return size
+
+
+def _decode_output(wire: WireOutput, binary_outputs: bool) -> RequestedOutput:
+    parameters = decode_parameters(wire.parameters, f"output '{wire.name}'")
+    if parameters:
+        refuse_output_parameters(wire.name, parameters)
+    return RequestedOutput(wire.name, _flag(parameters, "binary_data", default=binary_outputs))
+
+
+def refuse_output_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse what an output may ask of other servers.
+
+    Raises:
+        NotSupported: It asks for shared memory or classification.
+    """
+    if "shared_memory_region" in parameters:
+        raise NotSupported(f"output '{name}' asks for shared memory, which this server does not offer")
+    if parameters.get("classification"):
+        raise NotSupported(f"output '{name}' asks for classification, which this server does not offer")
+
+
+def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"parameter '{name}' is {shown(value)}; allowed are true and false")
+    return value

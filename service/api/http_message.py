@@ -1,0 +1,56 @@
+"""An HTTP request and reply, as the routes see them, and how a reply leaves through ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request; ``headers`` has lower-case names, and ``captured`` the path's variable segments in order."""
+
+    method: str
+    headers: dict[bytes, bytes]
+    query: bytes
+    body: Callable[[], Awaitable[bytes]]
+    captured: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply; ``stream`` gives the body in pieces where it is not at hand as a whole."""
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+
+
+def json_reply(content: Any, status: int = 200, headers: Headers | None = None) -> Reply:  # noqa: ANN401
+    """Return a reply with a JSON body."""
+    body = _encode_json(content)
+    lines = [JSON_TYPE, (b"content-length", b"%d" % len(body)), *(headers or ())]
+    return Reply(status, lines, body)
+
+
+async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
+    """Send a reply; without its body where the request was HEAD."""
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    if reply.stream is not None and with_body:
+        async for piece in reply.stream:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": reply.body if with_body else b""})

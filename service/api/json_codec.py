@@ -1,0 +1,106 @@
+"""The JSON part of an infer request: text in, typed structure out, with every name and count checked.
+
+Memory: tensor data and parameters stay spans of the body until something asks for them, so that reading the structure
+costs a small multiple of the bytes outside the data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from service.api.json_text import check_depth, check_no_duplicate_keys, read
+from service.api.names import check_tensor_names
+from service.domain.errors import InvalidRequest
+
+MAX_PARAMETERS_BYTES: Final = 65536
+
+_EMPTY: Final = msgspec.Raw()
+_Datatype = Annotated[str, msgspec.Meta(max_length=16)]
+
+
+class WireInput(msgspec.Struct, gc=False):
+    """One input as JSON carries it; ``data`` and ``parameters`` are undecoded text, empty where absent."""
+
+    name: str
+    shape: list[int]
+    datatype: _Datatype
+    parameters: msgspec.Raw = _EMPTY
+    data: msgspec.Raw = _EMPTY
+
+
+class WireOutput(msgspec.Struct, gc=False):
+    """One requested output as JSON carries it."""
+
+    name: str
+    parameters: msgspec.Raw = _EMPTY
+
+
+class WireRequest(msgspec.Struct, gc=False):
+    """An infer request as JSON carries it."""
+
+    inputs: list[WireInput]
+    id: str | None = None
+    outputs: list[WireOutput] | None = None
+    parameters: msgspec.Raw = _EMPTY
+
+
+Parameters = dict[str, Any]
+
+_decode_request = msgspec.json.Decoder(WireRequest).decode
+_decode_parameters = msgspec.json.Decoder(dict[str, Any] | None).decode
+
+
+def decode_wire_request(text: bytes) -> WireRequest:
+    """Read the JSON of an infer request.
+
+    Raises:
+        InvalidRequest: It is not the JSON of one; the message names the element.
+    """
+    check_depth(text)
+    request = read(_decode_request, text, "the request is not an inference request")
+    check_tensor_names("input", [tensor.name for tensor in request.inputs])
+    if request.outputs:
+        check_tensor_names("requested output", [output.name for output in request.outputs])
+    if not request.inputs:
+        raise InvalidRequest("the request has no inputs; at least one is needed")
+    _check_keys(text, request)
+    return request
+
+
+def decode_parameters(raw: msgspec.Raw, where: str) -> Parameters:
+    """Read an object of parameters; absent and ``null`` give an empty one.
+
+    Raises:
+        InvalidRequest: It is no JSON object, or longer than any real one.
+    """
+    text = memoryview(raw)
+    if not text:
+        return {}
+    if len(text) > MAX_PARAMETERS_BYTES:
+        message = f"the parameters of {where} take {len(text)} bytes; at most {MAX_PARAMETERS_BYTES} are allowed"
+        raise InvalidRequest(message)
+    parameters = read(_decode_parameters, text, f"the parameters of {where}") or {}
+    if bytes(text).count(b":") > len(parameters):
+        check_no_duplicate_keys(bytes(text))
+    return parameters
+
+
+def _check_keys(text: bytes, request: WireRequest) -> None:
+    """Look for duplicate keys where the text has more colons than the keys that were read.
+
+    Colons inside data belong to strings, because data has no objects; those inside parameters are checked where the
+    parameters are read.
+    """
+    outputs = request.outputs or []
+    spans = [request.parameters, *(output.parameters for output in outputs)]
+    for tensor in request.inputs:
+        spans += (tensor.data, tensor.parameters)
+    keys = 1 + (request.id is not None) + (request.outputs is not None) + 3 * len(request.inputs) + len(outputs)
+    for span in spans:
+        content = bytes(span)
+        if content:
+            keys += 1 + content.count(b":")
+    if text.count(b":") > keys:
+        check_no_duplicate_keys(text)

@@ -1,0 +1,142 @@
+"""The composition root: every part of the gateway is made and wired here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+import service
+from service.api.grpc_servicer import generic_handlers
+from service.api.http_app import HttpApp
+from service.domain.observer import Observers
+from service.engine.catalog import Identity, Parts
+from service.engine.dataplane import DataPlane
+from service.engine.dispatcher import Dispatcher
+from service.engine.lanes import Lanes
+from service.engine.policy_store import read_policy
+from service.engine.registry import Registry
+from service.engine.repository import Repository
+from service.engine.statistics import StatisticsObserver
+from service.frontends.wrappers import TokenGuard, WithMetrics
+from service.settings import SettingsError
+from service.telemetry.logs import LogObserver, log_refusal
+from service.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
+
+    from service.domain.policy_file import PolicyFile
+    from service.frontends.wrappers import App
+    from service.settings import Settings
+
+
+class Gateway:
+    """One gateway: the data plane, and the applications that translate for it.
+
+    Make it, ``start`` it on the event loop that will serve it, and ``close`` it there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Wire the parts; nothing is loaded and no thread runs yet.
+
+        Raises:
+            PolicyError, SettingsError: The policy file or the token file cannot be used.
+        """
+        policy, digest = read_policy(settings.policy)
+        self._settings = settings
+        self._token = _read_token(settings)
+        self.metrics = Metrics(_budgets_s(policy))
+        self.metrics.policy_loaded(digest)
+        statistics = StatisticsObserver()
+        observer = Observers((statistics, self.metrics, LogObserver(access_log=settings.access_log)))
+        cores = _cores(settings)
+        dispatcher = Dispatcher(len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3)
+        self.lanes = Lanes(dispatcher, cores, observer)
+        self.registry = Registry(Repository(settings.repository), policy, observer, settings.max_timeout_s)
+        identity = Identity("tiergate", service.__version__, settings.required_models)
+        parts = Parts(identity, self.registry, dispatcher, statistics)
+        self.plane = DataPlane(parts, self.lanes, observer)
+        self.metrics.watch(
+            depths=dispatcher.depths,
+            inflight=lambda: self.plane.inflight,
+            busy_s=lambda: [lane.busy_s for lane in dispatcher.lanes],
+        )
+
+    async def start(self) -> None:
+        """Load the models and start the lanes.
+
+        Raises:
+            BackendFailed: The repository cannot be read.
+        """
+        await asyncio.to_thread(self.registry.load_all)
+        self.lanes.start()
+
+    async def drain(self) -> None:
+        """Stop being ready, answer on through the grace window, then refuse newcomers and finish what is inside."""
+        self.plane.leave()
+        await asyncio.sleep(self._settings.drain_grace_s)
+        self.plane.refuse_new()
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self.plane.wait_until_idle()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        """End the lanes; what still waits is refused."""
+        await asyncio.to_thread(self.lanes.close)
+
+    def http_app(self) -> App:
+        """Return the public ASGI application: the protocol, and the metrics."""
+        public = HttpApp(self.plane, max_body_bytes=self._settings.max_body_bytes, on_refused=self.note_refusal)
+        return WithMetrics(public, self.metrics.render)
+
+    def admin_app(self) -> App:
+        """Return the administrators' ASGI application: the same, and loading and unloading, behind the token."""
+        admin = HttpApp(
+            self.plane, max_body_bytes=self._settings.max_body_bytes, admin=True, on_refused=self.note_refusal
+        )
+        app = WithMetrics(admin, self.metrics.render)
+        return TokenGuard(app, self._token) if self._token else app
+
+    def grpc_handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        """Return the public gRPC services as grpcio takes them."""
+        return generic_handlers(self.plane, on_refused=self.note_refusal)
+
+    def note_refusal(self, protocol: str, request_id: str, error: Exception) -> None:
+        """Log a refused request; count it where it never became one that the data plane saw."""
+        log_refusal(protocol, request_id, error)
+        if not getattr(error, "was_observed", False):
+            self.metrics.request_malformed(protocol)
+
+
+def _cores(settings: Settings) -> list[int | None]:
+    allowed = sorted(os.sched_getaffinity(0))
+    count = settings.lanes or len(allowed)
+    # More lanes than cores share cores; pinning two of them to one core would only make them wait for each other.
+    if not settings.pin_lanes or count > len(allowed):
+        return [None] * count
+    return list(allowed[:count])
+
+
+def _budgets_s(policy: PolicyFile) -> list[float]:
+    models = [policy.default, *policy.models.values()]
+    classes = [item.default_budget_s for item in policy.hardware_classes.values()]
+    return [model.default_budget_s for model in models] + [budget_s for budget_s in classes if budget_s is not None]
+
+
+def _read_token(settings: Settings) -> str:
+    path = settings.admin_token_file
+    if path is None:
+        return ""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"admin_token_file {path} cannot be read: {error}") from None
+    if not token or not token.isascii():
+        raise SettingsError(f"admin_token_file {path} must hold a token of ASCII characters; it is empty or has others")
+    return token

@@ -1,0 +1,129 @@
+"""The command ``tiergate``: one entry, with a subcommand for each job."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import service
+from service.settings import ENV_PREFIX, Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.app import Gateway
+    from service.serve import Addresses
+
+_CANNOT_START = 2
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 done, 2 refused with a message, 130 interrupted."""
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every subcommand."""
+    from service import demo_cli, export_cli
+    from variants import cli as variants_cli
+
+    parser = argparse.ArgumentParser(
+        prog="tiergate", description="Build the size tiers of a model, and serve them as one model within deadlines."
+    )
+    parser.add_argument("--version", action="version", version=f"tiergate {service.__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    demo_cli.add_commands(subparsers)
+    variants_cli.add_commands(subparsers)
+    _add_serve(subparsers)
+    export_cli.add_commands(subparsers)
+    return parser
+
+
+def _add_serve(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve a repository of models over HTTP and gRPC",
+        description=(
+            "Serve a repository of models over the Open Inference Protocol. Every setting may also come from the "
+            f"environment ({ENV_PREFIX}NAME) or a YAML file; flags win over the environment, that over the file."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    # Absent flags must stay absent, or their defaults would win over the environment and the file.
+    default = Settings.model_fields["repository"].default
+    parser.add_argument(
+        "repository",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help=f"{Settings.model_fields['repository'].description} (default: {default})",
+    )
+    parser.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="settings as YAML")
+    for name, field in Settings.model_fields.items():
+        if name != "repository":
+            _add_flag(parser, name, field)
+    parser.set_defaults(run=_serve)
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, field: Any) -> None:  # noqa: ANN401 - pydantic's field
+    flag, shown = f"--{name.replace('_', '-')}", "none" if field.default in (None, ()) else field.default
+    help_text = f"{field.description} (default: {shown})"
+    if field.annotation is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text)
+        return
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else None
+    metavar = None if choices else _metavar(name)
+    parser.add_argument(flag, choices=choices, default=argparse.SUPPRESS, metavar=metavar, help=help_text)
+
+
+def _metavar(name: str) -> str:
+    last = name.rsplit("_", 1)[-1]
+    return {"s": "SECONDS", "ms": "MS", "mib": "MIB", "file": "FILE", "policy": "FILE", "port": "PORT"}.get(
+        last, "NAMES" if name == "required_models" else "ADDRESS" if last == "host" else "N"
+    )
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    import uvloop
+
+    from service.domain.errors import BackendFailed
+    from service.engine.policy_store import PolicyError
+    from service.frontends.sockets import ListenError
+    from service.serve import serve
+    from service.telemetry.logs import set_up_logs
+
+    flags = {name: value for name, value in vars(parsed).items() if name not in ("run", "config")}
+    try:
+        settings = read_settings(flags, getattr(parsed, "config", None))
+        set_up_logs(settings.log_level, settings.log_format)
+        uvloop.run(serve(settings, _announce))
+    except (SettingsError, PolicyError, ListenError, BackendFailed) as error:
+        print(f"tiergate serve: {error}", file=sys.stderr)
+        return _CANNOT_START
+    return 0
+
+
+def _announce(addresses: Addresses, gateway: Gateway) -> None:
+    """Print one line for people, and end it with one that programs can read."""
+    models = ", ".join(row.name for row in gateway.plane.index(ready_only=True)) or "no model"
+    print(
+        f"tiergate serves {models}: HTTP on {addresses.host}:{addresses.http_port}, gRPC on "
+        f"{addresses.host}:{addresses.grpc_port}, admin on {addresses.admin_host}:{addresses.admin_port}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What the engine reports while it works; metrics, statistics and logs listen.
+
+Hooks are called on the hot path: they must be quick and must not raise. ``request_finished`` and ``request_refused``
+come on the event loop's thread; ``run_finished`` comes from the thread that computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from service.domain.inference import Answer, Criticality, InferenceRequest
+    from service.domain.variants import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One finished run of a batch on a lane; seconds. ``rows`` is the batch size, ``requests`` share it.
+
+    ``decision_s`` is how long choosing the run took.
+    """
+
+    model: str
+    variant: str
+    rows: int
+    requests: int
+    input_s: float
+    compute_s: float
+    output_s: float
+    predicted_s: float
+    decision_s: float = 0.0
+    failed: bool = False
+
+
+class Observer(Protocol):
+    """The hooks."""
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        """A model became available; its label sets can be made."""
+
+    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
+        """A request was answered."""
+
+    def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
+        """A request ended without an answer: refused, expired, cancelled or failed."""
+
+    def run_finished(self, report: RunReport) -> None:
+        """A lane finished a run."""
+
+    def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
+        """A request was refused for load; ``why`` is one of ``queue_full``, ``displaced``, ``overloaded``."""
+
+    def request_expired(self, model: str, *, was_running: bool) -> None:
+        """A hard deadline passed before the answer was there."""
+
+    def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """A variant could not be loaded, or was taken out because its runs fail."""
+
+
+class Observers:
+    """Many observers as one."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        """Keep the observers in the order they are told."""
+        self._observers = tuple(observers)
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.model_loaded(model)
+
+    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.request_finished(request, answer)
+
+    def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.request_refused(request, error, waited_s)
+
+    def run_finished(self, report: RunReport) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.run_finished(report)
+
+    def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.request_shed(model, criticality, why)
+
+    def request_expired(self, model: str, *, was_running: bool) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.request_expired(model, was_running=was_running)
+
+    def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.variant_failed(model, variant, why)
+
+
+class SilentObserver:
+    """Listens to nothing; the base for observers that care about a few hooks."""
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        """Ignore."""
+
+    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
+        """Ignore."""
+
+    def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
+        """Ignore."""
+
+    def run_finished(self, report: RunReport) -> None:
+        """Ignore."""
+
+    def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
+        """Ignore."""
+
+    def request_expired(self, model: str, *, was_running: bool) -> None:
+        """Ignore."""
+
+    def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """Ignore."""

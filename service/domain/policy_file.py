@@ -1,0 +1,110 @@
+"""The policy file: the thresholds that routing and scheduling go by, as validated nouns.
+
+Written by hand or by a tuner as YAML; the engine reads it, the policy layer receives these objects as arguments.
+Times carry ``_ms`` because people write the file; code asks for the ``_s`` properties.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+POLICY_SCHEMA_VERSION: Final = 1
+
+Milliseconds = Annotated[float, Field(gt=0.0, le=3_600_000.0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HardwareMatch(_Strict):
+    """Which described devices belong to a class; every condition that is set must hold."""
+
+    is_mobile: bool | None = None
+    saves_data: bool | None = None
+    accelerators: tuple[str, ...] = ()
+    isa: tuple[str, ...] = Field(default=(), description="at least one of these")
+    below_memory_mb: float | None = Field(default=None, gt=0.0)
+    networks: tuple[str, ...] = Field(default=(), description="effective connection types, as in the ECT hint")
+
+
+class HardwareClass(_Strict):
+    """A kind of client device: the tiers that suit it, most wanted rules first in the file."""
+
+    tiers: tuple[str, ...] = Field(default=(), description="allowed tiers; empty allows all")
+    default_budget_ms: Milliseconds | None = None
+    match: HardwareMatch | None = Field(default=None, description="absent: only by name")
+
+    @property
+    def default_budget_s(self) -> float | None:
+        """The class's default budget in seconds."""
+        return None if self.default_budget_ms is None else self.default_budget_ms / 1e3
+
+
+class ModelPolicy(_Strict):
+    """How one model's requests are routed and scheduled."""
+
+    default_budget_ms: Milliseconds = 100.0
+    safety_quantile: Literal["p50", "p95", "p99"] = Field(
+        default="p95", description="which measured quantile of compute time a prediction uses"
+    )
+    safety_margin_ratio: float = Field(
+        default=0.1, ge=0.0, le=10.0, description="added to every predicted compute time, as a share of it"
+    )
+    max_batch_size: int = Field(default=16, ge=1, le=4096, description="rows that one run may take")
+    max_queued: int = Field(default=1000, ge=1, le=1_000_000, description="requests that may wait")
+    variants: tuple[str, ...] = Field(default=(), description="variants that routing may choose; empty: all published")
+
+    @property
+    def default_budget_s(self) -> float:
+        """The default budget in seconds."""
+        return self.default_budget_ms / 1e3
+
+
+class Provenance(_Strict):
+    """Where the thresholds come from."""
+
+    written_by: str
+    manifests: dict[str, str] = Field(default_factory=dict, description="model -> sha256 of its manifest")
+    trace: str = ""
+    seed: int | None = None
+    machine: str = ""
+    outcome: dict[str, float] = Field(default_factory=dict)
+
+
+# int8 through QDQ is right on WASM but wrong on WebGPU, and saturates on x86 without VNNI unless built for it; the
+# classes allow the quantized tiers only where they are known to be right.
+_FLOAT_TIERS = ("full", "pruned", "distilled")
+_SMALL_TIERS = ("distilled-quantized", "pruned-quantized", "distilled", "pruned")
+_DEFAULT_CLASSES: Final[dict[str, HardwareClass]] = {
+    "mobile": HardwareClass(tiers=_SMALL_TIERS, default_budget_ms=50.0, match=HardwareMatch(is_mobile=True)),
+    "low-data": HardwareClass(tiers=_SMALL_TIERS, match=HardwareMatch(saves_data=True)),
+    "slow-network": HardwareClass(tiers=_SMALL_TIERS, match=HardwareMatch(networks=("slow-2g", "2g"))),
+    "low-memory": HardwareClass(tiers=_SMALL_TIERS, match=HardwareMatch(below_memory_mb=1024.0)),
+    "browser-webgpu": HardwareClass(tiers=_FLOAT_TIERS, match=HardwareMatch(accelerators=("webgpu",))),
+    "browser-wasm": HardwareClass(match=HardwareMatch(accelerators=("wasm",))),
+    "arm64": HardwareClass(match=HardwareMatch(isa=("neon", "asimd", "asimddp", "i8mm"))),
+    "server-vnni": HardwareClass(match=HardwareMatch(isa=("avx512_vnni", "avx_vnni"))),
+    "server-avx2": HardwareClass(tiers=_FLOAT_TIERS, match=HardwareMatch(isa=("avx2",))),
+}
+
+
+class PolicyFile(_Strict):
+    """All policies of one gateway."""
+
+    schema_version: Literal[1] = POLICY_SCHEMA_VERSION
+    default: ModelPolicy = ModelPolicy()
+    models: dict[str, ModelPolicy] = Field(default_factory=dict)
+    hardware_classes: dict[str, HardwareClass] = Field(default_factory=lambda: dict(_DEFAULT_CLASSES))
+    provenance: Provenance | None = None
+
+    def of(self, model: str) -> ModelPolicy:
+        """Return the model's own policy, or the default one."""
+        return self.models.get(model, self.default)
+
+
+def policy_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``PolicyFile``."""
+    return PolicyFile.model_json_schema()

@@ -1,0 +1,53 @@
+"""A backend that computes nothing real: for tests and for measuring the gateway itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from service.domain.errors import BackendFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+
+class StubBackend:
+    """Answers ``scale`` times the sum of each row, after ``compute_s`` seconds, when ``gate`` is open.
+
+    Set ``fails`` to make every run raise, ``gate`` to hold runs until a test lets them go.
+    """
+
+    def __init__(self, scale: float = 1.0, compute_s: float = 0.0) -> None:
+        """Keep the settings; the gate starts open."""
+        self.scale = scale
+        self.compute_s = compute_s
+        self.fails: Callable[[Mapping[str, NDArray[Any]]], bool] | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.is_closed = False
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Compute ``scale * sum`` for each row.
+
+        Raises:
+            BackendFailed: ``fails`` says so.
+        """
+        data = next(iter(inputs.values()))
+        self.batches.append(len(data))
+        self.gate.wait()
+        if self.compute_s:
+            time.sleep(self.compute_s)
+        if self.fails is not None and self.fails(inputs):
+            raise BackendFailed("the stub was told to fail")
+        sums = data.reshape(len(data), -1).sum(axis=1, keepdims=True, dtype=np.float32)
+        return (np.float32(self.scale) * sums,)
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.is_closed = True

@@ -1,0 +1,217 @@
+"""What the gateway says about itself and its models; nothing here computes or waits for an inference."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.domain.descriptions import Artifact, CandidateReport, RouteExplanation, ServerInfo
+from service.domain.errors import ModelNotReady, VariantNotFound
+from service.policy.routing import name_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from service.domain.descriptions import IndexEntry, ModelStatistics, VariantState
+    from service.domain.inference import Knobs
+    from service.domain.variants import ModelInfo, Variant
+    from service.engine.dispatcher import Dispatcher
+    from service.engine.loaded import LoadedModel
+    from service.engine.registry import Registry
+    from service.engine.statistics import StatisticsObserver
+    from service.policy.routing import Route
+    from service.policy.scheduling import Costs
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this server is, and which models it must have to be ready."""
+
+    name: str
+    version: str
+    required_models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the catalog looks at when asked."""
+
+    identity: Identity
+    registry: Registry
+    dispatcher: Dispatcher
+    statistics: StatisticsObserver
+
+
+class Catalog:
+    """Metadata, states, statistics and explained decisions of the loaded models."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Look at these parts when asked."""
+        self._identity = parts.identity
+        self._registry = parts.registry
+        self._dispatcher = parts.dispatcher
+        self._statistics = parts.statistics
+        self._clock = parts.dispatcher.clock
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Stop being ready, so that traffic is sent elsewhere; requests are still answered."""
+        self._is_leaving = True
+
+    def server_info(self) -> ServerInfo:
+        """Return the server's name, version and protocol extensions."""
+        return ServerInfo(self._identity.name, self._identity.version, EXTENSIONS)
+
+    def is_live(self) -> bool:
+        """Tell that the event loop turns, by answering."""
+        return True
+
+    def is_ready(self) -> bool:
+        """Tell whether every required model (any, when none is named) can answer, and the server is not leaving."""
+        now_s = self._clock()
+        able = {model.info.name for model in self._registry.all() if model.ready(now_s)}
+        return not self._is_leaving and bool(able) and able.issuperset(self._identity.required_models)
+
+    def is_model_ready(self, model: str, version: str) -> bool:
+        """Tell whether a model, or one variant of it (``m--variant``), can answer.
+
+        Raises:
+            ModelNotFound, VariantNotFound: There is none of that name and version.
+        """
+        try:
+            loaded, variant = self._find(model, version)
+        except ModelNotReady:
+            return False
+        ready = loaded.ready(self._clock())
+        return not self._is_leaving and (bool(ready) if variant is None else variant.name in ready)
+
+    def model_info(self, model: str, version: str) -> ModelInfo:
+        """Return what clients see of a model; ``m--variant`` names the model too.
+
+        Raises:
+            ModelNotFound, ModelNotReady, VariantNotFound: It is not here.
+        """
+        return self._find(model, version)[0].info
+
+    def statistics(self, model: str, version: str) -> tuple[ModelStatistics, ...]:
+        """Return the statistics of one model, or of all where ``model`` is empty.
+
+        Raises:
+            ModelNotFound, ModelNotReady: It is not here.
+        """
+        if not model:
+            return tuple(self._statistics.of(item.info.name) for item in self._registry.all())
+        return (self._statistics.of(self._find(model, version)[0].info.name),)
+
+    def index(self, *, ready_only: bool) -> tuple[IndexEntry, ...]:
+        """Return every model of the repository with its state and what is wrong with it."""
+        rows = self._registry.index()
+        return tuple(row for row in rows if row.state == "READY") if ready_only else rows
+
+    def variants(self, model: str) -> tuple[VariantState, ...]:
+        """Return every variant of a model with its profile and state.
+
+        Raises:
+            ModelNotFound, ModelNotReady: The model is not here.
+        """
+        return self._registry.states(model, self._clock())
+
+    def artifact(self, model: str, variant: str, knobs: Knobs) -> Artifact:
+        """Return the file of a variant, or where ``variant`` is empty of the most accurate one that suits ``knobs``.
+
+        Raises:
+            ModelNotFound, ModelNotReady, VariantNotFound, InvalidRequest: Nothing fits, or the file has changed.
+        """
+        loaded, _ = self._find(model, "")
+        name = variant or loaded.route(knobs, self._clock()).candidates[0].name
+        chosen = _variant(loaded, name)
+        file = loaded.files.get(name)
+        if file is None or not file.is_unchanged():
+            raise ModelNotReady(f"the file of variant '{name}' of model '{model}' is not available as it was verified")
+        return Artifact(file.path, chosen.digest, chosen.file_bytes, f"{model}-{name}.onnx", name)
+
+    def explain(self, model: str, knobs: Knobs) -> RouteExplanation:
+        """Return what routing would decide for a one-row request now, without running it.
+
+        Raises:
+            ModelNotFound, ModelNotReady, VariantNotFound, InvalidRequest: As for a request with these knobs.
+        """
+        loaded, _ = self._find(model, "")
+        now_s = self._clock()
+        route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
+        times = {item.name: costs.of(item.name, 1) for item in route.candidates}
+        fits_idle = {name for name, cost_s in times.items() if cost_s <= route.budget_s}
+        timely = [name for name, cost_s in times.items() if wait_s + cost_s <= route.budget_s]
+        chosen = timely[0] if timely else min(times, key=lambda name: times[name])
+        return RouteExplanation(
+            model=model,
+            chosen=chosen,
+            tier=_variant(loaded, chosen).tier,
+            reason=name_reason(route, chosen, fits_idle, is_late=not timely),
+            budget_s=route.budget_s,
+            wait_s=wait_s,
+            hardware_class=route.hardware_class,
+            candidates=_reports(loaded, route, costs, wait_s),
+        )
+
+    async def load_model(self, model: str) -> None:
+        """Load or reload a model from the repository; the old one serves until the new one is warm.
+
+        Raises:
+            ModelNotFound, ModelNotReady: There is none, or it is broken; what was loaded stays.
+        """
+        await asyncio.to_thread(self._registry.load, model)
+
+    async def unload_model(self, model: str) -> None:
+        """Forget a model; what it is computing is finished.
+
+        Raises:
+            ModelNotFound: It is not loaded.
+        """
+        self._registry.unload(model)
+
+    def _find(self, model: str, version: str) -> tuple[LoadedModel, Variant | None]:
+        name, separator, variant = model.partition("--")
+        loaded = self._registry.get(name, version)
+        return loaded, _variant(loaded, variant) if separator else None
+
+
+def _variant(loaded: LoadedModel, name: str) -> Variant:
+    variant = loaded.info.variant(name)
+    if variant is None:
+        names = ", ".join(item.name for item in loaded.info.variants)
+        raise VariantNotFound(f"model '{loaded.info.name}' has no variant '{name}'; its variants are {names}")
+    return variant
+
+
+def _reports(loaded: LoadedModel, route: Route, costs: Costs, wait_s: float) -> tuple[CandidateReport, ...]:
+    candidates = {item.name for item in route.candidates}
+    return tuple(_report(item, candidates, costs, wait_s, route.budget_s) for item in loaded.info.variants)
+
+
+def _report(
+    item: Variant, candidates: Collection[str], costs: Costs, wait_s: float, budget_s: float
+) -> CandidateReport:
+    if item.name not in costs.tables:
+        return CandidateReport(item.name, item.tier, item.accuracy, 0.0, False, False, "not loaded")
+    predicted_s = wait_s + costs.of(item.name, 1)
+    why = "" if item.name in candidates else item.note if not item.is_routable else "excluded by the request's knobs"
+    return CandidateReport(
+        variant=item.name,
+        tier=item.tier,
+        accuracy=item.accuracy,
+        predicted_s=predicted_s,
+        fits_budget=predicted_s <= budget_s,
+        is_candidate=item.name in candidates,
+        why=why or ("fits the budget" if predicted_s <= budget_s else "too slow for the budget"),
+    )

@@ -1,0 +1,133 @@
+"""Lanes: one pinned thread each, computing what the dispatcher hands out.
+
+A failed run is not the end of its requests. Those that shared it are tried again alone; one that fails alone is tried
+on its next candidate. Only when that succeeds was the first variant at fault, else the request was: so a poisoned
+request cannot take a variant out of service, and is given up after failing alone twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from service.domain.errors import BackendFailed
+from service.domain.observer import RunReport
+from service.engine.batch import join_inputs, split_outputs
+from service.engine.queue import Outcome, deliver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from service.domain.observer import Observer
+    from service.engine.dispatcher import Dispatcher, Job
+    from service.engine.queue import Ticket
+
+_MOST_FAILURES_ALONE: Final = 2
+
+
+class Lanes:
+    """The worker threads; ``cores`` names the core of each lane, ``None`` leaves a lane unpinned."""
+
+    def __init__(self, dispatcher: Dispatcher, cores: Sequence[int | None], observer: Observer) -> None:
+        """Make one thread for each of the dispatcher's lanes; ``start`` runs them."""
+        self._dispatcher = dispatcher
+        self._observer = observer
+        self._threads = [
+            threading.Thread(target=self._serve, args=(number, core), name=f"lane-{number}", daemon=True)
+            for number, core in enumerate(cores)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Close the dispatcher, let running work finish, and end the threads."""
+        self._dispatcher.close()
+        for thread in self._threads:
+            thread.join()
+
+    def execute(self, job: Job) -> None:
+        """Compute a job on the calling thread and give every request its outcome."""
+        clock, variant = self._dispatcher.clock, job.run.variant
+        started_s = joined_s = clock()
+        try:
+            inputs = join_inputs(job.tickets)
+            joined_s = clock()
+            outputs = job.model.backends[variant].run(inputs)
+            computed_s = clock()
+            parts = split_outputs(outputs, job.tickets)
+        except Exception as error:  # noqa: BLE001 - a lane outlives whatever a backend raises
+            self._dispatcher.finish(job, None)
+            self._observer.run_finished(_report(job, (started_s, joined_s, clock()), clock(), failed=True))
+            for ticket in job.tickets:
+                self._retry(ticket, job, error)
+            return
+        for name in self._dispatcher.finish(job, computed_s - joined_s):
+            self._observer.variant_failed(job.model.info.name, name, "its runs fail where another variant's succeed")
+        report = _report(job, (started_s, joined_s, computed_s), clock(), failed=False)
+        self._observer.run_finished(report)
+        deliver(
+            [
+                (ticket, _outcome(job, ticket, part, report, started_s))
+                for ticket, part in zip(job.tickets, parts, strict=True)
+            ]
+        )
+
+    def _serve(self, number: int, core: int | None) -> None:
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # 0 is the calling thread
+        lane = self._dispatcher.lanes[number]
+        while (job := self._dispatcher.take(lane)) is not None:
+            self.execute(job)
+
+    def _retry(self, ticket: Ticket, job: Job, error: Exception) -> None:
+        if ticket.done.done():
+            return  # its client left or its deadline passed
+        was_alone = len(job.tickets) == 1
+        if was_alone:
+            ticket.failed_on.append(job.run.variant)
+        left = tuple(name for name in ticket.waiting.candidates if name not in ticket.failed_on)
+        if not left or len(ticket.failed_on) >= _MOST_FAILURES_ALONE:
+            ticket.fail(
+                error if isinstance(error, BackendFailed) else BackendFailed(f"{type(error).__name__} in a run")
+            )
+            return
+        ticket.waiting = replace(ticket.waiting, candidates=left, may_share=False)
+        self._dispatcher.resubmit(ticket)
+
+
+def _report(job: Job, moments: tuple[float, float, float], now_s: float, *, failed: bool) -> RunReport:
+    started_s, joined_s, computed_s = moments
+    return RunReport(
+        model=job.model.info.name,
+        variant=job.run.variant,
+        rows=sum(ticket.waiting.rows for ticket in job.tickets),
+        requests=len(job.tickets),
+        input_s=joined_s - started_s,
+        compute_s=computed_s - joined_s,
+        output_s=now_s - computed_s,
+        predicted_s=job.run.predicted_s,
+        decision_s=job.decision_s,
+        failed=failed,
+    )
+
+
+def _outcome(
+    job: Job, ticket: Ticket, outputs: tuple[NDArray[Any], ...], report: RunReport, started_s: float
+) -> Outcome:
+    return Outcome(
+        variant=job.run.variant,
+        outputs=outputs,
+        started_s=started_s,
+        compute_s=report.compute_s,
+        predicted_s=job.run.predicted_s,
+        batch_size=report.rows,
+        is_late=job.run.is_late,
+        is_fallback=bool(ticket.failed_on),
+    )

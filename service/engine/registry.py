@@ -1,0 +1,217 @@
+"""Models in memory: loading from the repository, warming up, replacing, unloading.
+
+Loading is validate -> load -> warm -> swap: a model that cannot be loaded leaves what was there before in place. A
+variant that cannot be loaded is left out and named, the others serve.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from service.domain.descriptions import IndexEntry, VariantState
+from service.domain.errors import BackendFailed, ModelNotFound, ModelNotReady
+from service.domain.tensors import DTYPES
+from service.engine.backends.onnx import OnnxBackend
+from service.engine.loaded import LoadedModel
+from service.engine.onnx_guard import refuse_outside_references
+from service.engine.repository import StoredFile, StoredModel, describe, read_variant
+from service.policy.routing import Rules
+
+if TYPE_CHECKING:
+    from service.domain.observer import Observer
+    from service.domain.policy_file import PolicyFile
+    from service.domain.tensors import TensorSpec
+    from service.domain.variants import ModelInfo
+    from service.engine.backends.backend import Backend
+    from service.engine.repository import Repository
+    from variants.manifest import ModelManifest, VariantManifest
+
+_WARM_UP_RUNS: Final = 30
+_WARM_UP_MOST_S: Final = 0.5
+
+
+class Registry:
+    """The loaded models by name; ``load`` and ``unload`` may be called from any thread, reads from all."""
+
+    def __init__(
+        self, repository: Repository, policy: PolicyFile, observer: Observer, max_timeout_s: float = 60.0
+    ) -> None:
+        """Start empty; ``load_all`` fills it."""
+        self._repository = repository
+        self._policy = policy
+        self._max_timeout_s = max_timeout_s
+        self._observer = observer
+        self._models: dict[str, LoadedModel] = {}
+        self._problems: dict[str, tuple[str, str]] = {}
+        self._unloaded: dict[str, str] = {}
+        self._changing = threading.Lock()
+
+    def load_all(self) -> None:
+        """Load every model of the repository; what cannot be loaded is kept with its problem."""
+        for stored in self._repository.scan():
+            try:
+                self.load(stored.name)
+            except (ModelNotFound, ModelNotReady, BackendFailed):
+                continue  # kept in the index with its reason, and reported to the observer
+
+    def load(self, name: str) -> LoadedModel:
+        """Load or reload a model's newest version, and swap it in.
+
+        Raises:
+            ModelNotFound: The repository has no such model.
+            ModelNotReady: It has, but its manifest or every variant of it is broken; what was loaded stays.
+        """
+        with self._changing:
+            stored = self._repository.find(name)
+            if stored.manifest is None:
+                self._report(stored, stored.problem)
+                error = ModelNotReady if stored.version else ModelNotFound
+                raise error(f"model '{name}' cannot be loaded: {stored.problem}")
+            model = self._build(stored, stored.manifest)
+            if not model.backends:
+                problem = "; ".join(f"{variant}: {why}" for variant, why in model.problems.items())
+                self._report(stored, f"no variant can be loaded: {problem}")
+                raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
+            self._models = {**self._models, name: model}
+            self._problems.pop(name, None)
+            self._unloaded.pop(name, None)
+        self._observer.model_loaded(model.info)
+        return model
+
+    def unload(self, name: str) -> None:
+        """Forget a model; runs under way finish first because they hold the backend.
+
+        Raises:
+            ModelNotFound: No such model is loaded.
+        """
+        with self._changing:
+            model = self.get(name)
+            self._models = {key: value for key, value in self._models.items() if key != name}
+            self._unloaded[name] = model.info.version
+
+    def adopt(self, model: LoadedModel) -> None:
+        """Put in a model that did not come from the repository; tests and embedding programs use it."""
+        with self._changing:
+            self._models = {**self._models, model.info.name: model}
+        self._observer.model_loaded(model.info)
+
+    def get(self, name: str, version: str = "") -> LoadedModel:
+        """Return a loaded model.
+
+        Raises:
+            ModelNotFound: No such model or version is here.
+            ModelNotReady: It is here, but broken or unloaded.
+        """
+        model = self._models.get(name)
+        if model is None:
+            if name in self._problems:
+                raise ModelNotReady(f"model '{name}' is not ready: {self._problems[name][1]}")
+            if name in self._unloaded:
+                raise ModelNotReady(f"model '{name}' is unloaded")
+            raise ModelNotFound(f"model '{name}' is unknown; loaded are {', '.join(self._models) or 'none'}")
+        if version not in ("", model.info.version):
+            raise ModelNotFound(f"model '{name}' has no version '{version}'; version {model.info.version} is served")
+        return model
+
+    def all(self) -> tuple[LoadedModel, ...]:
+        """Return the loaded models, in the order of loading."""
+        return tuple(self._models.values())
+
+    @property
+    def has_broken_models(self) -> bool:
+        """Tell whether a model of the repository has nothing that can answer."""
+        return any(name not in self._models for name in self._problems)
+
+    def index(self) -> tuple[IndexEntry, ...]:
+        """Return one row for each model, and what is wrong."""
+        rows = []
+        for model in self._models.values():
+            reason = "; ".join(f"variant {name}: {why}" for name, why in model.problems.items())
+            if model.info.name in self._problems:
+                reason = f"reload failed: {self._problems[model.info.name][1]}"
+            rows.append(IndexEntry(model.info.name, model.info.version, "READY", reason))
+        broken = {name: problem for name, problem in self._problems.items() if name not in self._models}
+        rows += [IndexEntry(name, version, "UNAVAILABLE", why) for name, (version, why) in broken.items()]
+        rows += [IndexEntry(name, version, "UNAVAILABLE", "unloaded") for name, version in self._unloaded.items()]
+        return tuple(rows)
+
+    def states(self, name: str, now_s: float) -> tuple[VariantState, ...]:
+        """Return every variant of a model with its state.
+
+        Raises:
+            ModelNotFound, ModelNotReady: As ``get``.
+        """
+        model = self.get(name)
+        ready = model.ready(now_s)
+        return tuple(
+            VariantState(
+                variant=variant,
+                state="ready" if variant.name in ready else "failed",
+                correction_ratio=model.corrections[variant.name].at(now_s) if variant.name in model.backends else 1.0,
+                reason=model.problems.get(variant.name, "" if variant.name in ready else "its runs failed"),
+            )
+            for variant in model.info.variants
+        )
+
+    def _report(self, stored: StoredModel, problem: str) -> None:
+        self._problems[stored.name] = (stored.version, problem)
+        self._observer.variant_failed(stored.name, "", problem)
+
+    def _build(self, stored: StoredModel, manifest: ModelManifest) -> LoadedModel:
+        info = describe(manifest)
+        backends: dict[str, Backend] = {}
+        problems: dict[str, str] = {}
+        ratios: dict[str, float] = {}
+        files: dict[str, StoredFile] = {}
+        for variant in manifest.variants:
+            try:
+                backend, file = _open(stored, info, variant)
+                ratios[variant.name] = _warm_up(backend, info, variant.name)
+                backends[variant.name], files[variant.name] = backend, file
+            except BackendFailed as error:
+                problems[variant.name] = str(error)
+                self._observer.variant_failed(info.name, variant.name, str(error))
+        model = LoadedModel(
+            info=info,
+            rules=Rules(self._policy.of(info.name), self._policy.hardware_classes, self._max_timeout_s),
+            backends=backends,
+            problems=problems,
+            files=files,
+        )
+        for name, ratio in ratios.items():
+            model.corrections[name].rebase(ratio, time.perf_counter())
+        return model
+
+
+def _open(stored: StoredModel, info: ModelInfo, variant: VariantManifest) -> tuple[Backend, StoredFile]:
+    if not any(row.threads == 1 for row in variant.latency.rows):
+        raise BackendFailed("the manifest has no latency measured with one thread")
+    content, file = read_variant(stored.folder, variant)
+    refuse_outside_references(content)
+    return OnnxBackend(content, info.inputs, info.outputs, variant.hardware.session_options), file
+
+
+def _warm_up(backend: Backend, info: ModelInfo, name: str) -> float:
+    """Run a variant on made-up rows until it is warm; return its time on this machine over its profile's median."""
+    inputs = {spec.name: _blank(spec) for spec in info.inputs}
+    times: list[float] = []
+    end_s = time.perf_counter() + _WARM_UP_MOST_S
+    while len(times) < _WARM_UP_RUNS and (not times or time.perf_counter() < end_s):
+        start_s = time.perf_counter()
+        backend.run(inputs)
+        times.append(time.perf_counter() - start_s)
+    profile = next(item.profile for item in info.variants if item.name == name)
+    return statistics.median(times[len(times) // 3 :]) / max(profile.at(1).p50_s, 1e-9)
+
+
+def _blank(spec: TensorSpec) -> np.ndarray[Any, Any]:
+    shape = [1 if dim < 0 else dim for dim in spec.shape]
+    if spec.datatype == "BYTES":
+        return np.full(shape, b"", dtype=np.object_)
+
+    return np.zeros(shape, dtype=DTYPES[spec.datatype])

@@ -1,0 +1,173 @@
+"""Models on disk: which there are, and the verified bytes of their variants.
+
+Layout: ``<root>/<model>/<version>/manifest.json`` beside one file per variant; the highest version is served. What is
+hashed is what is loaded: a file is read once into memory, and only regular files with one name are read, so that
+neither a symlink nor a change after the check can slip other bytes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.domain.errors import BackendFailed
+from service.domain.tensors import TensorSpec
+from service.domain.variants import LatencyCell, ModelInfo, Profile, Variant
+from variants.manifest import MANIFEST_FILE, NAME_PATTERN, ManifestError, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from variants.manifest import ModelManifest, TensorInfo, VariantManifest
+
+_NAME = re.compile(NAME_PATTERN)
+_VERSION = re.compile(r"^[1-9][0-9]{0,8}$")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """One model folder: its newest version and manifest, or what is wrong with it."""
+
+    name: str
+    version: str
+    folder: Path
+    manifest: ModelManifest | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A verified file and what its inode looked like when it was read, to notice a later change."""
+
+    path: Path
+    identity: tuple[int, int, int, int]
+
+    def is_unchanged(self) -> bool:
+        """Tell whether the file is still the one that was verified."""
+        try:
+            return _identity(self.path.lstat()) == self.identity
+        except OSError:
+            return False
+
+
+class Repository:
+    """A folder of models; every call looks at the disk anew."""
+
+    def __init__(self, root: Path) -> None:
+        """Remember the folder; nothing is read yet."""
+        self.root = root
+
+    def scan(self) -> tuple[StoredModel, ...]:
+        """Return every model in the folder, by name, the broken ones with their problem.
+
+        Raises:
+            BackendFailed: The folder cannot be read.
+        """
+        try:
+            names = sorted(entry.name for entry in self.root.iterdir() if entry.is_dir())
+        except OSError as error:
+            raise BackendFailed(f"repository {self.root} cannot be read: {error.strerror}") from None
+        return tuple(self.find(name) for name in names if not name.startswith("."))
+
+    def find(self, name: str) -> StoredModel:
+        """Return one model's newest version; a missing or broken one carries its problem."""
+        folder = self.root / name
+        if not _NAME.fullmatch(name):
+            return StoredModel(name, "", folder, None, f"the name does not match {NAME_PATTERN}")
+        versions = sorted(_versions(folder), key=int)
+        if not versions:
+            return StoredModel(name, "", folder, None, f"no version folder with a {MANIFEST_FILE}")
+        version = versions[-1]
+        try:
+            manifest = read_manifest(folder / version)
+        except ManifestError as error:
+            # The operator sees the full path in the log; callers see only what is wrong inside the repository.
+            problem = str(error).replace(f"{self.root}{os.sep}", "")
+            return StoredModel(name, version, folder / version, None, problem)
+        if (manifest.model, manifest.version) != (name, version):
+            problem = f"the manifest is of {manifest.model}/{manifest.version}, the folder is {name}/{version}"
+            return StoredModel(name, version, folder / version, None, problem)
+        return StoredModel(name, version, folder / version, manifest)
+
+
+def read_variant(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredFile]:
+    """Read a variant's file and verify it; return its bytes and where they came from.
+
+    Raises:
+        BackendFailed: It is missing, not a plain file, or its bytes are not those of the manifest.
+    """
+    path = folder / variant.file
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BackendFailed(f"{variant.file} cannot be opened: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BackendFailed(f"{variant.file} is not a regular file")
+        if status.st_nlink != 1:
+            raise BackendFailed(f"{variant.file} has {status.st_nlink} names (hard links); 1 is allowed")
+        if status.st_size != variant.size.file_bytes:
+            raise BackendFailed(
+                f"{variant.file} has {status.st_size} bytes; the manifest says {variant.size.file_bytes}"
+            )
+        content = file.read()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != variant.sha256:
+        raise BackendFailed(f"{variant.file} has sha256 {digest[:12]}...; the manifest says {variant.sha256[:12]}...")
+    return content, StoredFile(path, _identity(status))
+
+
+def describe(manifest: ModelManifest) -> ModelInfo:
+    """Turn a manifest into what routing and clients see."""
+    return ModelInfo(
+        name=manifest.model,
+        version=manifest.version,
+        inputs=tuple(map(_spec, manifest.inputs)),
+        outputs=tuple(map(_spec, manifest.outputs)),
+        max_batch_size=manifest.max_batch_size,
+        variants=tuple(map(_variant, manifest.variants)),
+        metric=manifest.metric,
+        labels=manifest.labels,
+    )
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _versions(folder: Path) -> Iterator[str]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if _VERSION.fullmatch(entry.name) and (entry / MANIFEST_FILE).is_file():
+            yield entry.name
+
+
+def _spec(info: TensorInfo) -> TensorSpec:
+    return TensorSpec(info.name, info.datatype, info.shape)
+
+
+def _variant(item: VariantManifest) -> Variant:
+    # A lane runs one thread, so only the single-thread rows speak of it.
+    rows = sorted((row for row in item.latency.rows if row.threads == 1), key=lambda row: row.batch_size)
+    cells = tuple(LatencyCell(row.batch_size, row.p50_s, row.p95_s, row.p99_s) for row in rows)
+    is_routable = item.routing.state == "routable"
+    return Variant(
+        name=item.name,
+        tier=item.tier,
+        accuracy=item.accuracy.value,
+        profile=Profile(cells),
+        memory_bytes=item.memory.loaded_bytes,
+        file_bytes=item.size.file_bytes,
+        digest=item.sha256,
+        is_routable=is_routable and bool(cells),
+        note=item.routing.reason if cells else "the manifest has no single-thread latency",
+    )

@@ -1,0 +1,72 @@
+"""Predicted compute time: the measured profile, corrected by what this machine shows now.
+
+A variant's manifest holds quantiles q(b) of its compute time for batch size b, measured by the build, perhaps on
+another machine. Each run here gives the ratio r = actual / q50(b). The correction c is the exponentially weighted
+mean of r over runs, and the prediction for quantile q is
+
+    predicted(b) = c * q(b) * (1 + margin)
+
+One factor for all batch sizes is enough as long as the two machines differ by speed rather than by shape; where the
+shapes differ the error shows in ``predicted_over_actual`` and a re-profile is due.
+
+A variant that was once slow (a noisy neighbour, a page fault) would be avoided, never run again, and so never found
+fast again. Therefore the correction relaxes towards the last calm value, the one measured at warm-up, with a
+half-life that counts time since the last run: c(t) = base + (c - base) * 2^(-(t - t_last) / half_life).
+
+The weight of one run is 0.1: about twenty runs forget a step change. One run counts at most 4x, so that a
+single stall does not close a variant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from service.domain.policy_file import ModelPolicy
+    from service.domain.variants import LatencyCell, Variant
+
+_WEIGHT: Final = 0.1
+_MOST_ONE_RUN_COUNTS: Final = 4.0
+_HALF_LIFE_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Correction:
+    """How this machine, now, differs from a variant's profile; not thread-safe, the caller holds a lock."""
+
+    base: float = 1.0
+    ratio: float = 1.0
+    updated_s: float = field(default=0.0)
+
+    def at(self, now_s: float) -> float:
+        """Return the correction at a moment, relaxed towards its base since the last run."""
+        if self.ratio == self.base:
+            return self.ratio
+        age_s = max(0.0, now_s - self.updated_s)
+        return self.base + float((self.ratio - self.base) * 2.0 ** (-age_s / _HALF_LIFE_S))
+
+    def observe(self, actual_s: float, profiled_p50_s: float, now_s: float) -> None:
+        """Learn from one run of ``actual_s`` where the profile's median is ``profiled_p50_s``."""
+        seen = min(actual_s / max(profiled_p50_s, 1e-9), self.at(now_s) * _MOST_ONE_RUN_COUNTS)
+        self.ratio = (1.0 - _WEIGHT) * self.at(now_s) + _WEIGHT * seen
+        self.updated_s = now_s
+
+    def rebase(self, ratio: float, now_s: float) -> None:
+        """Start from a ratio measured on a calm machine, at warm-up."""
+        self.base = self.ratio = ratio
+        self.updated_s = now_s
+
+
+def safe_quantile_s(cell: LatencyCell, policy: ModelPolicy) -> float:
+    """Return the quantile of a profile cell that the policy trusts, with its margin, before correction."""
+    quantile_s: float = {"p50": cell.p50_s, "p95": cell.p95_s, "p99": cell.p99_s}[policy.safety_quantile]
+    return quantile_s * (1.0 + policy.safety_margin_ratio)
+
+
+def safe_table(variant: Variant, policy: ModelPolicy, max_rows: int) -> tuple[float, ...]:
+    """Return the uncorrected prediction for 1..max_rows rows, index 0 unused, in seconds.
+
+    A table, because scheduling asks for these figures many times in one decision.
+    """
+    return (0.0, *(safe_quantile_s(variant.profile.at(rows), policy) for rows in range(1, max_rows + 1)))

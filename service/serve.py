@@ -1,0 +1,88 @@
+"""Run a gateway: listeners up, signals heard, everything down again in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.app import Gateway
+from service.frontends.grpc import CallLimits, GrpcServer
+from service.frontends.http import ConnectionLimits, HttpServer
+from service.frontends.sockets import bind, port_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the gateway listens."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    admin_host: str
+    admin_port: int
+
+
+async def serve(settings: Settings, on_ready: Callable[[Addresses, Gateway], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    ``on_ready`` is called when every listener answers.
+
+    Raises:
+        ListenError, PolicyError, SettingsError, BackendFailed: The gateway cannot start.
+    """
+    signals = _Signals()
+    gateway = Gateway(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        http_socket = stack.enter_context(bind(settings.host, settings.http_port, "http_port"))
+        admin_socket = stack.enter_context(bind(settings.admin_host, settings.admin_port, "admin_port"))
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        connections = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
+        http = HttpServer(gateway.http_app(), connections)
+        admin = HttpServer(gateway.admin_app(), connections)
+        grpc = GrpcServer(gateway.grpc_handlers(), CallLimits(settings.max_body_bytes, settings.max_connections))
+        grpc_port = await grpc.start(settings.host, settings.grpc_port)
+        stack.push_async_callback(grpc.close, 1.0)
+        for server, listener in ((admin, admin_socket), (http, http_socket)):
+            await server.start(listener)
+            stack.push_async_callback(server.close)
+        on_ready(
+            Addresses(settings.host, port_of(http_socket), grpc_port, settings.admin_host, port_of(admin_socket)),
+            gateway,
+        )
+        await signals.wait()
+        await signals.unless_again(gateway.drain())
+
+
+class _Signals:
+    """SIGINT and SIGTERM as something to await."""
+
+    def __init__(self) -> None:
+        self._first = asyncio.Event()
+        self._again = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._hear)
+
+    async def wait(self) -> None:
+        await self._first.wait()
+
+    async def unless_again(self, work: Coroutine[None, None, None]) -> None:
+        """Do the work, or stop doing it when a second signal comes."""
+        doing = asyncio.ensure_future(work)
+        again = asyncio.ensure_future(self._again.wait())
+        await asyncio.wait({doing, again}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (doing, again):
+            task.cancel()
+        await asyncio.gather(doing, again, return_exceptions=True)
+
+    def _hear(self) -> None:
+        (self._again if self._first.is_set() else self._first).set()

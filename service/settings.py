@@ -1,0 +1,151 @@
+"""Settings of ``tiergate serve``: one frozen object, from flags > environment > file > defaults.
+
+Environment variables are ``TIERGATE_`` and the name in capitals; the file is YAML with the same names, given by
+``--config`` or ``TIERGATE_CONFIG``. A wrong value is refused at the start with the allowed range.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+ENV_PREFIX: Final = "TIERGATE_"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or out of range."""
+
+
+class Settings(BaseSettings):
+    """Everything that ``tiergate serve`` can be told; port 0 picks a free one."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    repository: Path = Field(default=Path("repository"), description="folder of built models, or bento:NAME[:VERSION]")
+    policy: Path | None = Field(default=None, description="policy file (YAML); without one the defaults hold")
+    required_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="models without which the server is not ready; none means any"
+    )
+    host: str = Field(default="127.0.0.1", description="address of the HTTP and gRPC listeners")
+    http_port: Port = Field(default=8000, description="port of the HTTP listener")
+    grpc_port: Port = Field(default=8001, description="port of the gRPC listener")
+    admin_host: str = Field(default="127.0.0.1", description="address of the admin listener")
+    admin_port: Port = Field(default=8002, description="port of the admin listener")
+    admin_token_file: Path | None = Field(
+        default=None, description="file with the admin token; needed where the admin address is not loopback"
+    )
+    frontend: Literal["python", "pyvoy"] = Field(
+        default="python", description="python: uvicorn and grpcio; pyvoy: Envoy, HTTP and gRPC on the HTTP port"
+    )
+    lanes: int = Field(default=0, ge=0, le=1024, description="worker lanes; 0 takes one for each core")
+    pin_lanes: bool = Field(default=True, description="pin each lane to a core")
+    inline_compute_ms: float = Field(
+        default=0.1, ge=0.0, le=10.0, description="compute this short runs without a hand-over to a lane"
+    )
+    max_body_mib: float = Field(
+        default=64.0, gt=0.0, le=2047.0, description="largest request body, counted after decompression"
+    )
+    max_connections: int = Field(default=4096, ge=1, le=1_000_000, description="open HTTP connections")
+    max_timeout_s: float = Field(default=60.0, gt=0.0, le=3600.0, description="longest time a request may take")
+    read_timeout_s: float = Field(
+        default=30.0, gt=0.0, le=3600.0, description="time a client has to send a whole request"
+    )
+    drain_grace_s: float = Field(
+        default=0.0, ge=0.0, le=3600.0, description="after SIGTERM: not ready, but still answering, for this long"
+    )
+    drain_timeout_s: float = Field(
+        default=30.0, ge=0.0, le=3600.0, description="after that: time for requests inside to finish"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_format: Literal["json", "text"] = Field(default="text", description="form of the log lines")
+    access_log: bool = Field(default=False, description="log every answered request too")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest request body in bytes."""
+        return int(self.max_body_mib * 2**20)
+
+    @field_validator("required_models", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        """Read the comma-separated form that flags and the environment use."""
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _admin_is_guarded(self) -> Settings:
+        if self.admin_token_file is None and not is_loopback(self.admin_host):
+            raise ValueError(
+                f"admin_host {self.admin_host} is not a loopback address, and there is no admin_token_file: "
+                "give one, or keep the admin listener on 127.0.0.1"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keep flags, environment and file, in this order."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return init_settings, env_settings
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
+    """Merge flags, environment, file and defaults.
+
+    Raises:
+        SettingsError: A value is out of range, a name is unknown, or the file cannot be read.
+    """
+    config = config or (Path(os.environ["TIERGATE_CONFIG"]) if os.environ.get("TIERGATE_CONFIG") else None)
+    from_file = _read_file(config) if config else {}
+    from_environment = {
+        name for name in Settings.model_fields if os.environ.get(f"{ENV_PREFIX}{name.upper()}", "") != ""
+    }
+    merged = {name: value for name, value in from_file.items() if name not in from_environment} | flags
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"config file {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"config file {path} must hold a mapping of settings; it holds {type(content).__name__}")
+    unknown = sorted(set(map(str, content)) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"config file {path} has unknown settings: {', '.join(unknown)}")
+    return content
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        given = "" if not where else f" (given {item['input']!r})"
+        problems.append(f"{where}: {item['msg']}{given}" if where else item["msg"].removeprefix("Value error, "))
+    return "; ".join(problems)

@@ -1,0 +1,107 @@
+"""Structured logs: one JSON object (or one readable line) per event on standard error."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from service.domain.errors import TiergateError
+from service.domain.observer import SilentObserver
+
+if TYPE_CHECKING:
+    from service.domain.inference import Answer, InferenceRequest
+    from service.domain.variants import ModelInfo
+
+LOGGER: Final = logging.getLogger("tiergate")
+
+
+def set_up_logs(level: str, form: Literal["json", "text"]) -> None:
+    """Send the program's log lines to standard error in the given form, those of libraries from warnings up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    LOGGER.setLevel(level.upper())
+
+
+def log_event(level: int, event: str, **fields: object) -> None:
+    """Log one event with its fields."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, event, extra={"fields": fields})
+
+
+def log_refusal(protocol: str, request_id: str, error: BaseException) -> None:
+    """Log a refused or failed request; an error that nobody foresaw comes with its traceback, for the operator only."""
+    if isinstance(error, TiergateError):
+        kind, message = type(error).__name__, str(error)
+        log_event(logging.WARNING, "request refused", protocol=protocol, id=request_id, error=kind, message=message)
+        return
+    fields = {"protocol": protocol, "id": request_id, "error": type(error).__name__}
+    LOGGER.error("request failed", exc_info=error, extra={"fields": fields})
+
+
+class LogObserver(SilentObserver):
+    """Logs what happens to models, and each answered request where ``access_log`` is on.
+
+    Refused requests are logged where they are refused, by ``log_refusal``, because some never get a model.
+    """
+
+    def __init__(self, *, access_log: bool = False) -> None:
+        """Keep whether answered requests are logged."""
+        self._access_log = access_log
+
+    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
+        """Log an answered request."""
+        if self._access_log:
+            log_event(
+                logging.INFO,
+                "request answered",
+                protocol=request.protocol,
+                id=request.id,
+                model=request.model,
+                variant=answer.variant,
+                reason=answer.reason.value,
+                total_ms=round(answer.total_s * 1e3, 3),
+            )
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        """Log a loaded model."""
+        names = [variant.name for variant in model.variants]
+        log_event(logging.INFO, "model loaded", model=model.name, version=model.version, variants=names)
+
+    def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """Log a variant that cannot be used."""
+        log_event(logging.ERROR, "variant failed", model=model, variant=variant, why=why)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return getattr(record, "fields", {})
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = dt.datetime.fromtimestamp(record.created, tz=dt.UTC)
+        line: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = dt.datetime.fromtimestamp(record.created, tz=dt.UTC)
+        fields = " ".join(f"{name}={_plain(value)}" for name, value in _fields(record).items())
+        line = f"{moment:%H:%M:%S} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(character.isspace() for character in text) else text
