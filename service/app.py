@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import service
+from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
 from service.api.grpc_servicer import generic_handlers
 from service.api.http_app import HttpApp
 from service.domain.observer import Observers
@@ -94,6 +95,13 @@ class Gateway:
         """Return the public ASGI application: the protocol, and the metrics."""
         public = HttpApp(self.plane, max_body_bytes=self._settings.max_body_bytes, on_refused=self.note_refusal)
         return WithMetrics(public, self.metrics.render)
+
+    def combined_app(self) -> App:
+        """Return one public ASGI application for HTTP and gRPC, for servers that carry both on one port."""
+        limit = self._settings.max_body_bytes
+        http = HttpApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
+        grpc_app = GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
+        return WithMetrics(CombinedApp(http, grpc_app), self.metrics.render)
 
     def admin_app(self) -> App:
         """Return the administrators' ASGI application: the same, and loading and unloading, behind the token."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import sys
 import typing
 from pathlib import Path
@@ -16,7 +14,6 @@ from service.settings import ENV_PREFIX, Settings, SettingsError, read_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.app import Gateway
     from service.serve import Addresses
 
 _CANNOT_START = 2
@@ -37,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every subcommand."""
-    from service import demo_cli, export_cli
+    from service import demo_cli
     from variants import cli as variants_cli
 
     parser = argparse.ArgumentParser(
@@ -48,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo_cli.add_commands(subparsers)
     variants_cli.add_commands(subparsers)
     _add_serve(subparsers)
-    export_cli.add_commands(subparsers)
+
     return parser
 
 
@@ -100,6 +97,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
     from service.domain.errors import BackendFailed
     from service.engine.policy_store import PolicyError
+    from service.frontends.pyvoy import MissingFrontend
     from service.frontends.sockets import ListenError
     from service.serve import serve
     from service.telemetry.logs import set_up_logs
@@ -109,17 +107,16 @@ def _serve(parsed: argparse.Namespace) -> int:
         settings = read_settings(flags, getattr(parsed, "config", None))
         set_up_logs(settings.log_level, settings.log_format)
         uvloop.run(serve(settings, _announce))
-    except (SettingsError, PolicyError, ListenError, BackendFailed) as error:
+    except (SettingsError, PolicyError, ListenError, MissingFrontend, BackendFailed) as error:
         print(f"tiergate serve: {error}", file=sys.stderr)
         return _CANNOT_START
     return 0
 
 
-def _announce(addresses: Addresses, gateway: Gateway) -> None:
-    """Print one line for people, and end it with one that programs can read."""
-    models = ", ".join(row.name for row in gateway.plane.index(ready_only=True)) or "no model"
+def _announce(addresses: Addresses) -> None:
+    """Print the line that people and programs wait for."""
     print(
-        f"tiergate serves {models}: HTTP on {addresses.host}:{addresses.http_port}, gRPC on "
+        f"tiergate is ready: HTTP on {addresses.host}:{addresses.http_port}, gRPC on "
         f"{addresses.host}:{addresses.grpc_port}, admin on {addresses.admin_host}:{addresses.admin_port}",
         flush=True,
     )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from service.app import Gateway
 from service.frontends.grpc import CallLimits, GrpcServer
 from service.frontends.http import ConnectionLimits, HttpServer
+from service.frontends.pyvoy import PyvoyProcess
 from service.frontends.sockets import bind, port_of
+from service.pyvoy_app import SETTINGS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,14 +32,34 @@ class Addresses:
     admin_port: int
 
 
-async def serve(settings: Settings, on_ready: Callable[[Addresses, Gateway], None]) -> None:
+async def serve(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
     ``on_ready`` is called when every listener answers.
 
     Raises:
-        ListenError, PolicyError, SettingsError, BackendFailed: The gateway cannot start.
+        ListenError, MissingFrontend, PolicyError, SettingsError, BackendFailed: The gateway cannot start.
     """
+    await (_serve_by_pyvoy if settings.frontend == "pyvoy" else _serve_by_python)(settings, on_ready)
+
+
+async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
+    signals = _Signals()
+    with bind(settings.admin_host, settings.admin_port, "admin_port") as probe:
+        # The port must be known here, and is bound there: Envoy's process inherits no sockets.
+        admin_port = port_of(probe)
+    inner = settings.model_copy(update={"admin_port": admin_port})
+    environment = {SETTINGS_VARIABLE: inner.model_dump_json()}
+    envoy = PyvoyProcess("service.pyvoy_app:app", settings.host, settings.http_port, environment)
+    port = await envoy.start()
+    try:
+        on_ready(Addresses(settings.host, port, port, settings.admin_host, admin_port))
+        await signals.unless_heard(envoy.wait())
+    finally:
+        await envoy.close()
+
+
+async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
     signals = _Signals()
     gateway = Gateway(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -54,10 +76,7 @@ async def serve(settings: Settings, on_ready: Callable[[Addresses, Gateway], Non
         for server, listener in ((admin, admin_socket), (http, http_socket)):
             await server.start(listener)
             stack.push_async_callback(server.close)
-        on_ready(
-            Addresses(settings.host, port_of(http_socket), grpc_port, settings.admin_host, port_of(admin_socket)),
-            gateway,
-        )
+        on_ready(Addresses(settings.host, port_of(http_socket), grpc_port, settings.admin_host, port_of(admin_socket)))
         await signals.wait()
         await signals.unless_again(gateway.drain())
 
@@ -75,14 +94,21 @@ class _Signals:
     async def wait(self) -> None:
         await self._first.wait()
 
-    async def unless_again(self, work: Coroutine[None, None, None]) -> None:
+    async def unless_heard(self, work: Coroutine[None, None, object]) -> None:
+        """Do the work, or stop doing it when a signal comes."""
+        await _first_of(work, self._first)
+
+    async def unless_again(self, work: Coroutine[None, None, object]) -> None:
         """Do the work, or stop doing it when a second signal comes."""
-        doing = asyncio.ensure_future(work)
-        again = asyncio.ensure_future(self._again.wait())
-        await asyncio.wait({doing, again}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (doing, again):
-            task.cancel()
-        await asyncio.gather(doing, again, return_exceptions=True)
+        await _first_of(work, self._again)
 
     def _hear(self) -> None:
         (self._again if self._first.is_set() else self._first).set()
+
+
+async def _first_of(work: Coroutine[None, None, object], event: asyncio.Event) -> None:
+    tasks = {asyncio.ensure_future(work), asyncio.ensure_future(event.wait())}
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

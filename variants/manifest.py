@@ -103,7 +103,7 @@ class NonInferiority(Strict):
     margin: Ratio
     verdict: Verdict
     difference: float = Field(description="metric of this variant minus metric of full")
-    low: float
+    low: float = Field(description="lower end of the two-sided 90 % Tango interval: each verdict is one-sided at 5 %")
     high: float
 
 
@@ -131,7 +131,7 @@ class Accuracy(Strict):
 
 
 class Parity(Strict):
-    """The exported file against the torch model on real rows; ``None`` in the manifest where there is no torch model."""
+    """The exported file against the torch model on real rows; ``None`` where there is no torch model."""
 
     rows: int = Field(ge=1)
     max_error: float = Field(ge=0.0)

@@ -25,6 +25,7 @@ def answer_parameters(answer: Answer) -> dict[str, Parameter]:
         "predicted_ms": round(answer.predicted_s * 1e3, 3),
         "queue_ms": round(answer.queue_s * 1e3, 3),
         "compute_ms": round(answer.compute_s * 1e3, 3),
+        "total_ms": round(answer.total_s * 1e3, 3),
         "budget_met": answer.budget_met,
         "expected_accuracy": round(answer.expected_accuracy, 6),
     }

@@ -14,13 +14,15 @@ from service.api.names import split_model_name
 from service.domain.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from service.api.grpc_methods import CallContext
     from service.api.plane import Plane
 
 _SERVER_NAMES: Final = ("", "inference.GRPCInferenceService")
 _WATCH_INTERVAL_S: Final = 1.0
+_SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def check_health(plane: Plane, message: Any, _: CallContext) -> health_pb2.HealthCheckResponse:  # noqa: ANN401
@@ -34,7 +36,7 @@ async def check_health(plane: Plane, message: Any, _: CallContext) -> health_pb2
 
 async def watch_health(
     plane: Plane, messages: AsyncIterator[Any], _: CallContext
-) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
     """Yield a service's status now and at every change; an unknown one may yet come to be."""
     message = await anext(messages)
     last = None
@@ -51,4 +53,4 @@ async def watch_health(
 
 def _status(plane: Plane, service: str) -> int:
     is_ready = plane.is_ready() if service in _SERVER_NAMES else plane.is_model_ready(split_model_name(service)[0], "")
-    return health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+    return _SERVING if is_ready else _NOT_SERVING

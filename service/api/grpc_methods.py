@@ -7,7 +7,7 @@ what comes back. Handlers raise the domain's errors; the adapters map them with 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,18 +22,23 @@ from service.api.grpc_health import check_health, watch_health
 from service.api.http_codec import RequestHead
 from service.api.knobs import HEADERS
 from service.api.names import check_request_id, check_version, new_request_id, split_model_name
+from service.api.plane import ignore_refusal
 from service.api.proto_codec import decode_request, encode_response
 from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
 from service.api.wire_limits import check_tensor_count
-from service.domain.errors import InvalidRequest, NotSupported, TiergateError, Unauthorized
+from service.domain.errors import InvalidRequest, NotSupported, Unauthorized
 
 if TYPE_CHECKING:
-    from service.api.plane import Plane
+    from service.api.plane import OnRefused, Plane
 
 Proto = Any  # the stubs ship no types
 
 SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
+
+
+def no_deadline() -> None:
+    """Return that a call has no deadline."""
 
 
 @dataclass(slots=True)
@@ -45,13 +50,14 @@ class CallContext:
     """
 
     metadata: Mapping[str, str]
-    time_left: Callable[[], float | None]
+    time_left: Callable[[], float | None] = no_deadline
+    on_refused: OnRefused = ignore_refusal
     request_id: str = field(default_factory=new_request_id)
     trailers: list[tuple[str, str]] = field(default_factory=list)
 
 
 UnaryHandler = Callable[["Plane", Proto, CallContext], Awaitable[Proto]]
-StreamHandler = Callable[["Plane", AsyncIterator[Proto], CallContext], AsyncIterator[Proto]]
+StreamHandler = Callable[["Plane", AsyncIterator[Proto], CallContext], AsyncGenerator[Proto, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +114,17 @@ async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
     return encode_response(response, parameters)
 
 
-async def _stream_infer(plane: Plane, messages: AsyncIterator[Proto], context: CallContext) -> AsyncIterator[Proto]:
+async def _stream_infer(
+    plane: Plane, messages: AsyncIterator[Proto], context: CallContext
+) -> AsyncGenerator[Proto, None]:
     """Answer one request after the other; an error is a message, and the stream goes on, as in Triton."""
     async for message in messages:
         request_id = context.request_id = message.id or new_request_id()
         try:
             answer = await _infer(plane, message, context)
             context.trailers.clear()  # they would speak of many requests at once
-        except TiergateError as error:
+        except Exception as error:  # noqa: BLE001 - one failed request does not end the others' stream
+            context.on_refused("grpc", request_id, error)
             status = grpc_status(error, request_id)
             failed = service_pb2.ModelInferResponse(model_name=message.model_name, id=message.id)
             yield service_pb2.ModelStreamInferResponse(error_message=status.message, infer_response=failed)

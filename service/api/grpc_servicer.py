@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     Rpc = aio.ServicerContext[bytes, bytes]
     Unaries = Callable[[bytes, Rpc], Awaitable[bytes]]
     Streams = Callable[[AsyncIterator[bytes], Rpc], AsyncIterator[bytes]]
-
-_UNBOUNDED_S: Final = 1e8
-"""grpcio reports a call without a deadline as one in the far future."""
 
 
 def server_options(max_body_bytes: int) -> Sequence[tuple[str, int]]:
@@ -63,7 +61,7 @@ class _Adapter:
         """Return the call of a method with one request and one response."""
 
         async def call(data: bytes, rpc: Rpc) -> bytes:
-            context = _context(rpc)
+            context = _context(rpc, self._on_refused)
             try:
                 take_request_id(context)
                 response = await method.handler(self._plane, parse(method.request_class, data), context)
@@ -79,12 +77,13 @@ class _Adapter:
         """Return the call of a method that answers with a stream."""
 
         async def call(data: AsyncIterator[bytes], rpc: Rpc) -> AsyncIterator[bytes]:
-            context = _context(rpc)
+            context = _context(rpc, self._on_refused)
             try:
                 take_request_id(context)
                 messages = (parse(method.request_class, piece) async for piece in data)
-                async for response in method.handler(self._plane, messages, context):
-                    yield response.SerializeToString()
+                async with aclosing(method.handler(self._plane, messages, context)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
             except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
                 await self._abort(rpc, error, context)
 
@@ -115,11 +114,6 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _context(rpc: Rpc) -> CallContext:
-    metadata = {key: value for key, value in rpc.invocation_metadata() if isinstance(value, str)}
-
-    def time_left() -> float | None:
-        left = rpc.time_remaining()
-        return None if left is None or left > _UNBOUNDED_S else left
-
-    return CallContext(metadata, time_left)
+def _context(rpc: Rpc, on_refused: OnRefused) -> CallContext:
+    metadata = {key: value for key, value in rpc.invocation_metadata() or () if isinstance(value, str)}
+    return CallContext(metadata, rpc.time_remaining, on_refused)

@@ -6,12 +6,12 @@ is awaited, one small task listens for the client leaving and cancels the wait, 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from service.api.admin_routes import ADMIN_ROUTES, PUBLIC_REFUSALS
 from service.api.answers import answer_parameters, answer_texts, server_timing
-from service.api.http_body import ClientLeft, check_content_type, compress, json_length, read_body
+from service.api.departures import ClientLeft, unless_left
+from service.api.http_body import check_content_type, compress, json_length, read_body
 from service.api.http_codec import RequestHead, decode_request, encode_response
 from service.api.http_errors import error_reply, method_not_allowed
 from service.api.http_message import JSON_TYPE, HttpRequest, Reply, send_reply
@@ -23,7 +23,6 @@ from service.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from service.api.http_message import Headers, Receive, Scope, Send
     from service.api.plane import OnRefused, Plane
@@ -93,30 +92,12 @@ class HttpApp:
         body = await read_body(receive, headers, self._max_body_bytes)
         request = decode_request(body, json_length(headers), head)
         try:
-            response = await self._await_plane(request, receive)
+            response = await unless_left(self._plane.infer(request), receive)
             return _infer_reply(request, response, headers)
         except ClientLeft:
             raise
         except Exception as error:  # noqa: BLE001 - caught here for the id that the body gave
             return self._refuse(error, request.id)
-
-    async def _await_plane(self, request: InferenceRequest, receive: Receive) -> InferenceResponse:
-        """Await the answer; a client that leaves meanwhile cancels the wait.
-
-        Raises:
-            ClientLeft: The client went away, so that there is nobody to answer.
-        """
-        current = asyncio.current_task()
-        watch = asyncio.get_running_loop().create_task(_cancel_when_left(receive, current))
-        try:
-            return await self._plane.infer(request)
-        except asyncio.CancelledError:
-            if current is not None and watch.done() and not watch.cancelled():
-                current.uncancel()
-                raise ClientLeft from None
-            raise
-        finally:
-            watch.cancel()
 
     async def _route(self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         found = self._router.find(path)
@@ -137,14 +118,6 @@ class HttpApp:
     def _refuse(self, error: Exception, request_id: str) -> Reply:
         self._on_refused("http", request_id, error)
         return error_reply(error, request_id)
-
-
-async def _cancel_when_left(receive: Receive, task: asyncio.Task[Any] | None) -> None:
-    message = await receive()
-    if message["type"] == "http.disconnect" and task is not None:
-        task.cancel()
-    else:  # a server that has more to say about a complete request: stop listening, but never look like "left"
-        await asyncio.Event().wait()
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

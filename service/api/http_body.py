@@ -14,6 +14,7 @@ import asyncio
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from service.api.departures import ClientLeft
 from service.api.names import shown
 from service.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
@@ -27,10 +28,6 @@ _PIECE_BYTES: Final = 1 << 20
 _MIN_COMPRESSED_BYTES: Final = 1024
 _LEVEL: Final = 1
 _MEDIA: Final = (b"", b"application/json", b"application/octet-stream")
-
-
-class ClientLeft(Exception):
-    """The client closed the connection before its request was complete."""
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from service.api.binary_codec import decode_raw, encode_raw
-from service.api.json_codec import WireInput, WireOutput, decode_parameters, decode_wire_request
+from service.api.json_codec import WireInput, WireOutput, decode_parameters, decode_shape, decode_wire_request
 from service.api.json_data import decode_data, encode_data
 from service.api.knobs import decode_knobs
 from service.api.names import check_request_id, shown
@@ -120,7 +120,7 @@ def _decode_inputs(wires: list[WireInput], raw: memoryview) -> tuple[Tensor, ...
     offset = 0
     for index, wire in enumerate(wires):
         dtype_of(wire.datatype, wire.name)
-        shape = tuple(wire.shape)
+        shape = decode_shape(wire.shape, wire.name)
         size = _binary_size(wire, index)
         if size is None:
             element_count(shape, wire.name)

@@ -49,8 +49,8 @@ _CRITICALITIES: Final = {level.name.lower(): level for level in Criticality}
 class _Number:
     """The numbers that a knob takes, both ends included unless ``above_low``."""
 
-    low: float
-    high: float
+    low: int
+    high: int
     above_low: bool = False
     whole: bool = False
 
@@ -64,12 +64,12 @@ class _Number:
 
     def _allows(self, number: float) -> bool:
         inside = self.low < number if self.above_low else self.low <= number
-        return inside and number <= self.high and (not self.whole or number.is_integer())
+        return inside and number <= float(self.high) and (not self.whole or number.is_integer())
 
     def _rule(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low = f"above {self.low:.0f} and at most" if self.above_low else f"from {self.low:.0f} to"
-        return f"{kind} {low} {self.high:.0f}"
+        low = f"above {self.low} and at most" if self.above_low else f"from {self.low} to"
+        return f"{kind} {low} {self.high}"
 
 
 _MILLISECONDS: Final = _Number(0, 3_600_000, above_low=True)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from service.domain.descriptions import Artifact, CandidateReport, RouteExplanation, ServerInfo
 from service.domain.errors import ModelNotReady, VariantNotFound
+from service.policy.latency import HandBack
 from service.policy.routing import name_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from service.domain.descriptions import IndexEntry, ModelStatistics, VariantState
     from service.domain.inference import Knobs
     from service.domain.variants import ModelInfo, Variant
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from service.engine.loaded import LoadedModel
     from service.engine.registry import Registry
     from service.engine.statistics import StatisticsObserver
-    from service.policy.routing import Route
     from service.policy.scheduling import Costs
 
 EXTENSIONS = (
@@ -62,6 +60,7 @@ class Catalog:
         self._dispatcher = parts.dispatcher
         self._statistics = parts.statistics
         self._clock = parts.dispatcher.clock
+        self._hand_back = HandBack()
         self._is_leaving = False
 
     def leave(self) -> None:
@@ -149,9 +148,10 @@ class Catalog:
         loaded, _ = self._find(model, "")
         now_s = self._clock()
         route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
+        compute_budget_s = route.budget_s - self._hand_back.seconds
         times = {item.name: costs.of(item.name, 1) for item in route.candidates}
-        fits_idle = {name for name, cost_s in times.items() if cost_s <= route.budget_s}
-        timely = [name for name, cost_s in times.items() if wait_s + cost_s <= route.budget_s]
+        fits_idle = {name for name, cost_s in times.items() if cost_s <= compute_budget_s}
+        timely = [name for name, cost_s in times.items() if wait_s + cost_s <= compute_budget_s]
         chosen = timely[0] if timely else min(times, key=lambda name: times[name])
         return RouteExplanation(
             model=model,
@@ -161,7 +161,10 @@ class Catalog:
             budget_s=route.budget_s,
             wait_s=wait_s,
             hardware_class=route.hardware_class,
-            candidates=_reports(loaded, route, costs, wait_s),
+            candidates=tuple(
+                _report(item, item.name in times, costs, wait_s + self._hand_back.seconds, route.budget_s)
+                for item in loaded.info.variants
+            ),
         )
 
     async def load_model(self, model: str) -> None:
@@ -194,24 +197,14 @@ def _variant(loaded: LoadedModel, name: str) -> Variant:
     return variant
 
 
-def _reports(loaded: LoadedModel, route: Route, costs: Costs, wait_s: float) -> tuple[CandidateReport, ...]:
-    candidates = {item.name for item in route.candidates}
-    return tuple(_report(item, candidates, costs, wait_s, route.budget_s) for item in loaded.info.variants)
-
-
-def _report(
-    item: Variant, candidates: Collection[str], costs: Costs, wait_s: float, budget_s: float
-) -> CandidateReport:
+def _report(item: Variant, is_candidate: bool, costs: Costs, around_s: float, budget_s: float) -> CandidateReport:
+    """Report one variant; ``around_s`` is the time before and after its run."""
     if item.name not in costs.tables:
         return CandidateReport(item.name, item.tier, item.accuracy, 0.0, False, False, "not loaded")
-    predicted_s = wait_s + costs.of(item.name, 1)
-    why = "" if item.name in candidates else item.note if not item.is_routable else "excluded by the request's knobs"
-    return CandidateReport(
-        variant=item.name,
-        tier=item.tier,
-        accuracy=item.accuracy,
-        predicted_s=predicted_s,
-        fits_budget=predicted_s <= budget_s,
-        is_candidate=item.name in candidates,
-        why=why or ("fits the budget" if predicted_s <= budget_s else "too slow for the budget"),
-    )
+    predicted_s = around_s + costs.of(item.name, 1)
+    fits = predicted_s <= budget_s
+    if is_candidate:
+        why = "fits the budget" if fits else "too slow for the budget"
+    else:
+        why = "excluded by the request's knobs" if item.is_routable else item.note
+    return CandidateReport(item.name, item.tier, item.accuracy, predicted_s, fits, is_candidate, why)

@@ -94,8 +94,9 @@ class DataPlane(Catalog):
         costs = model.costs(arrived_s)
         times = {item.name: costs.of(item.name, rows) for item in route.candidates}
         deadline_s = arrived_s + route.timeout_s
+        compute_budget_s = route.budget_s - self._hand_back.seconds
         waiting = Waiting(
-            due_s=min(arrived_s + route.budget_s, deadline_s),
+            due_s=min(arrived_s + compute_budget_s, deadline_s),
             deadline_s=deadline_s,
             rows=rows,
             candidates=tuple(times),
@@ -109,7 +110,7 @@ class DataPlane(Catalog):
             waiting=waiting,
             arrived_s=arrived_s,
             fastest_s=min(times.values()),
-            fits_idle=frozenset(name for name, cost_s in times.items() if cost_s <= route.budget_s),
+            fits_idle=frozenset(name for name, cost_s in times.items() if cost_s <= compute_budget_s),
             loop=loop,
             thread=threading.get_ident(),
             done=loop.create_future(),
@@ -134,12 +135,14 @@ class DataPlane(Catalog):
         variant = next(item for item in model.info.variants if item.name == outcome.variant)
         queue_s = outcome.started_s - ticket.arrived_s
         total_s = self._clock() - ticket.arrived_s
+        predicted_s = queue_s + outcome.predicted_s + self._hand_back.seconds
+        self._hand_back.observe(total_s - queue_s - outcome.compute_s)
         reason = name_reason(route, variant.name, ticket.fits_idle, is_late=outcome.is_late)
         answer = Answer(
             variant=variant.name,
             tier=variant.tier,
             reason=Reason.FALLBACK if outcome.is_fallback else reason,
-            predicted_s=queue_s + outcome.predicted_s,
+            predicted_s=predicted_s,
             queue_s=queue_s,
             compute_s=outcome.compute_s,
             total_s=total_s,

@@ -6,16 +6,20 @@ protobuf message; instead of a full ONNX library on the serving path, this walks
 sequence of (key, value) where key = field_number * 8 + wire_type, and the few fields on the way to tensors and operator
 sets have the numbers below (onnx.proto, stable since ONNX 1.0). Unknown fields are skipped unread.
 
-    ModelProto.graph = 7            ModelProto.opset_import = 8      ModelProto.functions = 25
+    ModelProto.graph = 7            ModelProto.functions = 25
     GraphProto.node = 1             GraphProto.initializer = 5       GraphProto.sparse_initializer = 15
-    NodeProto.attribute = 5         FunctionProto.node = 7           SparseTensorProto.values, indices = 1, 2
+    NodeProto.attribute = 5         NodeProto.domain = 7
+    FunctionProto.node = 7          FunctionProto.domain = 10        SparseTensorProto.values, indices = 1, 2
     AttributeProto.t, g = 5, 6      AttributeProto.tensors, graphs = 10, 11    .sparse_tensor(s) = 22, 23
     TensorProto.external_data = 13  TensorProto.data_location = 14 (1 = EXTERNAL)
-    OperatorSetIdProto.domain = 1
+
+Domains are checked where a node uses one, not where the file imports one: tools leave imports that nothing uses. A
+domain that the file itself defines by functions is as much inside the file as its nodes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import BackendFailed
@@ -30,9 +34,9 @@ _MOST_DEPTH: Final = 64
 
 # For each kind of message: field number -> kind of the submessage to walk into.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
-    "model": {7: "graph", 8: "opset", 25: "function"},
+    "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 9: "opset"},
+    "function": {7: "node"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -45,32 +49,40 @@ def refuse_outside_references(model: bytes) -> None:
     Raises:
         BackendFailed: It is not an ONNX file, keeps data elsewhere, or needs a domain that is not allowed.
     """
+    domains = _Domains(set(), set())
     try:
-        _walk(memoryview(model), "model", 0)
+        _walk(memoryview(model), "model", domains, 0)
     except (IndexError, ValueError) as error:
         raise BackendFailed(f"the file is not a readable ONNX model: {error}") from None
+    foreign = sorted(domains.used - domains.defined - ALLOWED_DOMAINS)
+    if foreign:
+        raise BackendFailed(
+            f"the model needs operators of domain {', '.join(map(repr, foreign))}; allowed are "
+            f"{', '.join(map(repr, sorted(ALLOWED_DOMAINS)))}"
+        )
 
 
-def _walk(message: memoryview, kind: str, depth: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Domains:
+    """Operator domains that nodes use, and those that the file defines itself by functions."""
+
+    used: set[str]
+    defined: set[str]
+
+
+def _walk(message: memoryview, kind: str, domains: _Domains, depth: int) -> None:
     if depth > _MOST_DEPTH:
         raise ValueError(f"graphs are nested more than {_MOST_DEPTH} deep")
-    children = _CHILDREN.get(kind, {})
+    children, texts = _CHILDREN.get(kind, {}), {"node": (7, domains.used), "function": (10, domains.defined)}.get(kind)
     for number, wire_type, value in _fields(message):
         if kind == "tensor" and (number == 13 or (number == 14 and value == 1)):  # noqa: PLR2004 - listed above
             raise BackendFailed("the model keeps weights outside the file (external data), which is not allowed")
-        if kind == "opset" and number == 1 and isinstance(value, memoryview):
-            _check_domain(bytes(value).decode("utf-8", "replace"))
-        child = children.get(number)
-        if child is not None and wire_type == _BYTES and isinstance(value, memoryview):
-            _walk(value, child, depth + 1)
-
-
-def _check_domain(domain: str) -> None:
-    if domain not in ALLOWED_DOMAINS:
-        raise BackendFailed(
-            f"the model needs operators of domain {domain!r}; allowed are "
-            f"{', '.join(map(repr, sorted(ALLOWED_DOMAINS)))}"
-        )
+        if wire_type != _BYTES or not isinstance(value, memoryview):
+            continue
+        if texts is not None and number == texts[0]:
+            texts[1].add(bytes(value).decode("utf-8", "replace"))
+        elif number in children:
+            _walk(value, children[number], domains, depth + 1)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:

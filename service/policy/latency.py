@@ -58,6 +58,22 @@ class Correction:
         self.updated_s = now_s
 
 
+@dataclass(slots=True)
+class HandBack:
+    """The time from the end of a run to the answer in its request's hands, as an exponentially weighted mean.
+
+    It passes in thread hand-over and in the event loop's own queue, so it belongs to the process, not to a variant. A
+    budget is kept only if this too fits in it. One request counts at most a millisecond, so that a stall of the whole
+    process does not close every tight budget after it.
+    """
+
+    seconds: float = 100e-6
+
+    def observe(self, seconds: float) -> None:
+        """Learn from one answered request."""
+        self.seconds += _WEIGHT * (min(max(seconds, 0.0), 1e-3) - self.seconds)
+
+
 def safe_quantile_s(cell: LatencyCell, policy: ModelPolicy) -> float:
     """Return the quantile of a profile cell that the policy trusts, with its margin, before correction."""
     quantile_s: float = {"p50": cell.p50_s, "p95": cell.p95_s, "p99": cell.p99_s}[policy.safety_quantile]

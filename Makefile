@@ -1,0 +1,39 @@
+# Every target works from a fresh clone: the first one that needs it makes .venv and installs the project into it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test check fix bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## make .venv and install the project with every extra
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bento,pyvoy,dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## build the demo model's variants, serve them, ask, show who answered
+	$(BIN)/tiergate demo
+
+test: $(INSTALLED)  ## run the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## lint, types, layers, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(INSTALLED)  ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side by side
+	$(BIN)/python -m loadtests.overhead
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,76 @@
+"""Noticing that the client has left while its answer is awaited, at the price of one small task.
+
+After the body, uvicorn's ``receive`` returns when the client has left. pyvoy's returns at once, with an empty message
+for as long as the client is there, and so has to be asked again from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from service.api.http_message import Message, Receive
+
+T = TypeVar("T")
+
+_INBOX_SIZE: Final = 16  # pieces of a body that wait to be read; the server holds back the rest
+_POLL_S: Final = 0.05
+
+
+class ClientLeft(Exception):
+    """The client closed the connection, so that there is nobody to answer."""
+
+
+async def unless_left(work: Awaitable[T], receive: Receive) -> T:
+    """Await the work; a client that leaves meanwhile cancels it. Call it when the request's body is complete.
+
+    Raises:
+        ClientLeft: The client went away.
+    """
+    return await _guarded(work, _cancel_when_left(receive, asyncio.current_task()))
+
+
+async def stream_unless_left(work: Callable[[Receive], Awaitable[T]], receive: Receive) -> T:
+    """Await work that still reads the request's body through the ``receive`` it is given; see ``unless_left``.
+
+    Raises:
+        ClientLeft: The client went away.
+    """
+    inbox: asyncio.Queue[Message] = asyncio.Queue(_INBOX_SIZE)
+    return await _guarded(work(inbox.get), _forward_until_left(receive, inbox, asyncio.current_task()))
+
+
+async def _guarded(work: Awaitable[T], watching: Coroutine[Any, Any, None]) -> T:
+    current = asyncio.current_task()
+    watch = asyncio.get_running_loop().create_task(watching)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if current is not None and watch.done() and not watch.cancelled():
+            current.uncancel()
+            raise ClientLeft from None
+        raise
+    finally:
+        watch.cancel()
+
+
+async def _cancel_when_left(receive: Receive, task: asyncio.Task[Any] | None) -> None:
+    while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - the server decides what there is to await
+        await asyncio.sleep(_POLL_S)
+    if task is not None:
+        task.cancel()
+
+
+async def _forward_until_left(receive: Receive, inbox: asyncio.Queue[Message], task: asyncio.Task[Any] | None) -> None:
+    message = await receive()
+    while message["type"] != "http.disconnect":
+        await inbox.put(message)
+        if not message.get("more_body", False):
+            return await _cancel_when_left(receive, task)
+        message = await receive()
+    if task is not None:
+        task.cancel()
+    return None

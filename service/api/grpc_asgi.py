@@ -1,0 +1,167 @@
+"""The gRPC side as an ASGI application, for servers that carry HTTP/2 and send trailers (``http.response.trailers``).
+
+An adapter from the same method table as ``grpc_servicer``. Messages leave uncompressed. With ``CombinedApp`` one port
+serves HTTP and gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from grpc import StatusCode
+
+from service.api.departures import ClientLeft, stream_unless_left, unless_left
+from service.api.grpc_errors import GrpcStatus, grpc_status
+from service.api.grpc_frames import decode_timeout, encode_frame, encode_message, read_frames
+from service.api.grpc_methods import CallContext, Unary, methods, no_deadline, parse, take_request_id
+from service.api.http_app import DEFAULT_MAX_BODY_BYTES
+from service.api.knobs import HEADERS
+from service.api.names import shown
+from service.api.plane import ignore_refusal
+from service.domain.errors import InvalidRequest, NotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from service.api.grpc_methods import Method, Proto, Stream
+    from service.api.http_app import HttpApp
+    from service.api.http_message import Receive, Scope, Send
+    from service.api.plane import OnRefused, Plane
+
+_OK: Final = GrpcStatus(StatusCode.OK, "")
+_CONTENT_TYPE: Final = b"application/grpc"
+_RESPONSE_HEADERS: Final = [
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", b"identity, deflate, gzip"),
+]
+_METADATA: Final = {name.encode(): name for name in HEADERS | {"x-request-id"}}
+
+
+class CombinedApp:
+    """Sends each request to the gRPC application or to the HTTP one, by its content type."""
+
+    def __init__(self, http: HttpApp, grpc: GrpcAsgiApp) -> None:
+        self._http = http
+        self._grpc = grpc
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        is_grpc = scope.get("http_version") != "1.1" and _is_grpc(scope.get("headers", ()))
+        await (self._grpc if is_grpc else self._http)(scope, receive, send)
+
+
+class GrpcAsgiApp:
+    """An ASGI 3 application for the gRPC form of the protocol.
+
+    Args:
+        plane: What answers.
+        max_body_bytes: The largest message taken, counted after decompression.
+        admin: Whether models can be loaded and unloaded here; a public listener says no.
+        on_refused: Called with the protocol, the request's id and the error for every call that is refused or fails.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        admin: bool = False,
+        on_refused: OnRefused = ignore_refusal,
+    ) -> None:
+        self._plane = plane
+        self._max_body_bytes = max_body_bytes
+        self._on_refused = on_refused
+        self._methods = methods(admin=admin)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        context = _context(headers, self._on_refused)
+        answer = _Answer(send)
+        try:
+            take_request_id(context)
+            context.time_left = _time_left(decode_timeout(headers))
+            method = self._find(scope["path"])
+            if isinstance(method, Unary):
+                frames = read_frames(receive, headers, self._max_body_bytes)
+                request = parse(method.request_class, await _only(frames))
+                await answer.message(await unless_left(method.handler(self._plane, request, context), receive))
+            else:
+                await stream_unless_left(partial(self._stream, method, headers, context, answer), receive)
+        except ClientLeft:
+            return
+        except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
+            self._on_refused("grpc", context.request_id, error)
+            await answer.finish(grpc_status(error, context.request_id))
+            return
+        await answer.finish(_OK, context.trailers)
+
+    async def _stream(
+        self, method: Stream, headers: Mapping[bytes, bytes], context: CallContext, answer: _Answer, receive: Receive
+    ) -> None:
+        frames = read_frames(receive, headers, self._max_body_bytes)
+        messages = (parse(method.request_class, frame) async for frame in frames)
+        async with aclosing(method.handler(self._plane, messages, context)) as responses:
+            async for response in responses:
+                await answer.message(response)
+
+    def _find(self, path: str) -> Method:
+        method = self._methods.get(path)
+        if method is None:
+            raise NotSupported(f"no method {shown(path)} is offered")
+        return method
+
+
+class _Answer:
+    """Sends one call's answer: headers once, then messages, then the status as trailers."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._is_started = False
+
+    async def message(self, message: Proto) -> None:
+        await self._start()
+        frame = encode_frame(message.SerializeToString())
+        await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def finish(self, status: GrpcStatus, trailers: Iterable[tuple[str, str]] = ()) -> None:
+        await self._start()
+        lines = [(b"grpc-status", b"%d" % status.code.value[0])]
+        if status.message:
+            lines.append((b"grpc-message", encode_message(status.message)))
+        lines += [(name.encode(), value.encode()) for name, value in (*status.metadata, *trailers)]
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.trailers", "headers": lines, "more_trailers": False})
+
+    async def _start(self) -> None:
+        if not self._is_started:
+            self._is_started = True
+            start = {"type": "http.response.start", "status": 200, "headers": _RESPONSE_HEADERS, "trailers": True}
+            await self._send(start)
+
+
+async def _only(frames: AsyncIterator[bytes]) -> bytes:
+    messages = [frame async for frame in frames]
+    if len(messages) != 1:
+        raise InvalidRequest(f"the call has {len(messages)} messages; this method takes one")
+    return messages[0]
+
+
+def _is_grpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value.startswith(_CONTENT_TYPE) for name, value in headers)
+
+
+def _context(headers: Mapping[bytes, bytes], on_refused: OnRefused) -> CallContext:
+    metadata = {_METADATA[name]: headers[name].decode("latin-1") for name in _METADATA.keys() & headers.keys()}
+    return CallContext(metadata, on_refused=on_refused)
+
+
+def _time_left(timeout_s: float | None) -> Callable[[], float | None]:
+    if timeout_s is None:
+        return no_deadline
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout_s
+    return lambda: deadline - now()

@@ -1,0 +1,132 @@
+"""A build from beginning to end: make the variants, measure them, publish the version.
+
+``build_model`` tells the whole story. What it promises: the same recipe, seed and versions give the same bytes of
+weights; an interrupted build goes on where it stopped; a reader of the repository sees a version entirely or not at
+all; a version that exists already is not built again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from variants.cache import StepCache
+from variants.data import check_parts
+from variants.identity import identify
+from variants.machine import describe_machine
+from variants.making import Workshop, make_variants
+from variants.manifest import MANIFEST_FILE, ManifestError, ModelManifest, TensorInfo, read_manifest
+from variants.measuring import Subject, describe_variants
+from variants.pareto import PLOT_FILE, draw_png
+from variants.progress import SilentProgress
+from variants.publication import model_lock, publish, refusing_full_disk, stage, versions, work_folder
+from variants.report import REPORT_FILE, render_html
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from variants.identity import Identity
+    from variants.manifest import VariantManifest
+    from variants.progress import Progress
+    from variants.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """``force`` builds even what is built already, and redoes every step."""
+
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """The version's folder and manifest; ``is_new`` is false when it was there before."""
+
+    folder: Path
+    manifest: ModelManifest
+    is_new: bool
+
+
+def build_model(
+    recipe: Recipe, output: Path, options: BuildOptions | None = None, progress: Progress | None = None
+) -> BuildResult:
+    """Build all variants of ``recipe`` into the repository ``output``, unless its newest version is this very build.
+
+    Raises:
+        BuildError: The recipe breaks the protocol, full misses its gate, another build runs, or the disk refuses.
+    """
+    options, progress = options or BuildOptions(), progress or SilentProgress()
+    parts = recipe.load(options.seed)
+    check_parts(parts, recipe.input_shape, len(recipe.labels))
+    identity = identify(recipe, parts, options.seed)
+    with model_lock(output, recipe.name):
+        existing = None if options.force else find_built(output, recipe.name, identity.key)
+        if existing is not None:
+            return existing
+        work = work_folder(output, recipe.name, identity.key)
+        with refusing_full_disk(output):
+            shutil.rmtree(work if options.force else work / "staging", ignore_errors=True)
+            shop = Workshop(recipe, parts, options.seed, StepCache(work / "steps"), progress)
+            made = make_variants(shop)
+            stage({f"{one.tier}.onnx": one.file for one in made}, work / "staging")
+            subject = Subject(recipe, parts, identity.splits, describe_machine(), made)
+            files: dict[str, Path] = {one.tier: work / "staging" / f"{one.tier}.onnx" for one in made}
+            described = describe_variants(subject, files, progress)
+            version = max(versions(output, recipe.name), default=0) + 1
+            manifest = describe_model(subject, identity, options.seed, version, described)
+            stage(_documents(manifest), work / "staging")
+            progress.note(f"publishing {recipe.name} version {version}")
+            folder = output / recipe.name / str(version)
+            publish(work / "staging", folder)
+            shutil.rmtree(work, ignore_errors=True)
+        return BuildResult(folder, manifest, is_new=True)
+
+
+def find_built(output: Path, model: str, key: str) -> BuildResult | None:
+    """Return the newest version of ``model`` if it has this build key."""
+    newest = max(versions(output, model), default=None)
+    if newest is None:
+        return None
+    folder = output / model / str(newest)
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError:
+        return None  # unreadable here; the new version stands beside it
+    return BuildResult(folder, manifest, is_new=False) if manifest.build_key == key else None
+
+
+def describe_model(
+    subject: Subject, identity: Identity, seed: int, version: int, variants: tuple[VariantManifest, ...]
+) -> ModelManifest:
+    """Put the model's manifest together."""
+    recipe = subject.recipe
+    return ModelManifest(
+        model=recipe.name,
+        version=str(version),
+        task="classification",
+        metric=recipe.metric,
+        labels=recipe.labels,
+        inputs=(TensorInfo(name=recipe.input_name, datatype="FP32", shape=(-1, *recipe.input_shape)),),
+        outputs=(TensorInfo(name=recipe.output_name, datatype="FP32", shape=(-1, len(recipe.labels))),),
+        max_batch_size=max(recipe.plan.profiling.batch_sizes),
+        recipe=recipe.name,
+        recipe_parameters=identity.parameters,
+        build_key=identity.key,
+        seed=seed,
+        tools=identity.tools,
+        splits=identity.splits,
+        machine=subject.machine,
+        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        variants=variants,
+    )
+
+
+def _documents(manifest: ModelManifest) -> dict[str, bytes]:
+    return {
+        REPORT_FILE: render_html(manifest).encode(),
+        PLOT_FILE: draw_png(manifest),
+        MANIFEST_FILE: manifest.model_dump_json(indent=2).encode() + b"\n",
+    }

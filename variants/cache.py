@@ -1,0 +1,62 @@
+"""Finished steps on disk, so that an interrupted build goes on where it stopped.
+
+One file per step: a line of JSON (digest and the seconds that the step took) and then the payload. A file is written
+aside and renamed, so it is whole or absent; should the disk have spoiled it all the same, the digest shows it and the
+step is done again. The folder's name carries the build key, so a changed recipe, seed or tool never meets old steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from variants.publication import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A step's result and the seconds that making it took, now or in an earlier attempt."""
+
+    payload: bytes
+    seconds: float
+
+
+class StepCache:
+    """Results of steps by name, in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get_or_make(self, step: str, make: Callable[[], bytes]) -> Kept:
+        """Return the kept result of ``step``, or make and keep it."""
+        path = self._folder / f"{step}.step"
+        kept = _read(path)
+        if kept is None:
+            start_s = time.monotonic()
+            payload = make()
+            kept = Kept(payload, time.monotonic() - start_s)
+            _write(path, kept)
+        return kept
+
+
+def _read(path: Path) -> Kept | None:
+    """Return what the file holds, or ``None`` if it is absent or spoiled."""
+    try:
+        head, _, payload = path.read_bytes().partition(b"\n")
+        header = json.loads(head)
+        digest, seconds = str(header["sha256"]), float(header["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Kept(payload, seconds) if hashlib.sha256(payload).hexdigest() == digest else None
+
+
+def _write(path: Path, kept: Kept) -> None:
+    header = {"sha256": hashlib.sha256(kept.payload).hexdigest(), "seconds": kept.seconds}
+    write_whole(path, json.dumps(header).encode() + b"\n" + kept.payload)

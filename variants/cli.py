@@ -1,0 +1,150 @@
+"""``tiergate build`` and ``tiergate inspect``.
+
+Handlers import what they need when they run: ``tiergate --help`` stays quick, and an install without torch can still
+inspect, and can be told which extra brings the rest. Named errors become one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import argparse
+
+    from variants.manifest import ModelManifest
+
+REFUSED: Final = 2
+INTERRUPTED: Final = 130
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``build`` and ``inspect``; each sets ``run``, a handler that takes the arguments and returns a code."""
+    build = subparsers.add_parser("build", help="make a model's variants, measure them, publish them in a repository")
+    build.add_argument("recipe", metavar="RECIPE", help="a bundled recipe (digits) or a .py file that assigns RECIPE")
+    build.add_argument(
+        "--output", metavar="REPOSITORY", type=Path, default=Path("repository"), help="default: %(default)s"
+    )
+    build.add_argument("--seed", metavar="N", type=_seed, default=0, help="decides data split and weights; default: 0")
+    build.add_argument("--force", action="store_true", help="build again, from the first step, what is built already")
+    build.add_argument("--json", action="store_true", help="print the manifest instead of a table; no progress")
+    build.set_defaults(run=run_build)
+    inspect = subparsers.add_parser(
+        "inspect", help="show a model's variants: size, memory, latency, accuracy, verdicts"
+    )
+    inspect.add_argument("model", metavar="MODEL", help="a model in the repository, or the path of a model or version")
+    inspect.add_argument(
+        "--repository", metavar="REPOSITORY", type=Path, default=Path("repository"), help="default: %(default)s"
+    )
+    inspect.add_argument("--json", action="store_true", help="print the manifest")
+    inspect.add_argument("--png", metavar="FILE", type=Path, help="write the Pareto plot")
+    inspect.add_argument("--html", metavar="FILE", type=Path, help="write the report, one file that needs no other")
+    inspect.set_defaults(run=run_inspect)
+
+
+def run_build(arguments: argparse.Namespace) -> int:
+    """Build, and print the table or the manifest; return the exit code."""
+    from variants.errors import BuildError
+
+    try:
+        return _build(arguments)
+    except BuildError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("tiergate build: interrupted; run the same command again to go on where it stopped\n")
+        return INTERRUPTED
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Print the table or the manifest and write what was asked for; return the exit code."""
+    from variants.errors import BuildError
+    from variants.manifest import ManifestError, read_manifest
+
+    try:
+        folder = find_version(arguments.model, arguments.repository)
+        manifest = read_manifest(folder)
+        _write_documents(manifest, arguments)
+    except (BuildError, ManifestError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot write {error.filename}: {error.strerror}")
+    _show(manifest, as_json=arguments.json)
+    return 0
+
+
+def find_version(model: str, repository: Path) -> Path:
+    """Return the folder of a version: ``model`` is a path of one, or of a model's folder, or a name in ``repository``.
+
+    Raises:
+        BuildError: There is none.
+    """
+    from variants.errors import BuildError
+    from variants.manifest import MANIFEST_FILE
+    from variants.publication import versions
+
+    for folder in (Path(model), repository / model):
+        if (folder / MANIFEST_FILE).is_file():
+            return folder
+        found = versions(folder.parent, folder.name)
+        if found:
+            return folder / str(found[-1])
+    raise BuildError(
+        f"no model '{model}' in {repository}, and no version folder of that path; build one with: tiergate build RECIPE"
+    )
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from variants.progress import choose_progress
+    from variants.sources.recipes import load_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    from variants.build import BuildOptions, build_model  # after the check that torch is there
+
+    progress = choose_progress(sys.stderr, quiet=arguments.json)
+    options = BuildOptions(seed=arguments.seed, force=arguments.force)
+    result = build_model(recipe, arguments.output, options, progress)
+    _show(result.manifest, as_json=arguments.json)
+    if not arguments.json:
+        print(
+            f"published in {result.folder}"
+            if result.is_new
+            else f"already built: {result.folder} (--force builds again)"
+        )
+    return 0
+
+
+def _show(manifest: ModelManifest, *, as_json: bool) -> None:
+    if as_json:
+        print(manifest.model_dump_json(indent=2))
+        return
+    from rich.console import Console
+
+    from variants.table import draw_table
+
+    console = Console()
+    for part in draw_table(manifest, console.width):
+        console.print(part)
+
+
+def _write_documents(manifest: ModelManifest, arguments: argparse.Namespace) -> None:
+    if arguments.html is not None:
+        from variants.report import render_html
+
+        arguments.html.write_text(render_html(manifest), encoding="utf-8")
+    if arguments.png is not None:
+        from variants.pareto import draw_png
+
+        arguments.png.write_bytes(draw_png(manifest))
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise ValueError(text)
+    return seed
+
+
+def _refuse(message: str) -> int:
+    sys.stderr.write(f"tiergate: {message}\n")
+    return REFUSED

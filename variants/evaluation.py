@@ -1,0 +1,102 @@
+"""What a variant answers on held-out rows, measured alone and against full on the same rows.
+
+Everything here works on logits (rows, classes) that were already computed, so that it is fast, pure and the same for
+every source of models. Another metric needs another per-row score beside ``is_correct``; the interval and the paired
+comparison take any 0/1 score.
+
+Expected calibration error (Guo et al. 2017): rows are put into 15 equal-width bins by confidence, and the gaps
+between a bin's mean confidence and its accuracy are averaged, weighted by rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from variants.intervals import judge, mcnemar, wilson
+from variants.manifest import Accuracy, Histogram, Reference
+from variants.probabilities import mean_kl, softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from variants.recipe import Classes, Floats
+
+MARGINS: Final = (0.01, 0.001)
+CALIBRATION_BINS: Final = 15
+CONFIDENCE_BINS: Final = 20
+INPUT_BINS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """What a variant is measured on: the data's name and hash, and the labels (rows,)."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    metric: str
+    dataset: str
+    sha256: str
+    labels: Classes
+
+
+def evaluate(logits: Floats, full: Floats, test: TestSet, calibration_sha256: str | None) -> Accuracy:
+    """Measure ``logits`` (rows, classes) against labels, and against ``full`` (rows, classes) row by row."""
+    right, full_right = is_correct(logits, test.labels), is_correct(full, test.labels)  # (rows,) bool
+    rows, lost, gained = len(right), int((full_right & ~right).sum()), int((right & ~full_right).sum())
+    low, high = wilson(int(right.sum()), rows)
+    return Accuracy(
+        metric=test.metric,
+        dataset=test.dataset,
+        dataset_sha256=test.sha256,
+        rows=rows,
+        value=float(right.mean()),
+        low=low,
+        high=high,
+        ratio_to_full=float(right.mean() / max(full_right.mean(), 1 / rows)),
+        flips=int((logits.argmax(1) != full.argmax(1)).sum()),
+        lost=lost,
+        gained=gained,
+        mcnemar_p=mcnemar(lost, gained),
+        non_inferiority=tuple(judge(lost, gained, rows, margin) for margin in MARGINS),
+        kl_to_full=mean_kl(full, logits),
+        calibration_error=calibration_error(logits, test.labels),
+        calibration_sha256=calibration_sha256,
+    )
+
+
+def is_correct(logits: Floats, labels: Classes) -> NDArray[np.bool_]:
+    """Return which rows have their largest logit at the label."""
+    return np.asarray(logits.argmax(1) == labels)
+
+
+def calibration_error(logits: Floats, labels: Classes) -> float:
+    """Return the expected calibration error, 0..1."""
+    confidence = softmax(logits).max(axis=1)  # (rows,)
+    right = is_correct(logits, labels)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    surplus = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)  # rows * gap, by bin
+    return float(np.abs(surplus).sum() / len(labels))
+
+
+def describe_reference(inputs: dict[str, Floats], logits: Floats, labels: tuple[str, ...]) -> Reference:
+    """Return the distributions on validation rows that drift is later compared with."""
+    confidence = softmax(logits).max(axis=1)
+    predicted = np.bincount(logits.argmax(1), minlength=len(labels))
+    return Reference(
+        rows=len(logits),
+        inputs={
+            name: histogram(values, (float(values.min()), float(values.max())), INPUT_BINS)
+            for name, values in inputs.items()
+        },
+        confidence=histogram(confidence, (0.0, 1.0), CONFIDENCE_BINS),
+        predictions={label: int(count) for label, count in zip(labels, predicted, strict=True)},
+    )
+
+
+def histogram(values: NDArray[Any], limits: tuple[float, float], bins: int) -> Histogram:
+    """Return how many of ``values`` lie in each of ``bins`` equal parts of ``limits``."""
+    counts, edges = np.histogram(values, bins=bins, range=limits)
+    return Histogram(edges=tuple(map(float, edges)), counts=tuple(map(int, counts)))

@@ -1,0 +1,114 @@
+"""A manifest's figures as words, the same in the terminal table and in the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from variants.manifest import LatencyRow, ModelManifest, VariantManifest
+
+KIB = 1024
+MICRO = 1e-6
+MILLI = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One column: its heading, what it means, and its text for each variant."""
+
+    heading: str
+    meaning: str
+    texts: tuple[str, ...]
+
+
+def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
+    """Return every column that both forms of the report show, variants in the manifest's order."""
+    variants = manifest.variants
+    full = cell(variants[0], 1)
+    return (
+        Figure("variant", "one built form of the model", tuple(v.name for v in variants)),
+        Figure("parameters", "elements of weights", tuple(_count(v.size.parameters) for v in variants)),
+        Figure("MACs", "multiply-accumulates for one row", tuple(_count(v.size.macs) for v in variants)),
+        Figure("file", "bytes on disk", tuple(_bytes(v.size.file_bytes) for v in variants)),
+        Figure("download", "bytes after zlib -9", tuple(_bytes(v.size.compressed_bytes) for v in variants)),
+        Figure(
+            "memory",
+            "resident memory that loading and running adds",
+            tuple(_bytes(v.memory.loaded_bytes) for v in variants),
+        ),
+        Figure("p50", "median compute time, one row, one thread", tuple(_time(cell(v, 1).p50_s) for v in variants)),
+        Figure("p99", "99th percentile of the same", tuple(_time(cell(v, 1).p99_s) for v in variants)),
+        Figure(
+            "speed-up",
+            "full's p50 over this one's, same interleaved run",
+            tuple(f"{full.p50_s / cell(v, 1).p50_s:.1f}x" for v in variants),
+        ),
+        Figure(
+            manifest.metric,
+            "share right on the test rows, with its 95 % interval",
+            tuple(_accuracy(v) for v in variants),
+        ),
+        Figure(
+            "lost / gained",
+            "test rows right in full and wrong here / the reverse",
+            tuple(f"{v.accuracy.lost} / {v.accuracy.gained}" for v in variants),
+        ),
+        Figure("1 % verdict", "at most 1 point worse than full?", tuple(_verdict(v, 0) for v in variants)),
+        Figure("0.1 % verdict", "at most 0.1 point worse than full?", tuple(_verdict(v, 1) for v in variants)),
+        Figure("routing", "may routing choose it?", tuple(v.routing.state for v in variants)),
+    )
+
+
+def cell(variant: VariantManifest, batch_size: int, threads: int = 1) -> LatencyRow:
+    """Return the latency row of a batch size; the smallest measured one if that was not measured."""
+    rows = [row for row in variant.latency.rows if row.threads == threads] or list(variant.latency.rows)
+    exact = [row for row in rows if row.batch_size == batch_size]
+    return exact[0] if exact else min(rows, key=lambda row: row.batch_size)
+
+
+def front(manifest: ModelManifest) -> tuple[VariantManifest, ...]:
+    """Return the routable variants on the Pareto front of p50 and accuracy, fastest first."""
+    best, kept = -1.0, []
+    routable = [v for v in manifest.variants if v.routing.state == "routable"]
+    for variant in sorted(routable, key=lambda v: (cell(v, 1).p50_s, -v.accuracy.value)):
+        if variant.accuracy.value > best:
+            best = variant.accuracy.value
+            kept.append(variant)
+    return tuple(kept)
+
+
+def summary(manifest: ModelManifest) -> str:
+    """Return one line on where the figures come from."""
+    machine, rows = manifest.machine, manifest.variants[0].accuracy.rows
+    return (
+        f"{manifest.model} version {manifest.version}, built {manifest.built_at} on {machine.cpu} "
+        f"({machine.cores} cores); {rows} test rows of {manifest.variants[0].accuracy.dataset}; seed {manifest.seed}"
+    )
+
+
+def _accuracy(variant: VariantManifest) -> str:
+    accuracy = variant.accuracy
+    return f"{accuracy.value * 100:.2f} % ({accuracy.low * 100:.1f}-{accuracy.high * 100:.1f})"
+
+
+def _verdict(variant: VariantManifest, which: int) -> str:
+    if variant.parent is None:
+        return "reference"
+    verdicts = sorted(variant.accuracy.non_inferiority, key=lambda item: -item.margin)
+    return verdicts[which].verdict if which < len(verdicts) else "not judged"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / MILLI:.2f} ms" if seconds >= MILLI else f"{seconds / MICRO:.0f} us"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / KIB / KIB:.1f} MiB" if count >= KIB * KIB else f"{count / KIB:.0f} KiB"
+
+
+def _count(count: int) -> str:
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= scale:
+            return f"{count / scale:.3g} {letter}"
+    return str(count)

@@ -1,0 +1,171 @@
+"""Where everything on the Pareto plot goes, in pixels; drawing is left to the two forms (SVG and PNG).
+
+Latency runs to the right on a log scale, because tiers differ by factors; accuracy runs up on a linear one. A
+bubble's AREA is proportional to the file's bytes (radius to the square root): eyes compare areas. Labels stand beside
+their bubbles rather than in a legend; each takes the first of a ring of places that meets no bubble, no whisker, no
+label placed before and no edge (a greedy point-feature labelling; Christensen, Marks, Shieber 1995). Where none is
+left, whiskers may be crossed; with the half dozen variants of a model that always finds room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, cos, floor, log10, pi, sin, sqrt
+from typing import TYPE_CHECKING, Final
+
+from variants.figures import MICRO, MILLI, cell, front
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from variants.manifest import ModelManifest
+
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 32, 52
+CHARACTER_WIDTH: Final = 8.0
+LINE_HEIGHT: Final = 16
+GAP: Final = 8
+SMALLEST: Final = 5.0
+PERCENT: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle, y downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Tell whether the two share any area."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def is_within(self, other: Box) -> bool:
+        """Tell whether all of this lies in ``other``."""
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bubble:
+    """One variant: its centre, radius, the ends of its accuracy interval, its label and where that stands."""
+
+    name: str
+    state: str
+    x: float
+    y: float
+    radius: float
+    low_y: float
+    high_y: float
+    label_x: float
+    label_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """The whole picture: ``x_ticks`` and ``y_ticks`` are (pixel, text)."""
+
+    width: int
+    height: int
+    metric: str
+    bubbles: tuple[Bubble, ...]
+    front: tuple[tuple[float, float], ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """A linear map of [low, high] to [start, end] pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def lay_out(manifest: ModelManifest, width: int, height: int) -> Plot:
+    """Return the plot of a manifest at a size in pixels."""
+    variants = manifest.variants
+    largest = min(34.0, width / 18)
+    seconds = [cell(v, 1).p50_s for v in variants]
+    x = _Scale(log10(min(seconds)) - 0.25, log10(max(seconds)) + 0.25, LEFT, width - RIGHT)
+    lows, highs = [v.accuracy.low * PERCENT for v in variants], [v.accuracy.high * PERCENT for v in variants]
+    y = _Scale(min(lows) - 0.2, max(highs) + 0.2, height - BOTTOM, TOP)
+    biggest = max(v.size.file_bytes for v in variants)
+    circles = [
+        (
+            x(log10(cell(v, 1).p50_s)),
+            y(v.accuracy.value * PERCENT),
+            max(SMALLEST, largest * sqrt(v.size.file_bytes / biggest)),
+        )
+        for v in variants
+    ]
+    whiskers = [(y(low), y(high)) for low, high in zip(lows, highs, strict=True)]
+    labels = _place_labels([v.name for v in variants], circles, whiskers, Box(LEFT, TOP, width, height - BOTTOM))
+    bubbles = tuple(
+        Bubble(v.name, v.routing.state, *circle, *whisker, *label)
+        for v, circle, whisker, label in zip(variants, circles, whiskers, labels, strict=True)
+    )
+    edge = tuple((x(log10(cell(v, 1).p50_s)), y(v.accuracy.value * PERCENT)) for v in front(manifest))
+    return Plot(width, height, manifest.metric, bubbles, edge, tuple(_time_ticks(x)), tuple(_percent_ticks(y)))
+
+
+def _place_labels(
+    names: Sequence[str],
+    circles: Sequence[tuple[float, float, float]],
+    whiskers: Sequence[tuple[float, float]],
+    area: Box,
+) -> list[tuple[float, float]]:
+    """Return the left end and the baseline of each label."""
+    solid = [Box(x - radius, y - radius, x + radius, y + radius) for x, y, radius in circles]
+    lines = [Box(x - 2, high, x + 2, low) for (x, _, _), (low, high) in zip(circles, whiskers, strict=True)]
+    places = []
+    for name, circle in zip(names, circles, strict=True):
+        choices = [box for box in _around(len(name) * CHARACTER_WIDTH, circle) if box.is_within(area)]
+        clear = [box for box in choices if not any(box.meets(other) for other in solid)]
+        best = [box for box in clear if not any(box.meets(line) for line in lines)]
+        box = (best or clear or choices or [area])[0]
+        solid.append(box)
+        places.append((box.left, box.bottom - 4))
+    return places
+
+
+def _around(width: float, circle: tuple[float, float, float]) -> Iterator[Box]:
+    """Yield places for a label around a circle, nearest rings first: right, left, above, below, then between."""
+    x, y, radius = circle
+    angles = [0.0, pi, -pi / 2, pi / 2, -pi / 4, pi / 4, -3 * pi / 4, 3 * pi / 4]
+    for ring, angle in product(range(6), angles):
+        reach = radius + GAP + ring * LINE_HEIGHT
+        middle_x = x + cos(angle) * (reach + width / 2)
+        middle_y = y + sin(angle) * (reach + LINE_HEIGHT / 2)
+        half = LINE_HEIGHT / 2
+        yield Box(middle_x - width / 2, middle_y - half, middle_x + width / 2, middle_y + half)
+
+
+def _time_ticks(scale: _Scale) -> Iterator[tuple[float, str]]:
+    for decade, digit in product(range(floor(scale.low), ceil(scale.high) + 1), (1, 2, 5)):
+        place = decade + log10(digit)
+        if scale.low <= place <= scale.high:
+            seconds = digit * 10.0**decade
+            text = f"{seconds / MILLI:g} ms" if seconds >= MILLI * 0.999 else f"{seconds / MICRO:.3g} us"
+            yield scale(place), text
+
+
+def _percent_ticks(scale: _Scale) -> Iterator[tuple[float, str]]:
+    span = scale.high - scale.low
+    step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if span / step <= 8 or step == 50.0)  # noqa: PLR2004 - at most eight ticks, fifty the coarsest
+    for count in range(ceil(scale.low / step), floor(scale.high / step) + 1):
+        if count * step <= PERCENT:
+            yield scale(count * step), f"{count * step:g} %"

@@ -1,0 +1,65 @@
+"""``python -m variants.probe FILE``: load one ONNX file in this fresh process, run it, print what it took as JSON.
+
+Memory is what loading and running add to a process that has already imported the runtime. The peak is the kernel's
+high-water mark, reset after the imports where the kernel allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import psutil
+
+from variants.runtime import open_session
+
+RUNS: Final = 5
+
+
+def main(path: str) -> None:
+    """Print ``loaded_bytes``, ``peak_bytes`` and ``cold_start_s`` of the file at ``path``."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    _reset_peak()
+    start_s = time.perf_counter()
+    session = open_session(Path(path))
+    wanted = session.get_inputs()[0]
+    # Zeros will do: memory and time of these operators do not depend on values.
+    row = np.zeros([1, *wanted.shape[1:]], dtype=np.float32)
+    session.run(None, {wanted.name: row})
+    cold_start_s = time.perf_counter() - start_s
+    for _ in range(RUNS):
+        session.run(None, {wanted.name: row})
+    loaded = process.memory_info().rss
+    figures = {
+        "loaded_bytes": max(0, loaded - before),
+        "peak_bytes": max(0, max(_peak(), loaded) - before),
+        "cold_start_s": cold_start_s,
+    }
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return  # the mark then includes the imports, which is an overestimate and never a flattering one
+
+
+def _peak() -> int:
+    """Return the high-water mark of resident memory, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

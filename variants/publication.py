@@ -1,0 +1,119 @@
+"""The repository on disk, written so that a reader never sees half of anything.
+
+::
+
+    <repository>/<model>/<version>/manifest.json, <variant>.onnx, report.html, pareto.png
+    <repository>/.work/<model>-<key>/            steps of an unfinished build, and the version being put together
+    <repository>/.work/<model>.lock              held while a build of the model runs
+
+A version is put together in ``.work``, flushed to disk, and renamed to its place in one operation: whatever kills
+the build, the version is there entirely or not at all. Versions are 1, 2, ...; a reader takes the highest. The lock
+is the kernel's (``flock``), so a killed build leaves none behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from variants.errors import BuildBusy, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+WORK: Final = ".work"
+REFUSALS: Final = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO,
+)  # fmt: skip
+
+
+def work_folder(repository: Path, model: str, build_key: str) -> Path:
+    """Return where an unfinished build keeps its steps."""
+    return repository / WORK / f"{model}-{build_key[:16]}"
+
+
+def versions(repository: Path, model: str) -> list[int]:
+    """Return the published versions, ascending; folders with other names are not versions."""
+    folder = repository / model
+    if not folder.is_dir():
+        return []
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal() and name.isascii() and str(int(name)) == name)
+
+
+@contextmanager
+def model_lock(repository: Path, model: str) -> Iterator[None]:
+    """Hold the model's lock.
+
+    Raises:
+        BuildBusy: Another build holds it.
+        OutputError: The repository cannot be written.
+    """
+    path = repository / WORK / f"{model}.lock"
+    with refusing_full_disk(repository):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w", encoding="ascii")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BuildBusy(
+                f"another build of '{model}' is running in {repository}; wait for it, or choose another --output"
+            ) from None
+        yield
+
+
+@contextmanager
+def refusing_full_disk(repository: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into one named error; other errors pass.
+
+    Raises:
+        OutputError: Something inside could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise OutputError(
+            f"cannot write to {repository}: {error.strerror}; nothing was published. Make room or choose another "
+            "--output, then run the same command again: finished steps are kept"
+        ) from error
+
+
+def stage(files: Mapping[str, bytes], staging: Path) -> None:
+    """Write ``files`` into the ``staging`` folder, beside what is there, and flush them to disk."""
+    for name, payload in files.items():
+        write_whole(staging / name, payload)
+    _flush(staging)
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Rename a staged folder to its place; before this call ``target`` does not exist, after it it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging.rename(target)
+    _flush(target.parent)
+
+
+def write_whole(path: Path, payload: bytes) -> None:
+    """Write a file so that it is whole or absent, whatever happens: aside, flushed, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _flush(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,143 @@
+"""Static int8 quantization in QDQ form, with a loop that returns the worst nodes to float.
+
+A real value r is kept as an 8-bit integer q with ``r = scale * (q - zero)``. Weights get one scale per output channel
+(channels differ by orders of magnitude once batch norm is folded in), activations one per tensor, set from their range
+on calibration rows. Three ways to choose that range are tried and the one with the least error is kept: the extremes
+(minmax), a percentile, and the cut that loses least information (entropy; Migacz 2017). Jacob et al. 2018 is the
+scheme's paper; Nagel et al. 2021 (arXiv 2106.08295) the best guide to its failures.
+
+Error is the mean Kullback-Leibler divergence, in nats, from the float file's class probabilities on validation rows:
+finer than a count of changed answers when there are few rows. If it stays above ``max_kl``, every node is
+quantized alone, the one with the greatest error is left in float, and all is tried again, at most ``max_float_nodes``
+times.
+
+Saturation. x86 without VNNI multiplies unsigned activations with signed weights and adds PAIRS of products into 16
+bits, which saturate silently at 32767: accuracy then depends on the CPU (one ResNet-50: 74.8 % with VNNI, 69.0 %
+without). Weights are therefore kept to 7 bits (``reduce_range``): 255 * (64 + 64) = 32640 fits. ``fits_int16_pairs``
+checks that bound on the finished file, so safety on AVX2 and plain AVX-512 is proven by arithmetic, not by hope.
+
+Int8 does not help everywhere: small layers cost more to convert than to compute, and WebGPU gives wrong results for
+QDQ. The profile and the gates decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from variants.probabilities import mean_kl
+from variants.runtime import run_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from variants.recipe import Floats, Quantization
+
+QUANTIZED_KINDS: Final = ("Conv", "Gemm", "MatMul")
+ACTIVATION_MAX: Final = 255
+INT16_MAX: Final = 32767
+METHODS: Final = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+
+
+def quantize(
+    file: bytes, calibration: Floats, validation: Floats, plan: Quantization, advance: Callable[[], None]
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the int8 file and what was chosen: method, error and the nodes left in float.
+
+    ``calibration`` and ``validation`` are input rows (rows, ...); ``advance`` is called after each method.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(Path(folder), file, calibration, validation)
+        candidates = []
+        for method in plan.methods:
+            candidates.append((bench.error(bench.quantize(method, ())), method))
+            advance()
+        error, method = min(candidates)
+        float_nodes: tuple[str, ...] = ()
+        while error > plan.max_kl and len(float_nodes) < plan.max_float_nodes:
+            float_nodes = (*float_nodes, bench.worst_node(method, float_nodes))
+            error = bench.error(bench.quantize(method, float_nodes))
+        chosen = {"method": method, "kl_to_parent": round(error, 8), "float_nodes": list(float_nodes)}
+        return bench.quantize(method, float_nodes), chosen
+
+
+def fits_int16_pairs(file: bytes) -> bool:
+    """Tell whether no pair of adjacent products can leave 16 bits, whatever the activations: safe without VNNI."""
+    graph = onnx.load_from_string(file).graph
+    weights = [
+        numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8
+    ]
+    largest = max((int(np.abs(weight.astype(np.int32)).max()) for weight in weights if weight.ndim > 1), default=0)
+    return 2 * ACTIVATION_MAX * largest <= INT16_MAX
+
+
+class _Bench:
+    """A prepared float file in a temporary folder, and the rows to calibrate and judge with."""
+
+    def __init__(self, folder: Path, file: bytes, calibration: Floats, validation: Floats) -> None:
+        self._prepared, self._output = folder / "prepared.onnx", folder / "int8.onnx"
+        (folder / "float.onnx").write_bytes(file)
+        quant_pre_process(str(folder / "float.onnx"), str(self._prepared), skip_symbolic_shape=True)
+        graph = onnx.load(str(self._prepared)).graph
+        self._input = graph.input[0].name
+        self._nodes = tuple(str(node.name) for node in graph.node if node.op_type in QUANTIZED_KINDS)
+        self._calibration, self._validation = calibration, validation
+        self._expected = run_logits(file, validation)  # (rows, classes)
+
+    def quantize(self, method: str, float_nodes: Sequence[str], only: Sequence[str] | None = None) -> bytes:
+        """Return an int8 file; ``only`` quantizes just those nodes."""
+        with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
+            quantize_static(
+                str(self._prepared),
+                str(self._output),
+                _Rows(self._input, self._calibration),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                calibrate_method=METHODS[method],
+                nodes_to_exclude=list(float_nodes),
+                nodes_to_quantize=None if only is None else list(only),
+            )
+        model = onnx.load(str(self._output))
+        model.ClearField("metadata_props")
+        model.graph.ClearField("value_info")
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+    def error(self, file: bytes) -> float:
+        """Return the mean divergence from the float file on validation rows, in nats."""
+        return mean_kl(self._expected, run_logits(file, self._validation))
+
+    def worst_node(self, method: str, float_nodes: Sequence[str]) -> str:
+        """Return the node whose quantization alone does most harm; ties go to the first."""
+        rest = [name for name in self._nodes if name not in float_nodes]
+        errors = {name: self.error(self.quantize(method, (), only=(name,))) for name in rest}
+        return max(errors, key=errors.__getitem__)
+
+
+class _Rows:
+    """Feeds calibration rows one batch at a time, in order."""
+
+    def __init__(self, name: str, inputs: Floats) -> None:
+        self._batches: Iterator[Floats] = iter(np.array_split(inputs, max(1, len(inputs) // 20)))
+        self._name = name
+
+    def get_next(self) -> dict[str, Floats] | None:
+        """Return the next batch, or ``None`` at the end."""
+        batch = next(self._batches, None)
+        return None if batch is None else {self._name: batch}

@@ -1,0 +1,179 @@
+"""The recipe protocol: everything a build must know about one model, and nothing about how a build works.
+
+A recipe names the model, gives its data in four disjoint parts, makes the untrained full model and student, and
+states every number of the plan. A recipe is any object with these attributes and methods; a ``.py`` file that
+assigns one to ``RECIPE`` can be built by its path::
+
+    class Mine:
+        name, labels, plan = "mine", ("no", "yes"), Plan(...)
+        def load(self, seed): ...                # -> DataParts
+        def make_model(self): ...                # -> torch.nn.Module
+        def make_student(self): ...              # -> torch.nn.Module
+        def augment(self, inputs, generator): ...
+
+    RECIPE = Mine()
+
+The frozen dataclasses here are the nouns that steps take as arguments. This module does not import torch, so that a
+serving-only install can still say what a recipe is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+Classes = NDArray[np.int64]
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows of one part of the data: ``inputs`` (rows, ...) float32 and ``labels`` (rows,) int64 class numbers."""
+
+    inputs: Floats
+    labels: Classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class DataParts:
+    """The four parts; no row may be in two of them.
+
+    ``train`` fits weights, ``calibration`` sets quantization ranges, ``validation`` decides within the build and
+    gives drift detection its reference, ``test`` is only ever measured.
+    """
+
+    train: Examples
+    calibration: Examples
+    validation: Examples
+    test: Examples
+
+    def named(self) -> dict[str, Examples]:
+        """Return the parts by name."""
+        return {
+            "train": self.train,
+            "calibration": self.calibration,
+            "validation": self.validation,
+            "test": self.test,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One run of stochastic gradient descent with a one-cycle learning rate that peaks at ``learning_rate``."""
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 0.02
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What the teacher passes on: its answers to ``copies`` augmented copies of the training rows.
+
+    The student's loss is ``weight`` parts of the teacher's softened answers and ``1 - weight`` parts of the labels.
+    """
+
+    copies: int = 12
+    temperature: float = 3.0
+    weight: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Remove ``ratio`` of the channels of every layer over ``iterations``, each followed by ``training``."""
+
+    ratio: float
+    iterations: int
+    training: Training
+    round_to: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Static int8: try ``methods`` for ranges, then return nodes to float until the error is at most ``max_kl``."""
+
+    methods: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
+    max_kl: float = 0.02
+    max_float_nodes: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What the gates demand of a variant before it may be offered."""
+
+    min_full: float
+    max_loss: float = 0.03
+    max_parity_error: float = 1e-3
+    min_agreement: float = 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class Profiling:
+    """The grid of the latency profile and what each cell may cost: batch 1 gets ``single_row_s``, others ``cell_s``."""
+
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    threads: tuple[int, ...] = (1, 2)
+    rounds: int = 10
+    runs: int = 500
+    cell_s: float = 0.25
+    single_row_s: float = 1.0
+    memory_repeats: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every number of a build."""
+
+    training: Training
+    teaching: Teaching
+    pruning: Pruning
+    distillation: Training
+    thresholds: Thresholds
+    quantization: Quantization = field(default_factory=Quantization)
+    profiling: Profiling = field(default_factory=Profiling)
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """How to make, train and evaluate one classification model.
+
+    ``input_shape`` is one row's shape. The model takes float32 (rows, *input_shape) and returns logits
+    (rows, classes), any normalisation inside it. ``metric`` is ``"accuracy"``.
+    """
+
+    name: str
+    metric: str
+    dataset: str
+    labels: tuple[str, ...]
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
+    plan: Plan
+
+    def load(self, seed: int) -> DataParts:
+        """Return the data, split by ``seed``; the same seed gives the same parts in the same order."""
+        ...
+
+    def make_model(self) -> torch.nn.Module:
+        """Return the untrained full model; its weights come from torch's global generator, which the build seeds."""
+        ...
+
+    def make_student(self) -> torch.nn.Module:
+        """Return the untrained student, a smaller model with the same inputs and outputs."""
+        ...
+
+    def augment(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return a random variation of ``inputs`` (rows, ...), of the same shape, drawn from ``generator`` alone."""
+        ...
