@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from variants.errors import BuildError
 from variants.manifest import Parity
 from variants.runtime import run_logits
 
@@ -55,11 +56,17 @@ def export_onnx(model: torch.nn.Module, recipe: Recipe, example: Floats) -> byte
 
 
 def measure_parity(model: torch.nn.Module, file: bytes, inputs: Floats) -> Parity:
-    """Compare the torch model and the ONNX file on ``inputs`` (rows, ...)."""
+    """Compare the torch model and the ONNX file on ``inputs`` (rows, ...).
+
+    Raises:
+        BuildError: An output is not a finite number, as after a training that diverged.
+    """
     with torch.inference_mode():
         expected = model(torch.from_numpy(inputs)).numpy()  # (rows, classes)
     actual = run_logits(file, inputs)  # (rows, classes)
     error = np.abs(expected - actual)
+    if not np.isfinite(error).all():
+        raise BuildError("the model's outputs are not finite numbers; its training diverged: lower the learning rate")
     return Parity(
         rows=len(inputs),
         max_error=float(error.max()),

@@ -49,7 +49,7 @@ def identify(recipe: Recipe, parts: DataParts, seed: int) -> Identity:
         "splits": {name: split.sha256 for name, split in splits.items()},
         "tools": tools,
         "threads": THREADS,
-        "recipe_source": _hash_files([Path(inspect.getfile(type(recipe)))]),
+        "recipe_source": _hash_files([Path(inspect.getfile(type(recipe)))]),  # not the modules that it imports
         "steps_source": _hash_files(sorted(Path(__file__).parent.glob("*.py"))),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -2,9 +2,9 @@
 
 Latency runs to the right on a log scale, because tiers differ by factors; accuracy runs up on a linear one. A
 bubble's AREA is proportional to the file's bytes (radius to the square root): eyes compare areas. Labels stand beside
-their bubbles rather than in a legend; each takes the first of a ring of places that meets no bubble, no whisker, no
-label placed before and no edge (a greedy point-feature labelling; Christensen, Marks, Shieber 1995). Where none is
-left, whiskers may be crossed; with the half dozen variants of a model that always finds room.
+their bubbles rather than in a legend: of the places around a bubble that meet no bubble, no label placed before
+and no edge, a label takes the nearest, where crossing another variant's whisker counts as one step further away (a
+greedy point-feature labelling; Christensen, Marks, Shieber 1995). A label that had to move away gets a leader line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 32, 52
 CHARACTER_WIDTH: Final = 8.0
 LINE_HEIGHT: Final = 16
-GAP: Final = 8
+GAP: Final = 5
 SMALLEST: Final = 5.0
 PERCENT: Final = 100.0
 
@@ -44,6 +44,11 @@ class Box:
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
+    @property
+    def middle_y(self) -> float:
+        """Half-way down."""
+        return (self.top + self.bottom) / 2
+
     def is_within(self, other: Box) -> bool:
         """Tell whether all of this lies in ``other``."""
         return (
@@ -56,7 +61,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """One variant: its centre, radius, the ends of its accuracy interval, its label and where that stands."""
+    """One variant: its centre, radius, the ends of its accuracy interval, and where its label stands."""
 
     name: str
     state: str
@@ -65,8 +70,8 @@ class Bubble:
     radius: float
     low_y: float
     high_y: float
-    label_x: float
-    label_y: float
+    label: Box
+    has_leader: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,31 +132,32 @@ def _place_labels(
     circles: Sequence[tuple[float, float, float]],
     whiskers: Sequence[tuple[float, float]],
     area: Box,
-) -> list[tuple[float, float]]:
-    """Return the left end and the baseline of each label."""
+) -> list[tuple[Box, bool]]:
+    """Return each label's box and whether it needs a leader line."""
     solid = [Box(x - radius, y - radius, x + radius, y + radius) for x, y, radius in circles]
     lines = [Box(x - 2, high, x + 2, low) for (x, _, _), (low, high) in zip(circles, whiskers, strict=True)]
     places = []
     for name, circle in zip(names, circles, strict=True):
-        choices = [box for box in _around(len(name) * CHARACTER_WIDTH, circle) if box.is_within(area)]
-        clear = [box for box in choices if not any(box.meets(other) for other in solid)]
-        best = [box for box in clear if not any(box.meets(line) for line in lines)]
-        box = (best or clear or choices or [area])[0]
+        choices = [(ring, box) for ring, box in _around(len(name) * CHARACTER_WIDTH, circle) if box.is_within(area)]
+        clear = [(ring, box) for ring, box in choices if not any(box.meets(other) for other in solid)]
+        others = [line for line in lines if not line.left < circle[0] < line.right]
+        costs = [(ring + sum(box.meets(line) for line in others), ring, box) for ring, box in clear or choices]
+        _, ring, box = min(costs, key=lambda cost: cost[:2], default=(0, 0, area))
         solid.append(box)
-        places.append((box.left, box.bottom - 4))
+        places.append((box, ring > 0))
     return places
 
 
-def _around(width: float, circle: tuple[float, float, float]) -> Iterator[Box]:
-    """Yield places for a label around a circle, nearest rings first: right, left, above, below, then between."""
+def _around(width: float, circle: tuple[float, float, float]) -> Iterator[tuple[int, Box]]:
+    """Yield places for a label around a circle with their ring, nearest first: right, left, above, below, between."""
     x, y, radius = circle
     angles = [0.0, pi, -pi / 2, pi / 2, -pi / 4, pi / 4, -3 * pi / 4, 3 * pi / 4]
+    half = LINE_HEIGHT / 2
     for ring, angle in product(range(6), angles):
         reach = radius + GAP + ring * LINE_HEIGHT
         middle_x = x + cos(angle) * (reach + width / 2)
-        middle_y = y + sin(angle) * (reach + LINE_HEIGHT / 2)
-        half = LINE_HEIGHT / 2
-        yield Box(middle_x - width / 2, middle_y - half, middle_x + width / 2, middle_y + half)
+        middle_y = y + sin(angle) * (reach + half)
+        yield ring, Box(middle_x - width / 2, middle_y - half, middle_x + width / 2, middle_y + half)
 
 
 def _time_ticks(scale: _Scale) -> Iterator[tuple[float, str]]:

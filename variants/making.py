@@ -77,7 +77,7 @@ class Workshop:
         def make(advance: Callable[[], None]) -> torch.nn.Module:
             return train_full(self.recipe, self.parts, self.seed, advance)
 
-        step = Step(name="train", parameters=asdict(training), seed=self.seed)
+        step = _step("train", asdict(training), self.seed)
         return self._fit("full", step, training.steps, make)
 
     @cached_property
@@ -96,7 +96,7 @@ class Workshop:
             return prune(self.full.model, self.lesson, plan, self.seed + 2, advance)
 
         parameters = {**asdict(plan), "teaching": asdict(self.recipe.plan.teaching)}
-        step = Step(name="prune", parameters=parameters, seed=self.seed + 2)
+        step = _step("prune", parameters, self.seed + 2)
         return self._fit("pruned", step, plan.iterations * plan.training.steps, make)
 
     @cached_property
@@ -108,7 +108,7 @@ class Workshop:
             return distil(self.recipe, self.lesson, self.seed + 3, advance)
 
         parameters = {**asdict(training), "teaching": asdict(self.recipe.plan.teaching)}
-        step = Step(name="distil", parameters=parameters, seed=self.seed + 3)
+        step = _step("distil", parameters, self.seed + 3)
         return self._fit("distilled", step, training.steps, make)
 
     def _fit(
@@ -147,7 +147,7 @@ def _export(shop: Workshop, fitted: _Fitted, parent: Made | None) -> Made:
         tier=fitted.tier,
         file=kept.payload,
         parent=parent,
-        steps=(fitted.step, Step(name="export", parameters={"opset": OPSET}, seed=shop.seed)),
+        steps=(fitted.step, _step("export", {"opset": OPSET}, shop.seed)),
         parity=measure_parity(fitted.model, kept.payload, shop.parts.test.inputs),
         train_s=fitted.seconds,
         build_s=fitted.seconds + kept.seconds,
@@ -168,7 +168,7 @@ def _quantize(shop: Workshop, tier: Tier, model: torch.nn.Module, parent: Made) 
         tier=tier,
         file=file,
         parent=parent,
-        steps=(Step(name="quantize", parameters={**asdict(plan), **chosen}, seed=shop.seed),),
+        steps=(_step("quantize", {**asdict(plan), **chosen}, shop.seed),),
         parity=measure_parity(model, file, parts.test.inputs),
         train_s=0.0,
         build_s=kept.seconds,
@@ -181,3 +181,8 @@ def _keep(shop: Workshop, name: str, total: int, make: Callable[[Callable[[], No
             return make(advance)
 
     return shop.cache.get_or_make(name.replace(" ", "-"), run)
+
+
+def _step(name: str, parameters: dict[str, Any], seed: int) -> Step:
+    """Return the record of a step, its parameters as JSON has them, so that it equals itself when read back."""
+    return Step(name=name, parameters=json.loads(json.dumps(parameters)), seed=seed)

@@ -78,7 +78,12 @@ def _png_bubble(axes: Any, bubble: Bubble) -> None:  # noqa: ANN401 - matplotlib
     area = (2 * bubble.radius * POINTS_PER_INCH / DPI) ** 2  # a scatter's size is an area in square points
     axes.plot([bubble.x, bubble.x], [bubble.low_y, bubble.high_y], color=colour, linewidth=1, zorder=2)
     axes.scatter([bubble.x], [bubble.y], s=area, facecolor=fill, edgecolor=colour, alpha=0.75, zorder=3)
-    axes.text(bubble.label_x, bubble.label_y, bubble.name, fontsize=9.5, color=colour, weight="bold", zorder=4)
+    middle_x, middle_y = (bubble.label.left + bubble.label.right) / 2, bubble.label.middle_y
+    if bubble.has_leader:
+        axes.plot([bubble.x, middle_x], [bubble.y, middle_y], color=colour, linewidth=0.7, zorder=2)
+    style = {"fontsize": 9.5, "color": colour, "weight": "bold", "ha": "center", "va": "center", "zorder": 4}
+    halo = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    axes.text(middle_x, middle_y, bubble.name, bbox=halo, **style)
 
 
 def _svg_axes(plot: Plot) -> Iterator[str]:
@@ -106,4 +111,7 @@ def _svg_bubble(bubble: Bubble) -> Iterator[str]:
     x, y = f"{bubble.x:.1f}", f"{bubble.y:.1f}"
     yield f'<g class="{bubble.state}"><line x1="{x}" y1="{bubble.low_y:.1f}" x2="{x}" y2="{bubble.high_y:.1f}"/>'
     yield f'<circle cx="{x}" cy="{y}" r="{bubble.radius:.1f}"/>'
-    yield f'<text x="{bubble.label_x:.1f}" y="{bubble.label_y:.1f}">{escape(bubble.name)}</text></g>'
+    middle, bottom = (bubble.label.left + bubble.label.right) / 2, bubble.label.bottom
+    if bubble.has_leader:
+        yield f'<line class="leader" x1="{x}" y1="{y}" x2="{middle:.1f}" y2="{bubble.label.middle_y:.1f}"/>'
+    yield f'<text x="{middle:.1f}" y="{bottom - 4:.1f}" text-anchor="middle">{escape(bubble.name)}</text></g>'

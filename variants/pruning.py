@@ -45,7 +45,10 @@ def prune(
     with deterministic(seed):
         outputs = pruned(example).shape[1]
     for done in range(pruning.iterations):
-        pruned = _cut(pruned, example, outputs, _share(pruning, done), pruning.round_to)
+        is_last = done == pruning.iterations - 1
+        # Widths on the way are not shipped; rounding them too would add up to more than was asked for.
+        round_to = pruning.round_to if is_last else None
+        pruned = _cut(pruned, example, outputs, _share(pruning, done), round_to)
         pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
     return pruned
 
@@ -60,7 +63,9 @@ def _share(pruning: Pruning, done: int) -> float:
     return 1.0 - after / before
 
 
-def _cut(model: torch.nn.Module, example: torch.Tensor, outputs: int, share: float, round_to: int) -> torch.nn.Module:
+def _cut(
+    model: torch.nn.Module, example: torch.Tensor, outputs: int, share: float, round_to: int | None
+) -> torch.nn.Module:
     """Return a copy of ``model`` without the least important ``share`` of its channels; outputs stay as they are."""
     smaller = copy.deepcopy(model)
     last = [

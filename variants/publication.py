@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORK: Final = ".work"
+VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 REFUSALS: Final = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO,
 )  # fmt: skip
@@ -42,7 +44,7 @@ def versions(repository: Path, model: str) -> list[int]:
     if not folder.is_dir():
         return []
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal() and name.isascii() and str(int(name)) == name)
+    return sorted(int(name) for name in names if VERSION.fullmatch(name))
 
 
 @contextmanager

@@ -20,16 +20,19 @@ serving-only install can still say what a recipe is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from variants.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
 
 Floats = NDArray[np.float32]
 Classes = NDArray[np.int64]
+FEWEST_STEPS: Final = 8
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 
 
@@ -76,6 +79,10 @@ class Training:
     learning_rate: float = 0.02
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < FEWEST_STEPS:
+            raise RecipeError(f"a training of {self.steps} steps is too short; its schedule needs {FEWEST_STEPS}")
 
 
 @dataclass(frozen=True, slots=True)

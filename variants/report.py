@@ -42,7 +42,9 @@ svg{display:block;max-width:100%;height:auto;margin:0 auto;font:13px system-ui,s
 .narrow svg{display:none}
 .grid{stroke:var(--line)}.tick{fill:var(--soft);font-size:12px}
 .front{fill:none;stroke:var(--routable);stroke-dasharray:5 4}
-g line,g circle{stroke:currentColor}g circle{fill:currentColor;fill-opacity:.7}g text{fill:currentColor;font-weight:600}
+g line,g circle{stroke:currentColor}g circle{fill:currentColor;fill-opacity:.7}
+g text{fill:currentColor;font-weight:600;paint-order:stroke;stroke:var(--card);stroke-width:4px}
+g line.leader{stroke-width:.7}
 g.dominated circle,g.rejected circle{fill-opacity:0;stroke-width:1.5}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:0;font-size:13px}
 dt{font-weight:600}dd{margin:0;color:var(--soft);overflow-wrap:anywhere}

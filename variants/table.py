@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from variants.manifest import ModelManifest
 
-ALWAYS: Final = ("variant", "file", "memory", "p50", "routing")
-WHEN_WIDE: Final = ("download", "MACs", "p99", "speed-up", "lost / gained", "1 % verdict")
+ALWAYS: Final = ("variant", "file", "memory", "p50")
+WHEN_WIDE: Final = ("download", "MACs", "p99", "speed-up", "lost / gained", "1 % verdict", "routing")
 WIDE: Final = 150
 STYLES: Final = {"routable": "green", "dominated": "yellow", "rejected": "red"}
 
@@ -36,5 +36,5 @@ def draw_table(manifest: ModelManifest, width: int) -> tuple[RenderableType, ...
     for number, variant in enumerate(manifest.variants):
         cells = [figure.texts[number] for figure in columns]
         table.add_row(*cells[:-1], Text(cells[-1], style=STYLES[variant.routing.state]))
-    reasons = "\n".join(f"{v.name}: {v.routing.reason}" for v in manifest.variants)
+    reasons = "\n".join(f"{v.name} ({v.routing.state}): {v.routing.reason}" for v in manifest.variants)
     return table, Text(reasons), Text(summary(manifest), style="dim")

@@ -25,7 +25,7 @@ from service.api.names import check_request_id, check_version, new_request_id, s
 from service.api.plane import ignore_refusal
 from service.api.proto_codec import decode_request, encode_response
 from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
-from service.api.wire_limits import check_tensor_count
+from service.api.wire_limits import check_field_count
 from service.domain.errors import InvalidRequest, NotSupported, Unauthorized
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def parse(request_class: Proto, data: bytes) -> Proto:
         InvalidRequest: They are not that message, or hold more tensors than any request does.
     """
     if request_class is service_pb2.ModelInferRequest:
-        check_tensor_count(data)
+        check_field_count(data)
     try:
         return request_class.FromString(data)
     except DecodeError:

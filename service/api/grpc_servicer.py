@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 
@@ -89,7 +89,7 @@ class _Adapter:
 
         return call
 
-    async def _abort(self, rpc: Rpc, error: Exception, context: CallContext) -> None:
+    async def _abort(self, rpc: Rpc, error: Exception, context: CallContext) -> NoReturn:
         self._on_refused("grpc", context.request_id, error)
         status = grpc_status(error, context.request_id)
         await rpc.abort(status.code, status.message, status.metadata)

@@ -83,9 +83,12 @@ class HttpApp:
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
             path = path[len(root) :]
-        if scope["method"] == "POST" and path.startswith(_MODELS) and path.endswith(_INFER):
-            return await self._infer(_request_head(path, headers, request_id), headers, receive)
-        return await self._route(path, scope, headers, receive)
+        is_infer = path.endswith(_INFER) and path.startswith(_MODELS) and len(path) > len(_MODELS) + len(_INFER)
+        if not is_infer:
+            return await self._route(path, scope, headers, receive)
+        if scope["method"] != "POST":
+            return method_not_allowed(scope["method"], ["POST"])
+        return await self._infer(_request_head(path, headers, request_id), headers, receive)
 
     async def _infer(self, head: RequestHead, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         check_content_type(headers)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from service.api.json_text import check_structure, check_no_duplicate_keys, read
+from service.api.json_text import check_no_duplicate_keys, check_structure, read
 from service.api.names import check_tensor_names
 from service.domain.errors import InvalidRequest
 
@@ -128,7 +128,7 @@ def _check_keys(text: bytes, request: WireRequest) -> None:
 
 def _without_data(text: bytes, request: WireRequest) -> bytes:
     """Return the JSON with a 0 in place of each array of data, so that looking at the rest stays cheap."""
-    parts = []
+    parts: list[bytes] = []
     start = 0
     for tensor in request.inputs:
         data = bytes(tensor.data)

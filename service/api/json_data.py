@@ -186,7 +186,7 @@ def _located_nested(error: ValueError, path: str) -> str:
 def _skeleton(shape: tuple[int, ...]) -> bytes:
     row = b""
     for dim in reversed(shape):
-        row = b"[%b]" % b",".join([row] * dim)
+        row = b"[%b]" % ((row + b",") * dim)[:-1]
     return row
 
 

@@ -17,9 +17,9 @@ from service.api.binary_codec import decode_raw, encode_raw
 from service.api.http_codec import RequestHead, refuse_output_parameters
 from service.api.knobs import decode_knobs
 from service.api.names import check_request_id, check_tensor_names, shown
-from service.domain.errors import InvalidRequest, NotSupported
+from service.domain.errors import InvalidRequest, NotSupported, PayloadTooLarge
 from service.domain.inference import InferenceRequest, RequestedOutput
-from service.domain.tensors import DTYPES, Tensor, dtype_of, element_count
+from service.domain.tensors import DTYPES, MAX_RANK, Tensor, dtype_of, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +43,10 @@ _CONTENTS: Final[Mapping[str, str]] = {
     "BYTES": "bytes_contents",
 }
 """Datatype -> the field of ``InferTensorContents`` that holds it; FP16 and BF16 have none."""
+
+_NARROWEST_BYTES: Final = 4  # typed contents have no field for smaller integers
+_PACKED_TYPES: Final = ("INT64", "UINT64", "BYTES")
+_MAX_PACKED_ELEMENTS: Final = 1 << 20
 
 
 def decode_request(message: Any, head: RequestHead, deadline_s: float | None) -> InferenceRequest:  # noqa: ANN401
@@ -110,7 +114,7 @@ def _decode_input(wire: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401
     dtype_of(datatype, wire.name)
     if wire.parameters and "shared_memory_region" in wire.parameters:
         raise NotSupported(f"input '{wire.name}' asks for shared memory, which this server does not offer")
-    shape = tuple(wire.shape)
+    shape = tuple(wire.shape[: MAX_RANK + 1])  # one too many is enough to be refused
     if raw is None:
         return Tensor(wire.name, datatype, _decode_contents(wire, shape))
     if wire.HasField("contents"):
@@ -131,14 +135,27 @@ def _decode_contents(wire: Any, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa
     if len(values) != count:
         message = f"input '{name}' has {len(values)} elements; shape {list(shape)} needs {count}"
         raise InvalidRequest(message)
+    if datatype in _PACKED_TYPES and count > _MAX_PACKED_ELEMENTS:  # one byte on the wire, 16 in memory
+        message = (
+            f"input '{name}' has {count} elements of typed contents; {datatype} takes at most {_MAX_PACKED_ELEMENTS}, "
+            "send raw_input_contents"
+        )
+        raise PayloadTooLarge(message)
     return _to_array(name, datatype, values).reshape(shape)
 
 
 def _to_array(name: str, datatype: str, values: Any) -> NDArray[Any]:  # noqa: ANN401
-    try:
-        return np.fromiter(values, DTYPES[datatype], len(values))
-    except OverflowError as error:
-        raise InvalidRequest(f"input '{name}' has an element that {datatype} cannot hold: {error}") from None
+    dtype = DTYPES[datatype]
+    if dtype.kind not in "iu" or dtype.itemsize >= _NARROWEST_BYTES:
+        return np.fromiter(values, dtype, len(values))
+    wide = np.fromiter(values, f"{dtype.kind}{_NARROWEST_BYTES}", len(values))
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    misfits = (wide < low) | (wide > high)
+    if misfits.any():
+        index = int(misfits.argmax())
+        message = f"input '{name}': element {index} is {wide[index]}; {datatype} allows {low} to {high}"
+        raise InvalidRequest(message)
+    return wide.astype(dtype)
 
 
 def _decode_outputs(wires: Any) -> tuple[RequestedOutput, ...]:  # noqa: ANN401

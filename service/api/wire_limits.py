@@ -1,7 +1,7 @@
 """A bound on what a protobuf message may unfold into, checked on its bytes before it is parsed.
 
 An empty submessage takes two bytes on the wire and about a hundred in memory, so that a few megabytes of them would
-take the whole machine. Walking the top level of the message counts them in a few microseconds: a field is a tag and
+take the whole machine. Walking the message and its tensors counts them in a few microseconds: a field is a tag and
 either a length with so many bytes to skip, or a number. Source: protobuf's encoding guide.
 """
 
@@ -14,33 +14,39 @@ from service.domain.errors import InvalidRequest
 _MAX_FIELDS: Final = 8192
 _FREE_BYTES: Final = 1 << 16
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_TENSORS: Final = (5, 6)  # the fields of ModelInferRequest that hold inputs and requested outputs
 
 
-def check_tensor_count(data: bytes) -> None:
-    """Refuse a message with more fields at its top level than any request needs; small ones can do no harm.
+def check_field_count(data: bytes) -> None:
+    """Refuse an infer request with more fields than any needs, in the message and in its tensors.
 
-    A message that is broken passes: the parser says so.
+    Small messages can do no harm and pass, and so do broken ones: the parser says what is wrong with them. Elements
+    of typed contents do not count; the parser packs them well.
 
     Raises:
-        InvalidRequest: There are too many.
+        InvalidRequest: There are too many fields.
     """
-    if len(data) <= _FREE_BYTES:
-        return
-    offset = 0
-    for _ in range(_MAX_FIELDS):
-        if offset >= len(data):
-            return
-        offset = _skip_field(data, offset)
-    raise InvalidRequest(f"the message has more than {_MAX_FIELDS} fields; no inference request has so many")
+    if len(data) > _FREE_BYTES and _count_down(data, 0, len(data), _MAX_FIELDS, inside=False) == 0:
+        raise InvalidRequest(f"the message has more than {_MAX_FIELDS} fields; no inference request has so many")
 
 
-def _skip_field(data: bytes, offset: int) -> int:
-    """Return where the next field starts; the end of the data where this one is broken."""
-    tag, offset = _varint(data, offset)
-    kind = tag & 7
-    if kind == _BYTES:
-        length, offset = _varint(data, offset)
-        return offset + length
+def _count_down(data: bytes, offset: int, end: int, budget: int, *, inside: bool) -> int:
+    """Return what is left of the budget after every field from ``offset`` to ``end`` took one."""
+    while offset < end and budget > 0:
+        budget -= 1
+        tag, start = _varint(data, offset)
+        if tag & 7 == _BYTES:
+            length, start = _varint(data, start)
+            offset = min(start + length, end)
+            if tag >> 3 in _TENSORS and not inside:
+                budget = _count_down(data, start, offset, budget, inside=True)
+        else:
+            offset = _skip_number(data, tag & 7, start)
+    return budget
+
+
+def _skip_number(data: bytes, kind: int, offset: int) -> int:
+    """Return where the next field starts; the end of the data where the kind is no number's."""
     if kind == _VARINT:
         return _varint(data, offset)[1]
     return offset + {_FIXED64: 8, _FIXED32: 4}.get(kind, len(data))

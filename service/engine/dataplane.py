@@ -120,7 +120,9 @@ class DataPlane(Catalog):
         job = self._dispatcher.submit(ticket)
         if job is not None:
             self._lanes.execute(job)
-            return await ticket.done
+            if ticket.done.done():
+                return ticket.done.result()
+            # The run failed; the request waits for a lane now, like any other.
         timer = ticket.loop.call_later(ticket.route.timeout_s, self._dispatcher.expire, ticket)
         try:
             return await ticket.done

@@ -93,16 +93,21 @@ class Dispatcher:
         return None
 
     def resubmit(self, ticket: Ticket) -> None:
-        """Let a ticket wait again after a failed run; it is not judged a second time."""
+        """Let a ticket wait again after a failed run, unless its end is decided; it is not judged a second time."""
         with self._changed:
-            self._push(ticket)
-            self._changed.notify()
+            if ticket.is_over:
+                return
+            if not self._is_closed:
+                self._push(ticket)
+                self._changed.notify()
+                return
+        ticket.fail(Draining("the server is shutting down"))
 
     def take(self, lane: LaneState) -> Job | None:
         """Wait for work and return what the lane runs now; ``None`` when the dispatcher is closed and empty."""
         with self._changed:
             while True:
-                model = min(self._models, key=lambda item: item.queue.head.order, default=None)
+                model = self._next_model()
                 if model is not None:
                     job = self._choose(model, lane)
                     if job is not None:
@@ -132,11 +137,15 @@ class Dispatcher:
     def cancel(self, ticket: Ticket) -> None:
         """Free a ticket's place; its result, if it is being computed, is thrown away."""
         with self._changed:
+            ticket.is_over = True
             self._remove(ticket)
 
     def expire(self, ticket: Ticket) -> None:
-        """End a ticket whose hard deadline has passed."""
+        """End a ticket whose hard deadline has passed, unless it has just ended otherwise."""
         with self._changed:
+            if ticket.is_over or ticket.done.done():
+                return
+            ticket.is_over = True
             was_waiting = self._remove(ticket)
         self._observer.request_expired(ticket.request.model, was_running=not was_waiting)
         ticket.fail(_expired(ticket))
@@ -146,6 +155,8 @@ class Dispatcher:
         with self._changed:
             self._is_closed = True
             left = [ticket for model in self._models for ticket in model.queue.take_all()]
+            for ticket in left:
+                ticket.is_over = True
             self._models = {}
             self._changed.notify_all()
         for ticket in left:
@@ -154,14 +165,24 @@ class Dispatcher:
     def depths(self) -> dict[str, int]:
         """Return how many tickets wait, by model."""
         with self._changed:
-            return {model.info.name: len(model.queue) for model in self._models}
+            # A reloaded model is here twice while its old queue drains.
+            result: dict[str, int] = {}
+            for model in self._models:
+                result[model.info.name] = result.get(model.info.name, 0) + len(model.queue)
+            return result
 
     def wait_s(self) -> float:
         """Return how long a normal newcomer would wait at least."""
         with self._changed:
             return self._work_ahead_s(1, self.clock()) / len(self.lanes)
 
-    # Everything below runs with the lock held, except _shed.
+    # Everything below runs with the lock held, but _shed needs no lock.
+
+    def _next_model(self) -> LoadedModel | None:
+        now_s = self.clock()
+        for model in self._models:
+            model.queue.set_late_aside(now_s)
+        return min(self._models, key=lambda item: item.queue.head.order, default=None)
 
     def _push(self, ticket: Ticket) -> None:
         ticket.model.queue.push(ticket)
@@ -184,7 +205,7 @@ class Dispatcher:
             max_queued=ticket.model.policy.max_queued,
             work_ahead_s=self._work_ahead_s(ticket.criticality, now_s),
             lanes=len(self.lanes),
-            least_important=queue.least_important.criticality if queue else 0,
+            least_important=queue.lowest_criticality,
         )
         timeout_s = ticket.waiting.deadline_s - now_s
         verdict = judge_arrival(load, ticket.fastest_s, timeout_s, ticket.criticality)
@@ -202,6 +223,7 @@ class Dispatcher:
             )
         if verdict is Verdict.DISPLACE:
             displaced = queue.least_important
+            displaced.is_over = True
             queue.remove(displaced)
             return displaced
         return None
@@ -222,6 +244,7 @@ class Dispatcher:
         if run is not None:
             return self._start(model, run, lane, situation.now_s)
         for ticket in model.queue.take(tuple(range(min(_LOOKED_AT, len(model.queue))))):
+            ticket.is_over = True
             self._observer.request_expired(ticket.request.model, was_running=False)
             ticket.fail(_expired(ticket))
         if not model.queue:

@@ -7,9 +7,11 @@ sequence of (key, value) where key = field_number * 8 + wire_type, and the few f
 sets have the numbers below (onnx.proto, stable since ONNX 1.0). Unknown fields are skipped unread.
 
     ModelProto.graph = 7            ModelProto.functions = 25
+    ModelProto.training_info = 20   TrainingInfoProto.initialization, algorithm = 1, 2 (graphs)
     GraphProto.node = 1             GraphProto.initializer = 5       GraphProto.sparse_initializer = 15
     NodeProto.attribute = 5         NodeProto.domain = 7
-    FunctionProto.node = 7          FunctionProto.domain = 10        SparseTensorProto.values, indices = 1, 2
+    FunctionProto.node = 7          FunctionProto.domain = 10        FunctionProto.attribute_proto = 11
+    SparseTensorProto.values, indices = 1, 2
     AttributeProto.t, g = 5, 6      AttributeProto.tensors, graphs = 10, 11    .sparse_tensor(s) = 22, 23
     TensorProto.external_data = 13  TensorProto.data_location = 14 (1 = EXTERNAL)
 
@@ -31,12 +33,15 @@ ALLOWED_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_DEPTH: Final = 64
+_MOST_KEY: Final = 2**32
+"""Runtimes keep 32 bits of a key: a longer one would be another field to them than to us."""
 
 # For each kind of message: field number -> kind of the submessage to walk into.
 _CHILDREN: Final[dict[str, dict[int, str]]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -89,6 +94,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
+        if key >= _MOST_KEY:
+            raise ValueError(f"field key {key} at byte {at}")
         number, wire_type = key >> 3, key & 7
         if wire_type == _VARINT:
             value, at = _varint(message, at)

@@ -2,7 +2,8 @@
 
 A ticket is one admitted request on its way: it waits in its model's queue, runs on a lane, and ends exactly once,
 with outputs or with an error, on the event loop that it came from. The queue keeps service order: by criticality, then
-by due moment, then by arrival. Nothing here locks; the lanes hold their lock around every call.
+by due moment, then by arrival, and what is known to be late behind everything else, so that a backlog of late work
+hides no request that can still be on time. Nothing here locks; the lanes hold their lock around every call.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Ticket:
     """One admitted request.
 
     ``fastest_s`` is the predicted time of its fastest candidate, ``fits_idle`` are the candidates that would keep the
-    budget on an idle machine, ``failed_on`` lists the variants that failed on it.
+    budget on an idle machine, ``failed_on`` lists the variants that failed on it. ``is_over`` tells, under the lanes'
+    lock, that its end is decided: it must not wait again.
     """
 
     request: InferenceRequest
@@ -60,14 +62,20 @@ class Ticket:
     loop: asyncio.AbstractEventLoop
     thread: int
     done: asyncio.Future[Outcome]
-    order: tuple[int, float, int] = (0, 0.0, 0)
+    order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
     is_queued: bool = False
+    is_over: bool = False
     failed_on: list[str] = field(default_factory=list)
 
     @property
     def criticality(self) -> int:
         """The request's criticality; lower is served first."""
         return int(self.request.knobs.criticality)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the queue has set it aside as late."""
+        return self.order[0]
 
     def fail(self, error: Exception) -> None:
         """End the ticket with an error, from any thread; a ticket that has ended stays as it is."""
@@ -106,6 +114,9 @@ class DeadlineQueue:
         """Start empty."""
         self._tickets: list[Ticket] = []
         self._arrivals = 0
+        # By criticality: all tickets, those not set aside as late, and the work of these.
+        self._counts = [0, 0, 0]
+        self._timely = [0, 0, 0]
         self._work_s = [0.0, 0.0, 0.0]
 
     def __len__(self) -> int:
@@ -121,15 +132,22 @@ class DeadlineQueue:
 
     @property
     def least_important(self) -> Ticket:
-        """The ticket that is served last."""
-        return self._tickets[-1]
+        """The ticket that is missed least: of the lowest criticality, the one that is served last."""
+        return max(self._tickets, key=lambda ticket: (ticket.criticality, ticket.order))
+
+    @property
+    def lowest_criticality(self) -> int:
+        """The criticality of ``least_important``, 0 where nothing waits."""
+        return max((number for number, count in enumerate(self._counts) if count), default=0)
 
     def push(self, ticket: Ticket) -> None:
         """Let a ticket wait; a ticket that comes back keeps its due moment."""
         self._arrivals += 1
-        ticket.order = (ticket.criticality, ticket.waiting.due_s, self._arrivals)
+        ticket.order = (False, ticket.criticality, ticket.waiting.due_s, self._arrivals)
         ticket.is_queued = True
         insort(self._tickets, ticket, key=_ORDER)
+        self._counts[ticket.criticality] += 1
+        self._timely[ticket.criticality] += 1
         self._work_s[ticket.criticality] += ticket.fastest_s
 
     def remove(self, ticket: Ticket) -> bool:
@@ -138,8 +156,23 @@ class DeadlineQueue:
             return False
         ticket.is_queued = False
         self._tickets.remove(ticket)
-        self._work_s[ticket.criticality] -= ticket.fastest_s
+        self._counts[ticket.criticality] -= 1
+        if not ticket.is_late:
+            self._forget_timely(ticket)
         return True
+
+    def set_late_aside(self, now_s: float) -> None:
+        """Move first tickets that even their fastest candidate cannot finish by the due moment behind all others."""
+        start = 0
+        for criticality in range(len(self._timely)):
+            while self._timely[criticality]:
+                ticket = self._tickets[start]
+                if now_s + ticket.fastest_s <= ticket.waiting.due_s:
+                    break
+                self._forget_timely(self._tickets.pop(start))
+                ticket.order = (True, *ticket.order[1:])
+                insort(self._tickets, ticket, key=_ORDER)
+            start += self._timely[criticality]
 
     def take(self, positions: tuple[int, ...]) -> list[Ticket]:
         """Take out the tickets at these positions, in order."""
@@ -157,5 +190,9 @@ class DeadlineQueue:
         return [ticket.waiting for ticket in self._tickets[:most]]
 
     def work_s(self, criticality: int) -> float:
-        """Return the compute, at the fastest variants, of the tickets at least as important as ``criticality``."""
+        """Return the compute, at the fastest variants, of the timely tickets at least as important."""
         return max(0.0, sum(self._work_s[: criticality + 1]))
+
+    def _forget_timely(self, ticket: Ticket) -> None:
+        self._timely[ticket.criticality] -= 1
+        self._work_s[ticket.criticality] -= ticket.fastest_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from service.engine.repository import StoredFile, StoredModel, describe, read_va
 from service.policy.routing import Rules
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from service.domain.observer import Observer
     from service.domain.policy_file import PolicyFile
     from service.domain.tensors import TensorSpec
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from service.engine.repository import Repository
     from variants.manifest import ModelManifest, VariantManifest
 
+_Item = TypeVar("_Item")
 _WARM_UP_RUNS: Final = 30
 _WARM_UP_MOST_S: Final = 0.5
 
 
 class Registry:
-    """The loaded models by name; ``load`` and ``unload`` may be called from any thread, reads from all."""
+    """The loaded models by name; ``load`` and ``unload`` may be called from any thread, reads from all.
+
+    Changes put a new dictionary in place of the old one, so that a reader never sees one change under it.
+    """
 
     def __init__(
         self, repository: Repository, policy: PolicyFile, observer: Observer, max_timeout_s: float = 60.0
@@ -56,7 +62,9 @@ class Registry:
         for stored in self._repository.scan():
             try:
                 self.load(stored.name)
-            except (ModelNotFound, ModelNotReady, BackendFailed):
+            except ModelNotFound:
+                self._report(stored, stored.problem)
+            except ModelNotReady:
                 continue  # kept in the index with its reason, and reported to the observer
 
     def load(self, name: str) -> LoadedModel:
@@ -69,18 +77,17 @@ class Registry:
         with self._changing:
             stored = self._repository.find(name)
             if stored.manifest is None:
+                message = f"model '{name}' cannot be loaded: {stored.problem}"
+                if not stored.version:
+                    raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
                 self._report(stored, stored.problem)
-                error = ModelNotReady if stored.version else ModelNotFound
-                raise error(f"model '{name}' cannot be loaded: {stored.problem}")
+                raise ModelNotReady(message)
             model = self._build(stored, stored.manifest)
             if not model.backends:
                 problem = "; ".join(f"{variant}: {why}" for variant, why in model.problems.items())
                 self._report(stored, f"no variant can be loaded: {problem}")
                 raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
-            self._models = {**self._models, name: model}
-            self._problems.pop(name, None)
-            self._unloaded.pop(name, None)
-        self._observer.model_loaded(model.info)
+            self._put(model)
         return model
 
     def unload(self, name: str) -> None:
@@ -91,14 +98,14 @@ class Registry:
         """
         with self._changing:
             model = self.get(name)
-            self._models = {key: value for key, value in self._models.items() if key != name}
-            self._unloaded[name] = model.info.version
+            self._models = _without(self._models, name)
+            self._problems = _without(self._problems, name)
+            self._unloaded = {**self._unloaded, name: model.info.version}
 
     def adopt(self, model: LoadedModel) -> None:
         """Put in a model that did not come from the repository; tests and embedding programs use it."""
         with self._changing:
-            self._models = {**self._models, model.info.name: model}
-        self._observer.model_loaded(model.info)
+            self._put(model)
 
     def get(self, name: str, version: str = "") -> LoadedModel:
         """Return a loaded model.
@@ -109,8 +116,8 @@ class Registry:
         """
         model = self._models.get(name)
         if model is None:
-            if name in self._problems:
-                raise ModelNotReady(f"model '{name}' is not ready: {self._problems[name][1]}")
+            if problem := self._problems.get(name):
+                raise ModelNotReady(f"model '{name}' is not ready: {problem[1]}")
             if name in self._unloaded:
                 raise ModelNotReady(f"model '{name}' is unloaded")
             raise ModelNotFound(f"model '{name}' is unknown; loaded are {', '.join(self._models) or 'none'}")
@@ -158,8 +165,16 @@ class Registry:
             for variant in model.info.variants
         )
 
+    def _put(self, model: LoadedModel) -> None:
+        # Observers know a model before its first request can reach them.
+        self._observer.model_loaded(model.info)
+        name = model.info.name
+        self._models = {**self._models, name: model}
+        self._problems = _without(self._problems, name)
+        self._unloaded = _without(self._unloaded, name)
+
     def _report(self, stored: StoredModel, problem: str) -> None:
-        self._problems[stored.name] = (stored.version, problem)
+        self._problems = {**self._problems, stored.name: (stored.version, problem)}
         self._observer.variant_failed(stored.name, "", problem)
 
     def _build(self, stored: StoredModel, manifest: ModelManifest) -> LoadedModel:
@@ -186,6 +201,10 @@ class Registry:
         for name, ratio in ratios.items():
             model.corrections[name].rebase(ratio, time.perf_counter())
         return model
+
+
+def _without(items: Mapping[str, _Item], name: str) -> dict[str, _Item]:
+    return {key: value for key, value in items.items() if key != name}
 
 
 def _open(stored: StoredModel, info: ModelInfo, variant: VariantManifest) -> tuple[Backend, StoredFile]:

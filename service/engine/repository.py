@@ -103,10 +103,17 @@ def read_variant(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredF
     """
     path = folder / variant.file
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        content, status = _read_plain_file(path, variant)
     except OSError as error:
-        raise BackendFailed(f"{variant.file} cannot be opened: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as file:
+        raise BackendFailed(f"{variant.file} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != variant.sha256:
+        raise BackendFailed(f"{variant.file} has sha256 {digest[:12]}...; the manifest says {variant.sha256[:12]}...")
+    return content, StoredFile(path, _identity(status))
+
+
+def _read_plain_file(path: Path, variant: VariantManifest) -> tuple[bytes, os.stat_result]:
+    with open(path, "rb", opener=_open_unfollowed) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BackendFailed(f"{variant.file} is not a regular file")
@@ -116,11 +123,11 @@ def read_variant(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredF
             raise BackendFailed(
                 f"{variant.file} has {status.st_size} bytes; the manifest says {variant.size.file_bytes}"
             )
-        content = file.read()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != variant.sha256:
-        raise BackendFailed(f"{variant.file} has sha256 {digest[:12]}...; the manifest says {variant.sha256[:12]}...")
-    return content, StoredFile(path, _identity(status))
+        return file.read(), status
+
+
+def _open_unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO without a writer must not hold us
 
 
 def describe(manifest: ModelManifest) -> ModelInfo:

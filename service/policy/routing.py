@@ -62,6 +62,8 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
         suited = _pinned(model, knobs)
     else:
         suited = [item for item in suited if item.is_routable and _is_allowed(item, rules.policy)]
+        if not suited:
+            raise ModelNotReady(f"model '{model.name}' has no variant that routing may choose; its policy allows none")
         fitting = [item for item in suited if _suits(item, knobs, rules.classes.get(class_name))]
         is_narrowed = bool(fitting) and _best(fitting).accuracy < _best(suited).accuracy
         suited = _need(fitting, f"client_hardware suits no variant of model '{model.name}'", model)
@@ -78,7 +80,7 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
     return Route(
         candidates=tuple(usable),
         budget_s=_budget_s(knobs, rules, class_name),
-        timeout_s=min(knobs.timeout_s or rules.max_timeout_s, rules.max_timeout_s),
+        timeout_s=rules.max_timeout_s if knobs.timeout_s is None else min(knobs.timeout_s, rules.max_timeout_s),
         hardware_class=class_name,
         is_pinned=knobs.variant is not None or knobs.tier is not None,
         is_floored=knobs.min_accuracy is not None,
@@ -150,9 +152,11 @@ def name_reason(route: Route, chosen: str, fits_idle: Collection[str], *, is_lat
         return Reason.ACCURACY_FLOOR
     if is_late:
         return Reason.LATE
-    preferred = next((item.name for item in route.candidates if item.name in fits_idle), chosen)
-    if chosen != preferred:
+    names = [item.name for item in route.candidates]
+    preferred = next((name for name in names if name in fits_idle), chosen)
+    # Predictions may have fallen since the arrival; what is better than preferred then is no downgrade.
+    if names.index(chosen) > names.index(preferred):
         return Reason.DOWNGRADED
-    if route.is_narrowed_by_hardware and chosen == route.candidates[0].name:
+    if route.is_narrowed_by_hardware and chosen == names[0]:
         return Reason.HARDWARE
     return Reason.WITHIN_BUDGET

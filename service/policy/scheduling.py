@@ -14,8 +14,8 @@ So the decision looks at the queue:
    idle lanes keep their share.
 
 The level is found again at every decision, so the choice moves down as a burst builds and up as it drains. Only the
-first ``LOOKAHEAD`` requests are looked at: those behind are not decided now. Work ahead is counted at each lane's
-expected free moment, work not yet arrived is not counted at all; this is where forecasts would enter.
+first ``LOOKAHEAD`` timely requests are looked at: those behind are not decided now. Work ahead is counted at each
+lane's expected free moment, work not yet arrived is not counted at all; this is where forecasts would enter.
 
 The idea that the slack of a queue, not the load on arrival, should choose the model is SlackFit's (SuperServe, NSDI
 2025), which looks at the head only; scaling accuracy to keep up with demand is Proteus's (ASPLOS 2024), which plans for
@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 LOOKAHEAD: Final = 64
-"""Queued requests that one decision looks at."""
+"""Queued requests, of those that can still be on time, that one decision looks at."""
 
 _RUN_OVERHEAD_S: Final = 60e-6
 """What starting one more run costs besides its compute: measured, a hand-over to a lane and back."""
@@ -114,13 +115,13 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     ``queue`` is in service order and holds nothing that has expired.
     """
     costs, now_s = situation.costs, situation.now_s
-    head = queue[:LOOKAHEAD]
-    timely = [item for item in enumerate(head) if now_s + costs.fastest_s(item[1]) <= item[1].due_s]
+    on_time = (item for item in enumerate(queue) if now_s + costs.fastest_s(item[1]) <= item[1].due_s)
+    timely = list(islice(on_time, LOOKAHEAD))
     if not timely:
         return _late_run(queue, situation)
     variant = _level_variant(timely, situation)
     members = _share(timely, variant, situation)
-    rows = sum(head[index].rows for index in members)
+    rows = sum(queue[index].rows for index in members)
     return Run(variant, members, costs.of(variant, rows))
 
 

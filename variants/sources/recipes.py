@@ -69,5 +69,6 @@ def _load_file(path: Path) -> ModuleType:
 def _check(recipe: Any, source: str) -> Recipe:  # noqa: ANN401 - it is whatever the file assigned
     if isinstance(recipe, Recipe):
         return recipe
-    wanted = sorted(name for name in Recipe.__protocol_attrs__ if not hasattr(recipe, name))  # type: ignore[attr-defined]
+    methods = (name for name, member in vars(Recipe).items() if callable(member) and not name.startswith("_"))
+    wanted = sorted(name for name in (*Recipe.__annotations__, *methods) if not hasattr(recipe, name))
     raise RecipeError(f"'{source}' must assign RECIPE an object with {', '.join(wanted)} (see variants/recipe.py)")

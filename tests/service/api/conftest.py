@@ -72,13 +72,15 @@ class StubPlane:
     artifact_path: Path = Path("absent.onnx")
     error: Exception | None = None
     gate: asyncio.Event | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
     ready: bool = True
     requests: list[InferenceRequest] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     outputs: Callable[[InferenceRequest], tuple[Tensor, ...]] = echo
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        self._check(request.model)
+        self._check(request.model, request.version)
         self.requests.append(request)
         if self.error is not None:
             raise self.error
@@ -91,10 +93,12 @@ class StubPlane:
 
     async def _wait(self, gate: asyncio.Event) -> None:
         self.events.append("waiting")
+        self.arrived.set()
         try:
             await gate.wait()
         except asyncio.CancelledError:
             self.events.append("cancelled")
+            self.left.set()
             raise
 
     def server_info(self) -> ServerInfo:

@@ -41,27 +41,26 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, str], str, object]] = [
     ({}, {"device-memory": "4"}, "hardware", ClientHardware(memory_bytes=4.0 * 2**30)),
 ]
 
+NO_BUDGETS: tuple[Any, ...] = (
+    0,
+    -1,
+    1e12,
+    float("inf"),
+    float("nan"),
+    True,
+    "",
+    "nan",
+    "inf",
+    "1_0",
+    " 5",
+    "5 ms",
+    "\u0665",
+    [],
+    {},
+)
+
 REFUSED: list[tuple[dict[str, Any], dict[str, str], str]] = [
-    *[
-        ({"latency_budget_ms": value}, {}, "'latency_budget_ms'.*above 0 and at most 3600000")
-        for value in (
-            0,
-            -1,
-            1e12,
-            float("inf"),
-            float("nan"),
-            True,
-            "",
-            "nan",
-            "inf",
-            "1_0",
-            " 5",
-            "5 ms",
-            "\u0665",
-            [],
-            {},
-        )
-    ],
+    *[({"latency_budget_ms": value}, {}, "'latency_budget_ms'.*above 0 and at most 3600000") for value in NO_BUDGETS],
     ({}, {"x-latency-budget-ms": "0"}, "'x-latency-budget-ms' is '0'"),
     ({}, {"x-request-timeout-ms": "soon"}, "'x-request-timeout-ms' is 'soon'"),
     *[

@@ -187,8 +187,16 @@ PROTO_CASES: list[tuple[str, Callable[[], Any], str]] = [
         lambda: with_contents("FP32", "fp64_contents", [1.0, 2.0]),
         "has fp64_contents; FP32 goes into fp32",
     ),
-    ("INT8 overflow", lambda: with_contents("INT8", "int_contents", [1, 128]), "INT8 cannot hold"),
-    ("UINT16 overflow", lambda: with_contents("UINT16", "uint_contents", [1, 65536]), "UINT16 cannot hold"),
+    (
+        "INT8 overflow",
+        lambda: with_contents("INT8", "int_contents", [1, 128]),
+        "element 1 is 128; INT8 allows -128 to 127",
+    ),
+    (
+        "UINT16 overflow",
+        lambda: with_contents("UINT16", "uint_contents", [1, 65536]),
+        "element 1 is 65536; UINT16 allows 0 to 65535",
+    ),
     ("typed FP16", lambda: message("FP16"), "FP16, which has no typed contents"),
     ("typed BF16", lambda: message("BF16"), "BF16, which has no typed contents"),
     ("long datatype", lambda: message("F" * 100_000, raw=b""), "datatype"),
@@ -258,17 +266,37 @@ def test_proto_of_many_empty_inputs_is_refused_before_it_unfolds() -> None:
         parse(service_pb2.ModelInferRequest, b"\x2a\x00" * 1_000_000)
 
 
+def test_proto_of_many_parameters_is_refused_before_it_unfolds() -> None:
+    proto = message(raw=b"\0" * 8)
+    for index in range(9000):
+        proto.inputs[0].parameters[f"p{index}"].bool_param = True
+    with pytest.raises(InvalidRequest, match="more than 8192 fields"):
+        decode_proto(proto)
+
+
+def test_proto_of_many_small_integers_is_sent_to_raw_contents() -> None:
+    proto = message("INT64", (2_000_000,))
+    proto.inputs[0].contents.int64_contents.extend([0] * 2_000_000)
+    with pytest.raises(PayloadTooLarge, match="send raw_input_contents"):
+        decode_proto(proto)
+
+
+def test_proto_of_a_large_raw_tensor_passes() -> None:
+    decode_proto(message(shape=(100_000,), raw=b"\0" * 400_000))
+
+
 def test_name_given_twice_is_refused_in_every_form() -> None:
     proto = message(raw=b"\0" * 8)
     proto.inputs.append(proto.inputs[0])
     proto.raw_input_contents.append(b"\0" * 8)
-    for decode in (
+    decoders: list[Callable[[], None]] = [
         lambda: decode_json(json.dumps({"inputs": [GOOD, GOOD]}).encode()),
         lambda: decode_binary(
             {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32"} | binary(8)] * 2}, b"\0" * 16
         ),
         lambda: decode_proto(proto),
-    ):
+    ]
+    for decode in decoders:
         with pytest.raises(InvalidRequest, match="input 'x' twice"):
             decode()
 
@@ -279,7 +307,7 @@ def test_shared_memory_and_classification_are_not_supported_in_any_form() -> Non
     proto.inputs[0].parameters["shared_memory_region"].string_param = "r"
     classed = message(raw=b"\0" * 8)
     classed.outputs.add(name="y").parameters["classification"].int64_param = 3
-    for decode in (
+    decoders: list[Callable[[], None]] = [
         lambda: decode_json(one(parameters=region)),
         lambda: decode_json(json.dumps({"inputs": [GOOD], "outputs": [{"name": "y", "parameters": region}]}).encode()),
         lambda: decode_json(
@@ -287,7 +315,8 @@ def test_shared_memory_and_classification_are_not_supported_in_any_form() -> Non
         ),
         lambda: decode_proto(proto),
         lambda: decode_proto(classed),
-    ):
+    ]
+    for decode in decoders:
         with pytest.raises(NotSupported, match="does not offer"):
             decode()
 

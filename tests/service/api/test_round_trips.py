@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def tensors(datatypes: list[str], *, finite: bool, utf8: bool) -> st.SearchStrat
             element: Any = st.text(max_size=20).map(str.encode) if utf8 else st.binary(max_size=20)
             data = hnp.arrays(np.object_, shapes, elements=element)
         elif finite and datatype in ("FP32", "FP64"):
-            width = 32 if datatype == "FP32" else 64
+            width: Literal[32, 64] = 32 if datatype == "FP32" else 64
             finite_floats = st.floats(allow_nan=False, allow_infinity=False, width=width)
             data = hnp.arrays(DTYPES[datatype], shapes, elements=finite_floats)
         else:

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from service.api.http_app import HttpApp
+from service.domain.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from service.domain.tensors import Tensor
+
+if TYPE_CHECKING:
+    from tests.service.api.conftest import Caller, HttpAnswer, StubPlane
+
+INFER = "/v2/models/digits/infer"
+IMAGE = {"name": "image", "shape": [1, 4], "datatype": "FP32", "data": [0, 1, 2, 3]}
+BODY = json.dumps({"id": "a:1", "inputs": [IMAGE]}).encode()
+JSON = {"content-type": "application/json"}
+
+
+def content(answer: HttpAnswer | None) -> Any:  # noqa: ANN401 - JSON
+    assert answer is not None
+    return json.loads(answer.body)
+
+
+async def ask(caller: Caller, method: str, path: str, **more: Any) -> HttpAnswer:  # noqa: ANN401
+    answer = await caller.call(method, path, **more)
+    assert answer is not None
+    assert int(answer.headers.get("content-length", 0)) == len(answer.body) or method == "HEAD"
+    return answer
+
+
+async def test_infer_answers_and_tells_the_story_in_parameters_and_headers(caller: Caller, plane: StubPlane) -> None:
+    answer = await ask(caller, "POST", INFER, body=BODY, headers=JSON)
+    assert answer.status == 200
+    story = {
+        "variant": "small",
+        "tier": "quantized",
+        "reason": "within_budget",
+        "predicted_ms": 2.1,
+        "queue_ms": 0.5,
+        "compute_ms": 1.2,
+        "total_ms": 1.9,
+        "budget_met": True,
+        "expected_accuracy": 0.9,
+    }
+    assert content(answer) == {
+        "model_name": "digits",
+        "model_version": "1",
+        "id": "a:1",
+        "parameters": story,
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 4], "data": [0.0, 2.0, 4.0, 6.0]}],
+    }
+    told = {name: answer.headers[f"x-tiergate-{name.replace('_', '-')}"] for name in story}
+    assert told == {name: "true" if value is True else str(value) for name, value in story.items()}
+    assert answer.headers["server-timing"] == "queue;dur=0.500, compute;dur=1.200, total;dur=1.900"
+    assert plane.requests[0].protocol == "http"
+
+
+async def test_infer_takes_version_pin_and_header_knobs(caller: Caller, plane: StubPlane) -> None:
+    headers = JSON | {"x-latency-budget-ms": "20", "x-request-id": "from-header"}
+    body = json.dumps({"inputs": [IMAGE]}).encode()
+    answer = await ask(caller, "POST", "/v2/models/digits--small/versions/1/infer", body=body, headers=headers)
+    request = plane.requests[0]
+    assert (request.model, request.version, request.knobs.variant) == ("digits", "1", "small")
+    assert request.knobs.budget_s == 0.02
+    assert content(answer)["id"] == request.id == "from-header"
+
+
+async def test_infer_makes_an_id_where_none_came(caller: Caller) -> None:
+    body = json.dumps({"inputs": [IMAGE]}).encode()
+    first = content(await ask(caller, "POST", INFER, body=body))["id"]
+    second = content(await ask(caller, "POST", INFER, body=body))["id"]
+    assert first
+    assert first != second
+
+
+async def test_infer_takes_the_length_header_for_pure_json(caller: Caller) -> None:
+    headers = {"inference-header-content-length": str(len(BODY))}
+    assert (await ask(caller, "POST", INFER, body=BODY, headers=headers)).status == 200
+
+
+async def test_infer_reads_a_body_in_pieces(caller: Caller) -> None:
+    assert (await ask(caller, "POST", INFER, body=[BODY[:10], b"", BODY[10:50], BODY[50:]])).status == 200
+
+
+async def test_infer_mixes_binary_and_json_outputs(caller: Caller, plane: StubPlane) -> None:
+    plane.outputs = lambda _: (
+        Tensor("a", "FP32", np.ones((1, 2), np.float32)),
+        Tensor("b", "INT64", np.ones((1,), np.int64)),
+    )
+    outputs = [{"name": "b", "parameters": {"binary_data": False}}, {"name": "a"}]
+    body = json.dumps({"inputs": [IMAGE], "outputs": outputs, "parameters": {"binary_data_output": True}}).encode()
+    answer = await ask(caller, "POST", INFER, body=body)
+    length = int(answer.headers["inference-header-content-length"])
+    told = json.loads(answer.body[:length])["outputs"]
+    assert told[0] == {"name": "b", "datatype": "INT64", "shape": [1], "data": [1]}
+    assert told[1]["parameters"] == {"binary_data_size": 8}
+    assert answer.body[length:] == np.ones(2, np.float32).tobytes()
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_compressed_body_is_read(caller: Caller, encoding: str, pack: Any) -> None:  # noqa: ANN401
+    packed = pack(BODY)
+    answer = await ask(caller, "POST", INFER, body=[packed[:9], packed[9:]], headers={"content-encoding": encoding})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "unpack"), [("gzip", gzip.decompress), ("deflate", zlib.decompress), ("gzip, deflate", None)]
+)
+async def test_answer_is_compressed_only_for_one_explicit_coding(
+    caller: Caller,
+    accept: str,
+    unpack: Any,  # noqa: ANN401
+) -> None:
+    body = json.dumps({"inputs": [IMAGE | {"shape": [1, 1000], "data": [0.5] * 1000}]}).encode()
+    answer = await ask(caller, "POST", INFER, body=body, headers={"accept-encoding": accept})
+    assert answer.headers.get("content-encoding") == (accept if unpack else None)
+    plain = unpack(answer.body) if unpack else answer.body
+    assert json.loads(plain)["outputs"][0]["data"] == [1.0] * 1000
+
+
+REFUSED_BODIES: list[tuple[str, bytes, dict[str, str], int, str]] = [
+    ("curl's default", BODY, {"content-type": "application/x-www-form-urlencoded"}, 415, "-H 'Content-Type"),
+    ("multipart", BODY, {"content-type": "multipart/form-data; boundary=x"}, 415, "multipart/form-data"),
+    ("pickle", BODY, {"content-type": "application/python-pickle"}, 415, "application/json"),
+    ("brotli", BODY, {"content-encoding": "br"}, 415, "'br' is not supported"),
+    ("zstd", BODY, {"content-encoding": "zstd"}, 415, "'zstd' is not supported"),
+    ("two encodings", BODY, {"content-encoding": "gzip, gzip"}, 415, "allowed is one of"),
+    ("no gzip", BODY, {"content-encoding": "gzip"}, 400, "compressed body is broken"),
+    ("cut gzip", gzip.compress(BODY)[:-9], {"content-encoding": "gzip"}, 400, "cut off"),
+    ("bytes after gzip", gzip.compress(BODY) + b"x", {"content-encoding": "gzip"}, 400, "data after its end"),
+    ("bomb", gzip.compress(b" " * (64 << 20)), {"content-encoding": "gzip"}, 413, "larger than 1048576 bytes"),
+    ("said to be large", b"", {"content-length": "99999999999"}, 413, "larger than 1048576 bytes"),
+    ("large", b" " * ((1 << 20) + 1), {}, 413, "larger than 1048576 bytes"),
+    ("length no number", BODY, {"inference-header-content-length": "-5"}, 400, "Content-Length' is '-5'"),
+    ("length beyond the body", BODY, {"inference-header-content-length": "5000"}, 400, "Content-Length' is 5000"),
+    ("long request id", BODY, {"x-request-id": "x" * 257}, 400, "257 characters"),
+    ("control characters in the request id", BODY, {"x-request-id": "a\x07b"}, 400, "control characters"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "message"),
+    [case[1:] for case in REFUSED_BODIES],
+    ids=[case[0] for case in REFUSED_BODIES],
+)
+async def test_body_is_refused(caller: Caller, body: bytes, headers: dict[str, str], status: int, message: str) -> None:
+    answer = await ask(caller, "POST", INFER, body=body, headers=headers)
+    assert answer.status == status
+    assert list(content(answer)) == ["error"]
+    assert message in content(answer)["error"]
+    assert ("connection" in answer.headers) == (status == 413)
+
+
+async def test_large_body_is_refused_without_reading_the_rest(caller: Caller) -> None:
+    answer = await ask(caller, "POST", INFER, body=[b" " * (1 << 19)] * 100)
+    assert answer.status == 413
+    assert caller.bodies_read <= 4
+
+
+NAMES = ["..", "a%2fb", "Digits", "a\\b", "a\0b", "x" * 500, "", " ", "digits--", "--small", "digits--../x", "über"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_impossible_name_is_not_found_on_every_route(caller: Caller, name: str) -> None:
+    for method, path in (
+        ("POST", f"/v2/models/{name}/infer"),
+        ("GET", f"/v2/models/{name}"),
+        ("GET", f"/v2/models/{name}/variants"),
+        ("GET", f"/v2/models/{name}/artifact"),
+        ("GET", f"/v2/models/digits/variants/{name}/artifact"),
+    ):
+        answer = await ask(caller, method, path, body=BODY)
+        assert answer.status == 404
+        assert len(content(answer)["error"]) < 400
+
+
+@pytest.mark.parametrize("version", ["0", "01", "latest", "1e3", "-1", "9" * 30, "2", "1/x", ""])
+async def test_impossible_version_is_not_found(caller: Caller, version: str) -> None:
+    answer = await ask(caller, "POST", f"/v2/models/digits/versions/{version}/infer", body=BODY)
+    assert answer.status == 404
+
+
+async def test_overload_carries_retry_after(caller: Caller, plane: StubPlane, refusals: list[Any]) -> None:
+    plane.error = Overloaded("model 'digits' has 100 requests queued; at most 100 are allowed", retry_after_s=1.2)
+    answer = await ask(caller, "POST", INFER, body=BODY)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "2")
+    assert refusals == [("http", "a:1", plane.error)]
+
+
+async def test_deadline_exceeded_is_504(caller: Caller, plane: StubPlane) -> None:
+    plane.error = DeadlineExceeded("too late")
+    assert (await ask(caller, "POST", INFER, body=BODY)).status == 504
+
+
+async def test_unexpected_error_is_500_without_details(caller: Caller, plane: StubPlane, refusals: list[Any]) -> None:
+    plane.error = RuntimeError("object at 0x7f")
+    answer = await ask(caller, "POST", INFER, body=BODY)
+    assert answer.status == 500
+    assert content(answer) == {"error": "internal error; request id a:1"}
+    assert refusals[0][2] is plane.error
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+async def test_output_that_json_cannot_carry_is_refused_with_advice(
+    caller: Caller, plane: StubPlane, datatype: str
+) -> None:
+    plane.outputs = lambda _: (Tensor("y", datatype, np.zeros(1, np.uint16)),)
+    answer = await ask(caller, "POST", INFER, body=BODY)
+    assert answer.status == 400
+    assert "ask for binary data" in content(answer)["error"]
+
+
+async def test_bytes_output_that_is_no_utf8_is_refused_with_advice(caller: Caller, plane: StubPlane) -> None:
+    plane.outputs = lambda _: (Tensor("y", "BYTES", np.array([b"\xff"], object)),)
+    answer = await ask(caller, "POST", INFER, body=BODY)
+    assert answer.status == 400
+    assert "output 'y' holds bytes that are not UTF-8; ask for binary data" in content(answer)["error"]
+
+
+async def test_client_that_leaves_cancels_the_wait(caller: Caller, plane: StubPlane, refusals: list[Any]) -> None:
+    plane.gate = asyncio.Event()
+    call = asyncio.create_task(caller.call("POST", INFER, body=BODY))
+    await plane.arrived.wait()
+    caller.left.set()
+    assert await call is None
+    assert plane.events == ["waiting", "cancelled"]
+    assert refusals == []
+
+
+async def test_server_that_cancels_is_obeyed(caller: Caller, plane: StubPlane) -> None:
+    plane.gate = asyncio.Event()
+    call = asyncio.create_task(caller.call("POST", INFER, body=BODY))
+    await plane.arrived.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_client_that_leaves_within_the_body_gets_no_answer(plane: StubPlane) -> None:
+    messages = [{"type": "http.request", "body": BODY[:9], "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:  # noqa: ANN401
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:  # noqa: ANN401
+        sent.append(message)
+
+    await HttpApp(plane)({"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send)
+    assert sent == []
+    assert plane.requests == []
+
+
+async def test_lifespan_is_somebody_elses(plane: StubPlane) -> None:
+    async def never(*_: Any) -> Any:  # noqa: ANN401
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="'lifespan'"):
+        await HttpApp(plane)({"type": "lifespan"}, never, never)
+
+
+async def test_health_says_live_and_ready(caller: Caller, plane: StubPlane) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        answer = await ask(caller, "GET", path)
+        assert (answer.status, content(answer)) == (200, {"live": True, "ready": True})
+    plane.ready = False
+    assert (await ask(caller, "GET", "/v2/health/live")).status == 200
+    not_ready = await ask(caller, "GET", "/v2/health/ready")
+    assert (not_ready.status, content(not_ready)) == (503, {"live": True, "ready": False})
+    model = await ask(caller, "GET", "/v2/models/digits/ready")
+    assert (model.status, content(model)) == (503, {"name": "digits", "ready": False})
+
+
+async def test_config_leaves_the_batch_out_and_metadata_has_it(caller: Caller) -> None:
+    config = content(await ask(caller, "GET", "/v2/models/digits/config"))
+    assert config["input"] == [{"name": "image", "data_type": "TYPE_FP32", "dims": [4]}]
+    assert (config["platform"], config["backend"], config["max_batch_size"]) == ("onnxruntime_onnx", "onnxruntime", 8)
+    metadata = content(await ask(caller, "GET", "/v2/models/digits/versions/1"))
+    assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 4]}]
+    assert metadata["versions"] == ["1"]
+
+
+async def test_statistics_have_every_part_clients_read(caller: Caller) -> None:
+    for path in ("/v2/models/digits/stats", "/v2/models/stats", "/v2/models/digits/versions/1/stats"):
+        model = content(await ask(caller, "GET", path))["model_stats"][0]
+        parts = [
+            "success",
+            "fail",
+            "queue",
+            "compute_input",
+            "compute_infer",
+            "compute_output",
+            "cache_hit",
+            "cache_miss",
+        ]
+        assert list(model["inference_stats"]) == parts
+        assert model["inference_stats"]["queue"] == {"count": 3, "ns": 3000}
+        assert (model["name"], model["version"], model["batch_stats"][0]["batch_size"]) == ("digits", "1", 2)
+
+
+async def test_index_lists_models_and_takes_ready(caller: Caller) -> None:
+    assert len(content(await ask(caller, "POST", "/v2/repository/index"))) == 2
+    ready = content(await ask(caller, "POST", "/v2/repository/index", body=b'{"ready": true}'))
+    assert ready == [{"name": "digits", "version": "1", "state": "READY", "reason": ""}]
+    assert content(await ask(caller, "GET", "/v2/models")) == {"models": ["digits", "broken"]}
+    assert (await ask(caller, "POST", "/v2/repository/index", body=b"{")).status == 400
+
+
+async def test_variants_have_profile_and_state(caller: Caller) -> None:
+    variants = content(await ask(caller, "GET", "/v2/models/digits/variants"))["variants"]
+    assert [variant["name"] for variant in variants] == ["full", "small"]
+    assert variants[0]["profile"] == [{"batch_size": 1, "p50_ms": 10.0, "p95_ms": 12.0, "p99_ms": 20.0}]
+
+
+async def test_route_explains_without_running(caller: Caller, plane: StubPlane) -> None:
+    route = content(await ask(caller, "GET", "/v2/models/digits/route?budget_ms=12.5&hardware=phone&min_accuracy=0.5"))
+    assert (route["chosen"], route["budget_ms"], route["hardware_class"]) == ("small", 12.5, "phone")
+    assert plane.requests == []
+
+
+@pytest.mark.parametrize("query", ["budget_ms=0", "budget=5", "hardware=%ff", "&".join(["tier=a"] * 17), "variant=A"])
+async def test_route_refuses_a_malformed_query(caller: Caller, query: str) -> None:
+    assert (await ask(caller, "GET", f"/v2/models/digits/route?{query}")).status == 400
+
+
+async def test_unknown_route_and_method_are_refused_in_the_protocols_form(caller: Caller) -> None:
+    missing = await ask(caller, "GET", "/v3/models")
+    assert (missing.status, content(missing)) == (
+        404,
+        {"error": "no route '/v3/models'; the protocol's paths start at /v2"},
+    )
+    wrong = await ask(caller, "DELETE", "/v2/models/digits")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
+    assert "DELETE is not allowed" in content(wrong)["error"]
+    for path in ("/v2/repository/index", INFER):
+        assert (await ask(caller, "GET", path)).headers["allow"] == "POST"
+
+
+async def test_head_has_the_headers_and_no_body(caller: Caller) -> None:
+    answer = await ask(caller, "HEAD", "/v2/health/ready")
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "26")
+
+
+async def test_loading_is_for_administrators(caller: Caller, plane: StubPlane) -> None:
+    for action in ("load", "unload"):
+        path = f"/v2/repository/models/digits/{action}"
+        assert (await ask(caller, "POST", path)).status == 403
+        caller_of_admin = type(caller)(HttpApp(plane, admin=True))
+        assert (await ask(caller_of_admin, "POST", path)).status == 200
+    assert plane.events == ["load digits", "unload digits"]
+
+
+async def test_refusals_are_reported_with_protocol_and_id(caller: Caller, refusals: list[Any]) -> None:
+    await ask(caller, "POST", INFER, body=b"{", headers={"x-request-id": "r7"})
+    protocol, request_id, error = refusals[0]
+    assert (protocol, request_id) == ("http", "r7")
+    assert isinstance(error, InvalidRequest)

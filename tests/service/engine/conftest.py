@@ -1,0 +1,178 @@
+"""A whole engine over stub backends: a bench to put requests on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from service.domain.observer import Observers, SilentObserver
+from service.domain.policy_file import ModelPolicy, PolicyFile
+from service.engine.backends.stub import StubBackend
+from service.engine.catalog import Identity, Parts
+from service.engine.dataplane import DataPlane
+from service.engine.dispatcher import Dispatcher
+from service.engine.lanes import Lanes
+from service.engine.loaded import LoadedModel
+from service.engine.registry import Registry
+from service.engine.repository import Repository
+from service.engine.statistics import StatisticsObserver
+from service.policy.routing import Rules
+from tests.builders import LADDER, make_model, make_request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from service.domain.inference import Answer, Criticality, InferenceRequest, InferenceResponse
+    from service.domain.observer import RunReport
+    from service.domain.variants import ModelInfo, Variant
+
+
+class Gate(threading.Event):
+    """A stub's gate that tells when a run stands before it; closed until ``set``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrivals = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._arrivals.release()
+        return super().wait(timeout)
+
+    async def reached(self) -> None:
+        """Wait until one more run has come to the gate."""
+        await asyncio.to_thread(self._arrivals.acquire)
+
+
+class ManualClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Events(SilentObserver):
+    """Remembers what the engine reported."""
+
+    finished: list[Answer] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    runs: list[RunReport] = field(default_factory=list)
+    shed: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        self.loaded.append(model.name)
+
+    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
+        del request
+        self.finished.append(answer)
+
+    def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
+        del request, waited_s
+        self.refused.append(type(error).__name__)
+
+    def run_finished(self, report: RunReport) -> None:
+        self.runs.append(report)
+
+    def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
+        del model
+        self.shed.append(f"{criticality.name.lower()} {why}")
+
+    def request_expired(self, model: str, *, was_running: bool) -> None:
+        del model
+        self.expired.append("running" if was_running else "waiting")
+
+    def variant_failed(self, model: str, variant: str, why: str) -> None:
+        del why
+        self.failed.append((model, variant))
+
+
+class Bench:
+    """Data plane, lanes, dispatcher and registry over one stub for each variant of each model."""
+
+    def __init__(
+        self,
+        variants: Sequence[Variant] = LADDER,
+        policy: ModelPolicy | None = None,
+        lanes: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
+        inline_s: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.events, self.statistics = Events(), StatisticsObserver()
+        observer = Observers((self.statistics, self.events))
+        self.dispatcher = Dispatcher(lanes, observer, clock, inline_s)
+        self.lanes = Lanes(self.dispatcher, [None] * lanes, observer)
+        self.registry = Registry(Repository(Path("absent")), PolicyFile(), observer)
+        parts = Parts(Identity("tiergate", "0"), self.registry, self.dispatcher, self.statistics)
+        self.plane = DataPlane(parts, self.lanes, observer)
+        self.policy = policy or ModelPolicy(safety_margin_ratio=0.0)
+        self.stubs: dict[str, StubBackend] = {}
+        self.model = self.add_model(variants)
+
+    def add_model(self, variants: Sequence[Variant], name: str = "sums") -> LoadedModel:
+        """Load one more model; its stubs answer once, twice, three times... the sum, in the order of the variants."""
+        stubs = {item.name: StubBackend(scale) for scale, item in enumerate(variants, start=1)}
+        self.stubs |= stubs
+        model = LoadedModel(make_model(variants, name), Rules(self.policy, {}, 60.0), stubs)
+        self.registry.adopt(model)
+        return model
+
+    def close_gates(self) -> Gate:
+        """Hold every run until the gate that is returned is set."""
+        gate = Gate()
+        for stub in self.stubs.values():
+            stub.gate = gate
+        return gate
+
+    async def send(self, *requests: InferenceRequest) -> list[asyncio.Task[InferenceResponse]]:
+        """Start requests in order; when this returns each is queued, refused, or done inline."""
+        tasks = [asyncio.create_task(self.plane.infer(request)) for request in requests]
+        await asyncio.sleep(0)  # each task runs to its first wait
+        return tasks
+
+    async def occupy(self, gate: Gate) -> asyncio.Task[InferenceResponse]:
+        """Send a request and return when a lane is busy with it."""
+        (task,) = await self.send(make_request())
+        await gate.reached()
+        return task
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait, over all models."""
+        return sum(self.dispatcher.depths().values())
+
+    def is_at_rest(self) -> bool:
+        """Tell whether no request is inside, none waits and no lane is busy."""
+        busy = any(lane.is_busy for lane in self.dispatcher.lanes)
+        return self.plane.inflight == self.queued == 0 and not busy
+
+
+@pytest.fixture
+async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
+    async with AsyncExitStack() as stack:
+
+        def make(**settings: Any) -> Bench:  # noqa: ANN401 - the bench's own arguments
+            bench = Bench(**settings)
+            bench.lanes.start()
+            stack.push_async_callback(asyncio.to_thread, bench.lanes.close)
+            return bench
+
+        yield make
+
+
+@pytest.fixture
+async def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()

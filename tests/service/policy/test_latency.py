@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.policy_file import ModelPolicy
+from service.domain.variants import LatencyCell
+from service.policy.latency import Correction, safe_quantile_s, safe_table
+from tests.builders import make_variant
+
+CELL = LatencyCell(1, 0.010, 0.020, 0.030)
+
+
+def test_correction_starts_at_the_profile() -> None:
+    assert Correction().at(123.0) == 1.0
+
+
+def test_correction_converges_on_a_machine_that_is_twice_as_slow() -> None:
+    correction = Correction()
+    for _ in range(100):
+        correction.observe(0.020, 0.010, now_s=1.0)
+    assert correction.at(1.0) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_correction_forgets_nine_tenths_of_a_step_in_about_twenty_runs() -> None:
+    correction = Correction()
+    for _ in range(22):
+        correction.observe(0.020, 0.010, now_s=1.0)
+    assert correction.at(1.0) == pytest.approx(2.0, abs=0.1)
+
+
+def test_correction_counts_a_single_stall_at_most_fourfold() -> None:
+    correction = Correction()
+    correction.observe(10.0, 0.010, now_s=1.0)
+    assert correction.at(1.0) == pytest.approx(0.9 + 0.1 * 4.0)
+
+
+def test_correction_relaxes_half_way_to_its_base_in_ten_seconds() -> None:
+    correction = Correction()
+    correction.rebase(1.5, now_s=0.0)
+    correction.observe(0.030, 0.010, now_s=100.0)
+    above = correction.at(100.0) - 1.5
+    assert above > 0.0
+    assert correction.at(110.0) - 1.5 == pytest.approx(above / 2)
+    assert correction.at(1000.0) == pytest.approx(1.5)
+
+
+def test_correction_does_not_relax_backwards_when_the_clock_is_behind() -> None:
+    correction = Correction()
+    correction.observe(0.040, 0.010, now_s=100.0)
+    assert correction.at(50.0) == correction.at(100.0)
+
+
+def test_correction_survives_a_profile_of_zero() -> None:
+    correction = Correction()
+    correction.observe(0.010, 0.0, now_s=0.0)
+    assert correction.at(0.0) == pytest.approx(1.3)
+
+
+@given(st.lists(st.floats(0.0, 100.0), max_size=50), st.floats(0.0, 1000.0))
+def test_correction_stays_between_what_it_saw(times: list[float], later_s: float) -> None:
+    correction = Correction()
+    for actual_s in times:
+        correction.observe(actual_s, 1.0, now_s=0.0)
+    assert min([1.0, *times]) - 1e-9 <= correction.at(later_s) <= max([1.0, *times]) + 1e-9
+
+
+@pytest.mark.parametrize(("quantile", "expected_s"), [("p50", 0.015), ("p95", 0.030), ("p99", 0.045)])
+def test_prediction_is_the_policys_quantile_with_its_margin(quantile: str, expected_s: float) -> None:
+    policy = ModelPolicy.model_validate({"safety_quantile": quantile, "safety_margin_ratio": 0.5})
+    assert safe_quantile_s(CELL, policy) == pytest.approx(expected_s)
+
+
+def test_prediction_table_holds_every_number_of_rows() -> None:
+    table = safe_table(make_variant("full", 0.9, 0.010), ModelPolicy(safety_margin_ratio=0.0), max_rows=4)
+    assert table == pytest.approx((0.0, 0.010, 0.020, 0.030, 0.040))

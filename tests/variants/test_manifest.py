@@ -1,0 +1,55 @@
+"""The manifest's schema is the code's, and what it does not know it refuses."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import pytest
+
+from variants.manifest import ManifestError, ModelManifest, manifest_schema, parse_manifest, read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_schema_file_is_up_to_date() -> None:
+    kept = json.loads(files("variants").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
+    assert kept == manifest_schema(), "write manifest_schema() to variants/manifest.schema.json"
+
+
+def test_manifest_survives_the_way_through_json(manifest: ModelManifest) -> None:
+    assert parse_manifest(manifest.model_dump_json(), "test") == manifest
+
+
+@pytest.mark.parametrize("version", [2, 0, "1", None, True])
+def test_unknown_version_is_refused_with_a_clear_message(manifest: ModelManifest, version: object) -> None:
+    raw = json.loads(manifest.model_dump_json()) | {"schema_version": version}
+    with pytest.raises(ManifestError, match=r"has schema_version .*; this program reads version 1: rebuild the model"):
+        parse_manifest(json.dumps(raw), "manifest.json")
+
+
+def test_unknown_field_is_refused_by_name(manifest: ModelManifest) -> None:
+    raw = json.loads(manifest.model_dump_json()) | {"colour": "blue"}
+    with pytest.raises(ManifestError, match="colour: Extra inputs are not permitted"):
+        parse_manifest(json.dumps(raw), "manifest.json")
+
+
+@pytest.mark.parametrize("file", ["../full.onnx", "a/b.onnx", "full.pt", ""])
+def test_file_outside_the_version_is_refused(manifest: ModelManifest, file: str) -> None:
+    raw = json.loads(manifest.model_dump_json())
+    raw["variants"][0]["file"] = file
+    with pytest.raises(ManifestError, match="must be a plain file name"):
+        parse_manifest(json.dumps(raw), "manifest.json")
+
+
+@pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff"])
+def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+    with pytest.raises(ManifestError):
+        parse_manifest(text, "manifest.json")
+
+
+def test_missing_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: No such file"):
+        read_manifest(tmp_path)

@@ -1,0 +1,62 @@
+"""Profiles have every cell, in order, and plausible figures; nothing here depends on how fast the machine is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from variants.errors import BuildError
+from variants.machine import detect_isa, safe_isa
+from variants.profiling import measure_footprints, profile_latency
+from variants.recipe import Profiling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from variants.build import BuildResult
+    from variants.manifest import ModelManifest
+    from variants.recipe import Recipe
+
+
+def test_profile_has_every_cell(built: BuildResult, tiny: Recipe) -> None:
+    files = {name: built.folder / f"{name}.onnx" for name in ("full", "distilled")}
+    plan = Profiling(batch_sizes=(1, 200), threads=(1, 2), rounds=3, runs=6, cell_s=60.0, single_row_s=60.0)
+    rounds: list[int] = []
+    rows = profile_latency(files, tiny.load(0).test.inputs, plan, lambda: rounds.append(1))
+    assert len(rounds) == 3
+    for cells in rows.values():
+        assert [(row.threads, row.batch_size, row.runs) for row in cells] == [
+            (1, 1, 6), (1, 200, 6), (2, 1, 6), (2, 200, 6)
+        ]  # fmt: skip
+        assert all(0 < row.p50_s <= row.p90_s <= row.p95_s <= row.p99_s for row in cells)
+
+
+def test_profile_stops_a_cell_that_is_out_of_time(built: BuildResult, tiny: Recipe) -> None:
+    plan = Profiling(batch_sizes=(1,), threads=(1,), rounds=2, runs=1000, single_row_s=0.0)
+    rows = profile_latency({"full": built.folder / "full.onnx"}, tiny.load(0).test.inputs, plan, lambda: None)
+    assert rows["full"][0].runs == 4, "two runs in each round at least"
+
+
+def test_memory_and_cold_start_are_measured(manifest: ModelManifest) -> None:
+    for variant in manifest.variants:
+        assert variant.memory.peak_bytes >= variant.memory.loaded_bytes > 0
+        assert variant.latency.cold_start_s > 0
+
+
+def test_probe_that_fails_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(BuildError, match=r"measuring the memory of broken\.onnx failed"):
+        measure_footprints({"broken": tmp_path / "broken.onnx"}, 1, lambda: None)
+
+
+def test_safe_isa_lists_only_what_was_verified() -> None:
+    isa = ("avx2", "fma", "avx512f", "avx512_vnni")
+    assert safe_isa(isa, is_int8=False, fits_int16_pairs=False) == isa
+    assert safe_isa(isa, is_int8=True, fits_int16_pairs=False) == ("avx512_vnni",)
+    assert safe_isa(isa, is_int8=True, fits_int16_pairs=True) == ("avx512_vnni", "avx2", "avx512f")
+    assert safe_isa(("asimd",), is_int8=True, fits_int16_pairs=True) == ("asimd",)
+
+
+def test_machine_names_only_known_instruction_sets() -> None:
+    assert len(set(detect_isa())) == len(detect_isa())
