@@ -11,6 +11,7 @@ import service
 from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
 from service.api.grpc_servicer import generic_handlers
 from service.api.http_app import HttpApp
+from service.bento_store import repository_folder
 from service.domain.observer import Observers
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
@@ -57,7 +58,9 @@ class Gateway:
         cores = _cores(settings)
         dispatcher = Dispatcher(len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3)
         self.lanes = Lanes(dispatcher, cores, observer)
-        self.registry = Registry(Repository(settings.repository), policy, observer, settings.max_timeout_s)
+        self.registry = Registry(
+            Repository(repository_folder(settings.repository)), policy, observer, settings.max_timeout_s
+        )
         identity = Identity("tiergate", service.__version__, settings.required_models)
         parts = Parts(identity, self.registry, dispatcher, statistics)
         self.plane = DataPlane(parts, self.lanes, observer)

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every subcommand."""
-    from service import demo_cli
+    from service import demo_cli, export_cli
     from variants import cli as variants_cli
 
     parser = argparse.ArgumentParser(

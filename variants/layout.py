@@ -3,7 +3,7 @@
 Latency runs to the right on a log scale, because tiers differ by factors; accuracy runs up on a linear one. A
 bubble's AREA is proportional to the file's bytes (radius to the square root): eyes compare areas. Labels stand beside
 their bubbles rather than in a legend: of the places around a bubble that meet no bubble, no label placed before
-and no edge, a label takes the nearest, where crossing another variant's whisker counts as one step further away (a
+and no edge, a label takes the nearest, where crossing another variant's whisker counts as half a step further away (a
 greedy point-feature labelling; Christensen, Marks, Shieber 1995). A label that had to move away gets a leader line.
 """
 
@@ -26,6 +26,7 @@ CHARACTER_WIDTH: Final = 8.0
 LINE_HEIGHT: Final = 16
 GAP: Final = 5
 SMALLEST: Final = 5.0
+ROOM: Final = 160.0
 PERCENT: Final = 100.0
 
 
@@ -105,7 +106,8 @@ def lay_out(manifest: ModelManifest, width: int, height: int) -> Plot:
     variants = manifest.variants
     largest = min(34.0, width / 18)
     seconds = [cell(v, 1).p50_s for v in variants]
-    x = _Scale(log10(min(seconds)) - 0.25, log10(max(seconds)) + 0.25, LEFT, width - RIGHT)
+    margin = max(0.25, ROOM / width)  # decades beside the outermost bubbles, for their labels
+    x = _Scale(log10(min(seconds)) - margin, log10(max(seconds)) + margin, LEFT, width - RIGHT)
     lows, highs = [v.accuracy.low * PERCENT for v in variants], [v.accuracy.high * PERCENT for v in variants]
     y = _Scale(min(lows) - 0.2, max(highs) + 0.2, height - BOTTOM, TOP)
     biggest = max(v.size.file_bytes for v in variants)
@@ -141,7 +143,7 @@ def _place_labels(
         choices = [(ring, box) for ring, box in _around(len(name) * CHARACTER_WIDTH, circle) if box.is_within(area)]
         clear = [(ring, box) for ring, box in choices if not any(box.meets(other) for other in solid)]
         others = [line for line in lines if not line.left < circle[0] < line.right]
-        costs = [(ring + sum(box.meets(line) for line in others), ring, box) for ring, box in clear or choices]
+        costs = [(2 * ring + sum(box.meets(line) for line in others), ring, box) for ring, box in clear or choices]
         _, ring, box = min(costs, key=lambda cost: cost[:2], default=(0, 0, area))
         solid.append(box)
         places.append((box, ring > 0))

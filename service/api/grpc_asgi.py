@@ -7,6 +7,7 @@ serves HTTP and gRPC.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -78,9 +79,13 @@ class GrpcAsgiApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
+        # ASGI servers raise an OSError from ``send`` when the client is gone: there is nobody to answer then.
+        with contextlib.suppress(OSError, ClientLeft):
+            await self._answer(scope, receive, _Answer(send))
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         context = _context(headers, self._on_refused)
-        answer = _Answer(send)
         try:
             take_request_id(context)
             context.time_left = _time_left(decode_timeout(headers))
@@ -91,8 +96,8 @@ class GrpcAsgiApp:
                 await answer.message(await unless_left(method.handler(self._plane, request, context), receive))
             else:
                 await stream_unless_left(partial(self._stream, method, headers, context, answer), receive)
-        except ClientLeft:
-            return
+        except (ClientLeft, OSError):
+            raise
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
             self._on_refused("grpc", context.request_id, error)
             await answer.finish(grpc_status(error, context.request_id))

@@ -6,6 +6,7 @@ is awaited, one small task listens for the client leaving and cancels the wait, 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from service.api.admin_routes import ADMIN_ROUTES, PUBLIC_REFUSALS
@@ -76,7 +77,9 @@ class HttpApp:
             return
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes an answer
             reply = self._refuse(error, request_id or new_request_id())
-        await send_reply(send, reply, with_body=scope["method"] != "HEAD")
+        # ASGI servers raise an OSError from ``send`` when the client is gone: there is nobody to answer then.
+        with contextlib.suppress(OSError):
+            await send_reply(send, reply, with_body=scope["method"] != "HEAD")
 
     async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Reply:
         path: str = scope["path"]

@@ -103,7 +103,7 @@ class Digits:
     plan = Plan(
         training=Training(steps=260, learning_rate=0.02),
         teaching=Teaching(copies=12, temperature=3.0, weight=0.9),
-        pruning=Pruning(ratio=0.5, iterations=3, training=Training(steps=70, learning_rate=0.01)),
+        pruning=Pruning(ratio=0.5, iterations=3, training=Training(steps=60, learning_rate=0.01)),
         distillation=Training(steps=900, learning_rate=0.05),
         thresholds=Thresholds(min_full=0.98, max_loss=0.03),
     )

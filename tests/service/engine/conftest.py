@@ -161,6 +161,11 @@ class Bench:
 
 
 @pytest.fixture
+def manual_clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
 async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
     async with AsyncExitStack() as stack:
 
