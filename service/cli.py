@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo_cli.add_commands(subparsers)
     variants_cli.add_commands(subparsers)
     _add_serve(subparsers)
-
+    export_cli.add_commands(subparsers)
     return parser
 
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 _REFUSED: Final = 2
 _DEFAULT_PORTS: Final = (8000, 8001, 8002)
+# The first scan of scikit-learn's digits, a zero.
+_DIGIT: Final = (
+    "0,0,5,13,9,1,0,0,0,0,13,15,10,15,5,0,0,3,15,2,0,11,8,0,0,4,12,0,0,8,8,0,"
+    "0,5,8,0,0,9,8,0,0,4,11,0,1,12,7,0,0,2,14,5,10,12,0,0,0,0,6,13,10,0,0,0"
+)
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,7 +80,7 @@ def _build(parsed: argparse.Namespace, console: Console) -> Examples:
     )
     what = f"built in {time.monotonic() - start_s:.0f} s" if result.is_new else "already built"
     console.print(f"\n[bold]The variants of {recipe.name}[/bold] ({what}, in {result.folder})")
-    console.print(*draw_table(result.manifest), sep="\n")
+    console.print(*draw_table(result.manifest, console.width), sep="\n")
     return _shuffled(recipe.load(parsed.seed).test, parsed.seed)
 
 
@@ -134,12 +139,14 @@ def _show_next(server: Server, parsed: argparse.Namespace, console: Console) -> 
     grpc = server.grpc if parsed.keep else "127.0.0.1:8001"
     if not parsed.keep:
         console.print(f"Try it yourself:  [bold]tiergate serve {parsed.repository}[/bold]   then")
-    data = "[" + ",".join(["0"] * 64) + "]"
     console.print(
         f"""
-curl -s http://{http}/v2/models/digits/infer -H 'Content-Type: application/json' \\
-  -d '{{"parameters":{{"latency_budget_ms":2}},"inputs":[{{"name":"image","shape":[1,1,8,8],"datatype":"FP32","data":{data}}}]}}'
 curl -s 'http://{http}/v2/models/digits/route?budget_ms=2'
+
+curl -s http://{http}/v2/models/digits/infer -H 'Content-Type: application/json' -d '{{
+  "parameters": {{"latency_budget_ms": 2}},
+  "inputs": [{{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32",
+    "data": [{_DIGIT}]}}]}}'
 
 import numpy as np, tritonclient.grpc as triton
 image = triton.InferInput("image", [1, 1, 8, 8], "FP32")
