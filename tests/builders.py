@@ -27,6 +27,7 @@ from variants.manifest import (
     Routing,
     Size,
     Split,
+    TensorInfo,
     Tier,
     VariantManifest,
 )
@@ -95,9 +96,7 @@ def replace_file(folder: Path, variant: str, content: bytes) -> None:
     """Give a variant other bytes and a manifest that knows them."""
     manifest = ModelManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     (folder / f"{variant}.onnx").write_bytes(content)
-    changed = [
-        _with_content(item, content) if item.name == variant else item for item in manifest.variants
-    ]
+    changed = [_with_content(item, content) if item.name == variant else item for item in manifest.variants]
     manifest = manifest.model_copy(update={"variants": tuple(changed)})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
 
@@ -131,8 +130,8 @@ def make_manifest(model: ModelPlan, contents: dict[str, bytes]) -> ModelManifest
         task="classification",
         metric="accuracy",
         labels=(),
-        inputs=({"name": "x", "datatype": "FP32", "shape": (-1, 4)},),  # type: ignore[arg-type] # pydantic reads it
-        outputs=({"name": "y", "datatype": "FP32", "shape": (-1, 1)},),  # type: ignore[arg-type] # pydantic reads it
+        inputs=(TensorInfo(name="x", datatype="FP32", shape=(-1, 4)),),
+        outputs=(TensorInfo(name="y", datatype="FP32", shape=(-1, 1)),),
         max_batch_size=model.max_batch_size,
         recipe="sums",
         recipe_parameters={},
@@ -166,9 +165,7 @@ def _manifest_of(plan: VariantPlan, content: bytes, most_rows: int) -> VariantMa
             compressed_bytes=len(content),
         ),
         memory=Memory(loaded_bytes=2**20, peak_bytes=2**20),
-        latency=Latency(
-            rows=tuple(_latency_row(size, plan) for size in sizes), cold_start_s=0.01, load_average=0.0
-        ),
+        latency=Latency(rows=tuple(_latency_row(size, plan) for size in sizes), cold_start_s=0.01, load_average=0.0),
         accuracy=Accuracy(
             metric="accuracy",
             dataset="sums",

@@ -7,10 +7,11 @@ for as long as the client is there, and so has to be asked again from time to ti
 from __future__ import annotations
 
 import asyncio
+import types
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from service.api.http_message import Message, Receive
 
@@ -24,13 +25,39 @@ class ClientLeft(Exception):
     """The client closed the connection, so that there is nobody to answer."""
 
 
-async def unless_left(work: Awaitable[T], receive: Receive) -> T:
+async def unless_left(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """Await the work; a client that leaves meanwhile cancels it. Call it when the request's body is complete.
+
+    Work that never has to wait is done before a task could watch for the client, so none is made for it.
 
     Raises:
         ClientLeft: The client went away.
     """
-    return await _guarded(work, _cancel_when_left(receive, asyncio.current_task()))
+    try:
+        first = work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    return await _guarded(_go_on(work, first), _cancel_when_left(receive, asyncio.current_task()))
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:  # noqa: ANN401 - the event loop's
+    """Await a coroutine that has been started and waits for something already."""
+    while True:
+        try:
+            try:
+                value = yield waits_for
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever is thrown in is the coroutine's to handle
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 async def stream_unless_left(work: Callable[[Receive], Awaitable[T]], receive: Receive) -> T:

@@ -7,7 +7,7 @@ what comes back. Handlers raise the domain's errors; the adapters map them with 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,7 +56,7 @@ class CallContext:
     trailers: list[tuple[str, str]] = field(default_factory=list)
 
 
-UnaryHandler = Callable[["Plane", Proto, CallContext], Awaitable[Proto]]
+UnaryHandler = Callable[["Plane", Proto, CallContext], Coroutine[Any, Any, Proto]]
 StreamHandler = Callable[["Plane", AsyncIterator[Proto], CallContext], AsyncGenerator[Proto, None]]
 
 

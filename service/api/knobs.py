@@ -157,7 +157,9 @@ def _hardware(parameters: Mapping[str, object], headers: Mapping[str, str]) -> C
     said = parameters.get("client_hardware")
     if said is None:
         said = headers.get("x-client-hardware")
-    return decode_hints(headers) if said is None else decode_hardware(said)
+    if said is not None:
+        return decode_hardware(said)
+    return decode_hints(headers) if headers else None
 
 
 def _criticality(parameters: Mapping[str, object], headers: Mapping[str, str]) -> Criticality:

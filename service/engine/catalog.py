@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.descriptions import Artifact, CandidateReport, RouteExplanation, ServerInfo
 from service.domain.errors import ModelNotReady, VariantNotFound
-from service.policy.latency import HandBack
+from service.policy.latency import Handover
 from service.policy.routing import name_reason
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from service.engine.loaded import LoadedModel
     from service.engine.registry import Registry
     from service.engine.statistics import StatisticsObserver
-    from service.policy.scheduling import Costs
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -60,7 +59,7 @@ class Catalog:
         self._dispatcher = parts.dispatcher
         self._statistics = parts.statistics
         self._clock = parts.dispatcher.clock
-        self._hand_back = HandBack()
+        self._handover = Handover()
         self._is_leaving = False
 
     def leave(self) -> None:
@@ -148,10 +147,9 @@ class Catalog:
         loaded, _ = self._find(model, "")
         now_s = self._clock()
         route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
-        compute_budget_s = route.budget_s - self._hand_back.seconds
-        times = {item.name: costs.of(item.name, 1) for item in route.candidates}
-        fits_idle = {name for name, cost_s in times.items() if cost_s <= compute_budget_s}
-        timely = [name for name, cost_s in times.items() if wait_s + cost_s <= compute_budget_s]
+        times = {item.name: self._idle_s(loaded, item.name, costs.of(item.name, 1)) for item in route.candidates}
+        fits_idle = {name for name, time_s in times.items() if time_s <= route.budget_s}
+        timely = [name for name, time_s in times.items() if wait_s + time_s <= route.budget_s]
         chosen = timely[0] if timely else min(times, key=lambda name: times[name])
         return RouteExplanation(
             model=model,
@@ -162,8 +160,7 @@ class Catalog:
             wait_s=wait_s,
             hardware_class=route.hardware_class,
             candidates=tuple(
-                _report(item, item.name in times, costs, wait_s + self._hand_back.seconds, route.budget_s)
-                for item in loaded.info.variants
+                self._report(loaded, item, item.name in times, wait_s, route.budget_s) for item in loaded.info.variants
             ),
         )
 
@@ -183,6 +180,25 @@ class Catalog:
         """
         self._registry.unload(model)
 
+    def _idle_s(self, loaded: LoadedModel, variant: str, cost_s: float, rows: int = 1) -> float:
+        """Return the time of a run on an idle machine with the hand-over around it."""
+        is_inline = loaded.calm_s(variant, rows) <= self._dispatcher.inline_s
+        return cost_s + self._handover.after_s + (0.0 if is_inline else self._handover.before_s)
+
+    def _report(
+        self, loaded: LoadedModel, item: Variant, is_candidate: bool, wait_s: float, budget_s: float
+    ) -> CandidateReport:
+        if item.name not in loaded.backends:
+            return CandidateReport(item.name, item.tier, item.accuracy, 0.0, False, False, "not loaded")
+        cost_s = loaded.costs(self._clock()).of(item.name, 1)
+        predicted_s = wait_s + self._idle_s(loaded, item.name, cost_s)
+        fits = predicted_s <= budget_s
+        if is_candidate:
+            why = "fits the budget" if fits else "too slow for the budget"
+        else:
+            why = "excluded by the request's knobs" if item.is_routable else item.note
+        return CandidateReport(item.name, item.tier, item.accuracy, predicted_s, fits, is_candidate, why)
+
     def _find(self, model: str, version: str) -> tuple[LoadedModel, Variant | None]:
         name, separator, variant = model.partition("--")
         loaded = self._registry.get(name, version)
@@ -195,16 +211,3 @@ def _variant(loaded: LoadedModel, name: str) -> Variant:
         names = ", ".join(item.name for item in loaded.info.variants)
         raise VariantNotFound(f"model '{loaded.info.name}' has no variant '{name}'; its variants are {names}")
     return variant
-
-
-def _report(item: Variant, is_candidate: bool, costs: Costs, around_s: float, budget_s: float) -> CandidateReport:
-    """Report one variant; ``around_s`` is the time before and after its run."""
-    if item.name not in costs.tables:
-        return CandidateReport(item.name, item.tier, item.accuracy, 0.0, False, False, "not loaded")
-    predicted_s = around_s + costs.of(item.name, 1)
-    fits = predicted_s <= budget_s
-    if is_candidate:
-        why = "fits the budget" if fits else "too slow for the budget"
-    else:
-        why = "excluded by the request's knobs" if item.is_routable else item.note
-    return CandidateReport(item.name, item.tier, item.accuracy, predicted_s, fits, is_candidate, why)

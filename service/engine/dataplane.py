@@ -94,9 +94,8 @@ class DataPlane(Catalog):
         costs = model.costs(arrived_s)
         times = {item.name: costs.of(item.name, rows) for item in route.candidates}
         deadline_s = arrived_s + route.timeout_s
-        compute_budget_s = route.budget_s - self._hand_back.seconds
         waiting = Waiting(
-            due_s=min(arrived_s + compute_budget_s, deadline_s),
+            due_s=min(arrived_s + route.budget_s - self._handover.after_s, deadline_s),
             deadline_s=deadline_s,
             rows=rows,
             candidates=tuple(times),
@@ -110,7 +109,9 @@ class DataPlane(Catalog):
             waiting=waiting,
             arrived_s=arrived_s,
             fastest_s=min(times.values()),
-            fits_idle=frozenset(name for name, cost_s in times.items() if cost_s <= compute_budget_s),
+            fits_idle=frozenset(
+                name for name, cost_s in times.items() if self._idle_s(model, name, cost_s, rows) <= route.budget_s
+            ),
             loop=loop,
             thread=threading.get_ident(),
             done=loop.create_future(),
@@ -125,20 +126,23 @@ class DataPlane(Catalog):
             # The run failed; the request waits for a lane now, like any other.
         timer = ticket.loop.call_later(ticket.route.timeout_s, self._dispatcher.expire, ticket)
         try:
-            return await ticket.done
+            outcome = await ticket.done
         except asyncio.CancelledError:
             self._dispatcher.cancel(ticket)
             raise
         finally:
             timer.cancel()
+        if ticket.met_idle and not outcome.is_fallback:
+            self._handover.observe_before(outcome.started_s - ticket.arrived_s)
+        return outcome
 
     def _response(self, ticket: Ticket, outcome: Outcome) -> InferenceResponse:
         request, model, route = ticket.request, ticket.model, ticket.route
         variant = next(item for item in model.info.variants if item.name == outcome.variant)
         queue_s = outcome.started_s - ticket.arrived_s
         total_s = self._clock() - ticket.arrived_s
-        predicted_s = queue_s + outcome.predicted_s + self._hand_back.seconds
-        self._hand_back.observe(total_s - queue_s - outcome.compute_s)
+        predicted_s = queue_s + outcome.predicted_s + self._handover.after_s
+        self._handover.observe_after(total_s - queue_s - outcome.compute_s)
         reason = name_reason(route, variant.name, ticket.fits_idle, is_late=outcome.is_late)
         answer = Answer(
             variant=variant.name,

@@ -62,7 +62,7 @@ class Dispatcher:
         """Start with idle lanes and empty queues."""
         self.lanes = tuple(LaneState(number) for number in range(lanes))
         self.clock = clock
-        self._inline_s = inline_s
+        self.inline_s = inline_s
         self._observer = observer
         self._changed = threading.Condition()
         self._models: dict[LoadedModel, None] = {}
@@ -80,9 +80,9 @@ class Dispatcher:
             if self._is_closed:
                 raise Draining("the server is shutting down")
             displaced = self._admit(ticket)
-            is_alone = not self._models
+            ticket.met_idle = not self._models and any(not lane.is_busy for lane in self.lanes)
             self._push(ticket)
-            if is_alone and ticket.fastest_s <= self._inline_s:
+            if ticket.met_idle and self._may_inline(ticket):
                 job = self._take_inline(ticket)
                 if job is not None:
                     return job
@@ -228,13 +228,17 @@ class Dispatcher:
             return displaced
         return None
 
+    def _may_inline(self, ticket: Ticket) -> bool:
+        rows = ticket.waiting.rows
+        return any(ticket.model.calm_s(name, rows) <= self.inline_s for name in ticket.waiting.candidates)
+
     def _take_inline(self, ticket: Ticket) -> Job | None:
         lane = next((item for item in self.lanes if not item.is_busy), None)
         if lane is None:
             return None
         situation = self._situation(ticket.model, lane)
         run = choose_run([ticket.waiting], situation)
-        if run is None or run.predicted_s > self._inline_s:
+        if run is None or ticket.model.calm_s(run.variant, ticket.waiting.rows) > self.inline_s:
             return None
         return self._start(ticket.model, run, lane, situation.now_s)
 

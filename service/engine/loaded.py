@@ -6,6 +6,7 @@ keys never change after loading, so a reader sees either the old or the new valu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _FAILURES_TO_TAKE_OUT: Final = 3
 _REST_S: Final = 30.0
 _ROUTES_KEPT: Final = 1024
+_RELAX_EVERY_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class LoadedModel:
     tables: dict[str, tuple[float, ...]] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     queue: DeadlineQueue = field(default_factory=DeadlineQueue)
+    _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
+    _costs_until_s: float = -math.inf
     _routes: dict[Knobs, Route] = field(default_factory=dict)
     _routes_ready: frozenset[str] = frozenset()
 
@@ -87,9 +91,19 @@ class LoadedModel:
         return frozenset(name for name, health in self.health.items() if not health.is_out(now_s))
 
     def costs(self, now_s: float) -> Costs:
-        """Return the predicted compute times now."""
-        ratios = {name: correction.at(now_s) for name, correction in self.corrections.items()}
-        return Costs(self.tables, ratios, self.accuracy)
+        """Return the predicted compute times now; they relax in steps, because every request asks."""
+        if now_s >= self._costs_until_s:
+            ratios = {name: correction.at(now_s) for name, correction in self.corrections.items()}
+            self._costs = Costs(self.tables, ratios, self.accuracy)
+            self._costs_until_s = now_s + _RELAX_EVERY_S
+        return self._costs
+
+    def calm_s(self, variant: str, rows: int) -> float:
+        """Return the compute time as predicted at warm-up.
+
+        What a run occupies a thread for: the corrected prediction also holds the waits of a busy machine.
+        """
+        return self.tables[variant][rows] * self.corrections[variant].base
 
     def route(self, knobs: Knobs, now_s: float) -> Route:
         """Return the candidates for these knobs, from memory where the same knobs came before.
@@ -108,7 +122,9 @@ class LoadedModel:
     def learn(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
         """Correct a variant's prediction by one finished run, and forget its failures."""
         profile = next(item.profile for item in self.info.variants if item.name == variant)
-        self.corrections[variant].observe(compute_s, profile.at(rows).p50_s, now_s)
+        correction = self.corrections[variant]
+        correction.observe(compute_s, profile.at(rows).p50_s, now_s)
+        self._costs = Costs(self.tables, {**self._costs.ratios, variant: correction.ratio}, self.accuracy)
         self.health[variant].failures = 0
 
     def blame(self, variant: str, now_s: float) -> bool:

@@ -64,6 +64,7 @@ class Ticket:
     done: asyncio.Future[Outcome]
     order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
     is_queued: bool = False
+    met_idle: bool = False
     is_over: bool = False
     failed_on: list[str] = field(default_factory=list)
 

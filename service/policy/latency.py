@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _WEIGHT: Final = 0.1
 _MOST_ONE_RUN_COUNTS: Final = 4.0
 _HALF_LIFE_S: Final = 10.0
+_MOST_HANDOVER_S: Final = 1e-3
 
 
 @dataclass(slots=True)
@@ -59,19 +60,28 @@ class Correction:
 
 
 @dataclass(slots=True)
-class HandBack:
-    """The time from the end of a run to the answer in its request's hands, as an exponentially weighted mean.
+class Handover:
+    """The time around a run on an idle machine: before it, to a lane, and after it, back into the request's hands.
 
-    It passes in thread hand-over and in the event loop's own queue, so it belongs to the process, not to a variant. A
-    budget is kept only if this too fits in it. One request counts at most a millisecond, so that a stall of the whole
-    process does not close every tight budget after it.
+    Both pass in thread hand-over and in the event loop's own queue, so they belong to the process and not to a
+    variant; a budget is kept only if they fit in it too. Each is an exponentially weighted mean in which one request
+    counts at most a millisecond, so that a stall of the whole process does not close every tight budget after it.
     """
 
-    seconds: float = 100e-6
+    before_s: float = 100e-6
+    after_s: float = 100e-6
 
-    def observe(self, seconds: float) -> None:
+    def observe_before(self, seconds: float) -> None:
+        """Learn from a request that found the machine idle and yet went through a lane."""
+        self.before_s = _blend(self.before_s, seconds)
+
+    def observe_after(self, seconds: float) -> None:
         """Learn from one answered request."""
-        self.seconds += _WEIGHT * (min(max(seconds, 0.0), 1e-3) - self.seconds)
+        self.after_s = _blend(self.after_s, seconds)
+
+
+def _blend(mean_s: float, seconds: float) -> float:
+    return mean_s + _WEIGHT * (min(max(seconds, 0.0), _MOST_HANDOVER_S) - mean_s)
 
 
 def safe_quantile_s(cell: LatencyCell, policy: ModelPolicy) -> float:

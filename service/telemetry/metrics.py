@@ -8,6 +8,7 @@ before the first event. One process per instance: no multiprocess mode.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -58,6 +59,22 @@ def outcome_of(error: BaseException) -> str:
     return next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """One variant's time series, found once, because finding them by label costs more than counting."""
+
+    answered: Mapping[str, Counter]
+    decisions: Mapping[Reason, Counter]
+    duration: Histogram
+    queue: Histogram
+    compute: Histogram
+    rows: Histogram
+    predicted: Histogram
+    decision: Histogram
+    met: Counter
+    missed: Counter
+
+
 class Metrics:
     """An observer that counts; ``budgets_s`` become bucket edges of the request duration."""
 
@@ -70,6 +87,7 @@ class Metrics:
         edges = sorted({*_DURATIONS_S, *budgets_s})
         by_variant = ("model", "variant")
         self._known: set[str] = set()
+        self._series: dict[tuple[str, str], _Series] = {}
         self._requests = self._counter("requests", "Requests by outcome", (*by_variant, "protocol", "outcome"))
         self._duration = self._histogram("request_duration_seconds", "From arrival to answer", by_variant, edges)
         self._queue = self._histogram("queue_duration_seconds", "Wait before the run", by_variant, edges)
@@ -130,12 +148,12 @@ class Metrics:
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Count an answer."""
-        labels = (request.model, answer.variant)
-        self._requests.labels(*labels, request.protocol, "ok").inc()
-        self._decisions.labels(*labels, answer.reason.value).inc()
-        self._duration.labels(*labels).observe(answer.total_s)
-        self._queue.labels(*labels).observe(answer.queue_s)
-        (self._met if answer.budget_met else self._missed).labels(*labels).inc()
+        series = self._series[request.model, answer.variant]
+        series.answered[request.protocol].inc()
+        series.decisions[answer.reason].inc()
+        series.duration.observe(answer.total_s)
+        series.queue.observe(answer.queue_s)
+        (series.met if answer.budget_met else series.missed).inc()
 
     def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:  # noqa: ARG002
         """Count a request that got no answer."""
@@ -146,11 +164,11 @@ class Metrics:
         """Count a run."""
         if report.failed:
             return
-        labels = (report.model, report.variant)
-        self._compute.labels(*labels).observe(report.compute_s)
-        self._rows.labels(*labels).observe(report.rows)
-        self._predicted.labels(*labels).observe(report.predicted_s / max(report.compute_s, 1e-9))
-        self._decision.labels(report.model).observe(report.decision_s)
+        series = self._series[report.model, report.variant]
+        series.compute.observe(report.compute_s)
+        series.rows.observe(report.rows)
+        series.predicted.observe(report.predicted_s / max(report.compute_s, 1e-9))
+        series.decision.observe(report.decision_s)
 
     def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
         """Count a refusal for load."""
@@ -166,14 +184,19 @@ class Metrics:
 
     def _create_variant(self, model: ModelInfo, variant: Variant) -> None:
         labels = (model.name, variant.name)
-        for metric in (self._duration, self._queue, self._compute, self._rows, self._predicted):
-            metric.labels(*labels)
-        for counter in (self._met, self._missed, self._failures):
-            counter.labels(*labels)
-        for protocol in PROTOCOLS:
-            self._requests.labels(*labels, protocol, "ok")
-        for reason in Reason:
-            self._decisions.labels(*labels, reason.value)
+        self._failures.labels(*labels)
+        self._series[labels] = _Series(
+            answered={protocol: self._requests.labels(*labels, protocol, "ok") for protocol in PROTOCOLS},
+            decisions={reason: self._decisions.labels(*labels, reason.value) for reason in Reason},
+            duration=self._duration.labels(*labels),
+            queue=self._queue.labels(*labels),
+            compute=self._compute.labels(*labels),
+            rows=self._rows.labels(*labels),
+            predicted=self._predicted.labels(*labels),
+            decision=self._decision.labels(model.name),
+            met=self._met.labels(*labels),
+            missed=self._missed.labels(*labels),
+        )
         self._memory.labels(*labels, "loaded").set(variant.memory_bytes)
         self._memory.labels(*labels, "file").set(variant.file_bytes)
         self._info.labels(*labels, variant.tier, model.version, variant.digest).set(1)

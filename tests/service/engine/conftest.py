@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.domain.inference import Criticality, Knobs
 from service.domain.observer import Observers, SilentObserver
 from service.domain.policy_file import ModelPolicy, PolicyFile
 from service.engine.backends.stub import StubBackend
@@ -20,16 +21,18 @@ from service.engine.dataplane import DataPlane
 from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.loaded import LoadedModel
+from service.engine.queue import Ticket
 from service.engine.registry import Registry
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
 from service.policy.routing import Rules
+from service.policy.scheduling import Waiting
 from tests.builders import LADDER, make_model, make_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from service.domain.inference import Answer, Criticality, InferenceRequest, InferenceResponse
+    from service.domain.inference import Answer, InferenceRequest, InferenceResponse
     from service.domain.observer import RunReport
     from service.domain.variants import ModelInfo, Variant
 
@@ -149,6 +152,12 @@ class Bench:
         await gate.reached()
         return task
 
+    async def close(self) -> None:
+        """Open every gate, for a test that failed before it did, and end the lanes."""
+        for stub in self.stubs.values():
+            stub.gate.set()
+        await asyncio.to_thread(self.lanes.close)
+
     @property
     def queued(self) -> int:
         """How many requests wait, over all models."""
@@ -172,7 +181,7 @@ async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
         def make(**settings: Any) -> Bench:  # noqa: ANN401 - the bench's own arguments
             bench = Bench(**settings)
             bench.lanes.start()
-            stack.push_async_callback(asyncio.to_thread, bench.lanes.close)
+            stack.push_async_callback(bench.close)
             return bench
 
         yield make
@@ -181,3 +190,26 @@ async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
 @pytest.fixture
 async def bench(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench()
+
+
+@pytest.fixture
+async def make_ticket() -> Callable[..., Ticket]:
+    model = LoadedModel(make_model(), Rules(ModelPolicy(), {}, 60.0), {item.name: StubBackend() for item in LADDER})
+    loop = asyncio.get_running_loop()
+
+    def make(due_s: float = 1.0, criticality: Criticality = Criticality.NORMAL, fastest_s: float = 0.25) -> Ticket:
+        knobs = Knobs(criticality=criticality)
+        return Ticket(
+            request=make_request(knobs=knobs),
+            model=model,
+            route=model.route(knobs, 0.0),
+            waiting=Waiting(due_s, due_s + 1.0, 1, ("full",), None),
+            arrived_s=0.0,
+            fastest_s=fastest_s,
+            fits_idle=frozenset(),
+            loop=loop,
+            thread=threading.get_ident(),
+            done=loop.create_future(),
+        )
+
+    return make

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.domain.inference import InferenceRequest, InferenceResponse
+    from service.engine.backends.stub import StubBackend
     from tests.service.engine.conftest import Bench, ManualClock
 
 BATCHING = tuple(make_variant(item.name, item.accuracy, item.profile.cells[0].p50_s / 10) for item in LADDER)
@@ -41,6 +42,27 @@ def result(response: InferenceResponse) -> float:
 
 def request(value: float = 1.0, budget_s: float = 30.0, **knobs: object) -> InferenceRequest:
     return make_request(value, knobs=Knobs(budget_s, **knobs))  # type: ignore[arg-type] # a test's own spelling
+
+
+def note_end(task: asyncio.Task[InferenceResponse], name: str, order: list[str]) -> None:
+    """Append the name when the task ends."""
+
+    def note(_: object) -> None:
+        order.append(name)
+
+    task.add_done_callback(note)
+
+
+def note_thread(stub: StubBackend) -> list[int]:
+    """Return a list to which every run of the stub adds its thread."""
+    threads: list[int] = []
+
+    def note(_: object) -> bool:
+        threads.append(threading.get_ident())
+        return False
+
+    stub.fails = note
+    return threads
 
 
 async def test_a_lone_request_is_answered_by_the_most_accurate_variant(bench: Bench) -> None:
@@ -171,7 +193,7 @@ async def test_more_critical_requests_are_served_first_then_earlier_due_ones(mak
     }
     tasks = await bench.send(*named.values())
     for name, task in zip(named, tasks, strict=True):
-        task.add_done_callback(lambda _, name=name: order.append(name))
+        note_end(task, name, order)
     gate.set()
     await asyncio.gather(first, *tasks)
     assert order == ["critical", "normal, sooner", "normal, later", "sheddable"]
@@ -184,7 +206,7 @@ async def test_models_share_the_lane_by_due_moment(make_bench: Callable[..., Ben
     first = await bench.occupy(gate)
     tasks = await bench.send(request(budget_s=50.0), make_request(model="others", knobs=PATIENT))
     for name, task in zip(("sums", "others"), tasks, strict=True):
-        task.add_done_callback(lambda _, name=name: order.append(name))
+        note_end(task, name, order)
     assert bench.dispatcher.depths() == {"sums": 1, "others": 1}
     gate.set()
     await asyncio.gather(first, *tasks)
@@ -198,7 +220,7 @@ async def test_late_work_of_one_model_waits_for_timely_work_of_another(make_benc
     first = await bench.occupy(gate)
     tasks = await bench.send(request(budget_s=0.001), make_request(model="others", knobs=PATIENT))
     for name, task in zip(("late", "timely"), tasks, strict=True):
-        task.add_done_callback(lambda _, name=name: order.append(name))
+        note_end(task, name, order)
     gate.set()
     await asyncio.gather(first, *tasks)
     assert order == ["timely", "late"]
@@ -211,7 +233,7 @@ async def test_a_backlog_of_late_requests_does_not_make_newcomers_late(make_benc
     late = await bench.send(*(request(budget_s=0.001) for _ in range(300)))
     (timely,) = await bench.send(request())
     for name, task in [*(("late", task) for task in late), ("timely", timely)]:
-        task.add_done_callback(lambda _, name=name: order.append(name))
+        note_end(task, name, order)
     gate.set()
     await asyncio.gather(first, timely, *late)
     assert order[0] == "timely"
@@ -322,8 +344,7 @@ async def test_short_compute_runs_on_the_callers_thread_when_the_machine_is_idle
     make_bench: Callable[..., Bench],
 ) -> None:
     bench = make_bench(variants=BATCHING, inline_s=1.0)
-    seen = list[int]()
-    bench.stubs["full"].fails = lambda _: bool(seen.append(threading.get_ident()))
+    seen = note_thread(bench.stubs["full"])
     await bench.plane.infer(make_request())
     assert seen == [threading.get_ident()]
     assert bench.is_at_rest()
@@ -331,8 +352,7 @@ async def test_short_compute_runs_on_the_callers_thread_when_the_machine_is_idle
 
 async def test_longer_compute_runs_on_a_lane(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(variants=BATCHING, inline_s=1e-6)
-    seen = list[int]()
-    bench.stubs["full"].fails = lambda _: bool(seen.append(threading.get_ident()))
+    seen = note_thread(bench.stubs["full"])
     await bench.plane.infer(make_request())
     assert len(seen) == 1
     assert seen[0] != threading.get_ident()
@@ -342,7 +362,7 @@ async def test_short_compute_queues_when_every_lane_is_busy(make_bench: Callable
     bench = make_bench(variants=BATCHING, inline_s=1e-9)
     gate = bench.close_gates()
     first = await bench.occupy(gate)
-    bench.dispatcher._inline_s = 1.0
+    bench.dispatcher.inline_s = 1.0
     (task,) = await bench.send(request())
     assert bench.queued == 1
     gate.set()

@@ -77,7 +77,7 @@ class CrashingBackend(StubBackend):
 async def test_an_error_that_nobody_foresaw_is_told_without_its_text_and_leaves_the_lane_alive(bench: Bench) -> None:
     crashing = CrashingBackend()
     bench.model.backends = dict.fromkeys(bench.stubs, crashing)
-    with pytest.raises(BackendFailed, match="^ZeroDivisionError in a run$"):
+    with pytest.raises(BackendFailed, match=r"^ZeroDivisionError in a run$"):
         await bench.plane.infer(request())
     bench.model.backends = bench.stubs
     assert (await bench.plane.infer(request())).answer.variant == "full"
@@ -152,9 +152,7 @@ async def test_a_variant_comes_back_after_its_rest(bench: Bench, manual_clock: M
     assert (await bench.plane.infer(request())).answer.variant == "full"
 
 
-async def test_a_variant_that_fails_again_after_its_rest_rests_at_once(
-    bench: Bench, manual_clock: ManualClock
-) -> None:
+async def test_a_variant_that_fails_again_after_its_rest_rests_at_once(bench: Bench, manual_clock: ManualClock) -> None:
     bench.stubs["full"].fails = always
     for _ in range(3):
         await bench.plane.infer(request())

@@ -125,19 +125,19 @@ WHOLE = {
 
 @pytest.mark.parametrize("model", WHOLE.values(), ids=WHOLE.keys())
 def test_guard_lets_whole_models_pass(model: bytes) -> None:
-    assert refuse_outside_references(model) is None
+    assert verdict(model) == "whole"
 
 
 def test_guard_refuses_operators_of_a_custom_domain_and_names_the_allowed() -> None:
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("evil.ops", 1)]
     model = onnx_model([helper.make_node("Run", ["x"], ["y"], domain="evil.ops")], opset_imports=imports)
-    with pytest.raises(BackendFailed, match="operators of domain 'evil.ops'; allowed are '', 'ai.onnx'"):
+    with pytest.raises(BackendFailed, match=r"operators of domain 'evil.ops'; allowed are '', 'ai.onnx'"):
         refuse_outside_references(model)
 
 
 def test_guard_refuses_a_custom_operator_inside_a_function() -> None:
     model = model_with_function(function([helper.make_node("Run", ["x"], ["y"], domain="evil.ops")]))
-    with pytest.raises(BackendFailed, match="evil.ops"):
+    with pytest.raises(BackendFailed, match=r"evil[.]ops"):
         refuse_outside_references(model)
 
 
@@ -180,8 +180,12 @@ def varint(value: int) -> bytes:
 
 @given(st.binary(max_size=200))
 def test_guard_ends_on_any_bytes_with_a_verdict(content: bytes) -> None:
+    assert "whole" in verdict(content) or "model" in verdict(content)
+
+
+def verdict(model: bytes) -> str:
     try:
-        verdict = refuse_outside_references(content)
+        refuse_outside_references(model)
     except BackendFailed as error:
-        verdict = str(error)
-    assert verdict is None or "model" in verdict
+        return str(error)
+    return "whole"

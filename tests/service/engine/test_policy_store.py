@@ -45,5 +45,5 @@ def test_read_policy_refuses_what_is_no_policy_and_names_the_field(
 
 
 def test_read_policy_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="absent.yaml cannot be read"):
+    with pytest.raises(PolicyError, match=r"absent\.yaml cannot be read"):
         read_policy(tmp_path / "absent.yaml")

@@ -84,7 +84,9 @@ def test_find_leaves_out_a_version_without_a_manifest(root: Path) -> None:
     assert manifest_of(root).version == "1"
 
 
-@pytest.mark.parametrize("name", ["..", "../sums", "sums/1", "", "sums\0", "Sums", "a" * 65, ".hidden", "sums\n", "a b"])
+@pytest.mark.parametrize(
+    "name", ["..", "../sums", "sums/1", "", "sums\0", "Sums", "a" * 65, ".hidden", "sums\n", "a b"]
+)
 def test_find_refuses_names_that_could_lead_elsewhere(root: Path, name: str) -> None:
     assert "does not match" in problem_of(root, name)
 
@@ -137,7 +139,7 @@ def test_read_variant_refuses_another_size(folder: Path, full: VariantManifest) 
 
 def test_read_variant_refuses_a_missing_file(folder: Path, full: VariantManifest) -> None:
     (folder / "full.onnx").unlink()
-    with pytest.raises(BackendFailed, match="full.onnx cannot be read: No such file"):
+    with pytest.raises(BackendFailed, match=r"full\.onnx cannot be read: No such file"):
         read_variant(folder, full)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell
-from service.policy.latency import Correction, safe_quantile_s, safe_table
+from service.policy.latency import Correction, Handover, safe_quantile_s, safe_table
 from tests.builders import make_variant
 
 CELL = LatencyCell(1, 0.010, 0.020, 0.030)
@@ -64,6 +64,22 @@ def test_correction_stays_between_what_it_saw(times: list[float], later_s: float
     for actual_s in times:
         correction.observe(actual_s, 1.0, now_s=0.0)
     assert min([1.0, *times]) - 1e-9 <= correction.at(later_s) <= max([1.0, *times]) + 1e-9
+
+
+def test_handover_follows_what_it_sees() -> None:
+    handover = Handover()
+    for _ in range(100):
+        handover.observe_before(0.0004)
+        handover.observe_after(0.0002)
+    assert (handover.before_s, handover.after_s) == pytest.approx((0.0004, 0.0002), rel=1e-3)
+
+
+@given(st.lists(st.floats(-1.0, 100.0), max_size=50))
+def test_handover_never_exceeds_a_millisecond_whatever_stalls(times: list[float]) -> None:
+    handover = Handover()
+    for seconds in times:
+        handover.observe_after(seconds)
+    assert 0.0 <= handover.after_s <= 0.001
 
 
 @pytest.mark.parametrize(("quantile", "expected_s"), [("p50", 0.015), ("p95", 0.030), ("p99", 0.045)])

@@ -41,7 +41,7 @@ def test_route_without_knobs_offers_every_variant_with_the_models_budget_and_the
     found = route()
     assert names(found) == ["full", "quantized", "pruned-quantized", "distilled-quantized"]
     assert (found.budget_s, found.timeout_s, found.hardware_class) == (0.1, 60.0, "")
-    assert not (found.is_pinned or found.is_floored or found.is_narrowed_by_hardware)
+    assert (found.is_pinned, found.is_floored, found.is_narrowed_by_hardware) == (False, False, False)
 
 
 def test_route_offers_the_most_accurate_first_whatever_the_models_order() -> None:

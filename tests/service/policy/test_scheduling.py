@@ -27,7 +27,9 @@ def costs(batch_gain: float = 1.0, ratios: dict[str, float] | None = None) -> Co
     return Costs(tables, ratios or dict.fromkeys(SECONDS, 1.0), ACCURACY)
 
 
-def waiting(due_s: float = 0.1, deadline_s: float = 60.0, rows: int = 1, candidates: tuple[str, ...] = LADDER) -> Waiting:
+def waiting(
+    due_s: float = 0.1, deadline_s: float = 60.0, rows: int = 1, candidates: tuple[str, ...] = LADDER
+) -> Waiting:
     return Waiting(due_s, deadline_s, rows, candidates, batch_key=None)
 
 
@@ -45,14 +47,13 @@ def chosen(queue: Sequence[Waiting], found: Situation) -> Run:
     ("budget_s", "variant"),
     [(0.100, "full"), (0.030, "full"), (0.029, "quantized"), (0.008, "pruned"), (0.004, "distilled")],
 )
-def test_a_lone_request_gets_the_most_accurate_variant_that_keeps_its_due_moment(
-    budget_s: float, variant: str
-) -> None:
+def test_a_lone_request_gets_the_most_accurate_variant_that_keeps_its_due_moment(budget_s: float, variant: str) -> None:
     assert chosen([waiting(budget_s)], situation()) == Run(variant, (0,), SECONDS[variant])
 
 
 @pytest.mark.parametrize(
-    ("queued", "variant"), [(1, "full"), (3, "full"), (4, "quantized"), (11, "quantized"), (12, "pruned"), (21, "distilled")]
+    ("queued", "variant"),
+    [(1, "full"), (3, "full"), (4, "quantized"), (11, "quantized"), (12, "pruned"), (21, "distilled")],
 )
 def test_a_burst_moves_the_choice_down_so_far_as_the_whole_queue_needs(queued: int, variant: str) -> None:
     assert chosen([waiting(0.1)] * queued, situation()).variant == variant
@@ -229,7 +230,7 @@ class Outcome:
 
 
 def simulate(choose: Chooser, arrivals_s: Sequence[float], lanes: int, budget_s: float) -> Outcome:
-    """Serve arrivals on lanes that take exactly the predicted time; requests count when they end by their due moment."""
+    """Serve arrivals on lanes that take exactly the predicted time; what ends by its due moment counts."""
     free, queue, coming, outcome = [0.0] * lanes, list[Waiting](), list(arrivals_s), Outcome()
     while coming or queue:
         now_s = min(free)
