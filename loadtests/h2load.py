@@ -54,7 +54,8 @@ def measure(shot: Shot, connections: int, seconds: float) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(shot.body)
-        command = ["h2load", "--duration", f"{round(seconds * 1000)}ms", "--warm-up-time", "500ms", "--clients", str(connections)]
+        command = ["h2load", "--clients", str(connections), "--warm-up-time", "500ms"]
+        command += ["--duration", f"{round(seconds * 1000)}ms"]
         command += ["--max-concurrent-streams", "1", "--data", str(body), "--log-file", str(log)]
         command += [part for name, value in shot.headers for part in ("--header", f"{name}: {value}")]
         command += [] if shot.is_grpc else ["--h1"]

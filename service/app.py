@@ -12,11 +12,11 @@ from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
 from service.api.grpc_servicer import generic_handlers
 from service.api.http_app import HttpApp
 from service.bento_store import repository_folder
-from service.domain.observer import Observers
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
 from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
+from service.engine.observers import Observers
 from service.engine.policy_store import read_policy
 from service.engine.registry import Registry
 from service.engine.repository import Repository

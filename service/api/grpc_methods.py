@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from service.api.admin_routes import REFUSAL

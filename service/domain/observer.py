@@ -1,6 +1,6 @@
 """What the engine reports while it works; metrics, statistics and logs listen.
 
-Hooks are called on the hot path: they must be quick and must not raise. ``request_finished`` and ``request_refused``
+Hooks are called on the hot path: they must be quick. ``request_finished`` and ``request_refused``
 come on the event loop's thread; ``run_finished`` comes from the thread that computed.
 """
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.variants import ModelInfo
 
@@ -58,49 +56,6 @@ class Observer(Protocol):
 
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """A variant could not be loaded, or was taken out because its runs fail."""
-
-
-class Observers:
-    """Many observers as one."""
-
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        """Keep the observers in the order they are told."""
-        self._observers = tuple(observers)
-
-    def model_loaded(self, model: ModelInfo) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.model_loaded(model)
-
-    def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.request_finished(request, answer)
-
-    def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.request_refused(request, error, waited_s)
-
-    def run_finished(self, report: RunReport) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.run_finished(report)
-
-    def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.request_shed(model, criticality, why)
-
-    def request_expired(self, model: str, *, was_running: bool) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.request_expired(model, was_running=was_running)
-
-    def variant_failed(self, model: str, variant: str, why: str) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.variant_failed(model, variant, why)
 
 
 class SilentObserver:

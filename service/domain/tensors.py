@@ -73,7 +73,7 @@ class TensorSpec:
         """Refuse a tensor that this input does not take.
 
         Raises:
-            InvalidRequest: The datatype, the rank or a dimension differs.
+            InvalidRequest: The datatype, the rank or a dimension differs, or an element of BYTES is not UTF-8.
         """
         if tensor.datatype != self.datatype:
             message = f"input '{self.name}' has datatype {tensor.datatype}; model '{model}' expects {self.datatype}"
@@ -85,6 +85,17 @@ class TensorSpec:
         if not fits:
             message = f"input '{self.name}' has shape {list(shape)}; model '{model}' expects {list(self.shape)}"
             raise InvalidRequest(message)
+        if self.datatype == "BYTES":
+            _check_text(tensor)
+
+
+def _check_text(tensor: Tensor) -> None:
+    # ONNX strings are UTF-8; found out inside the run it would look like the runtime's failure.
+    for index, element in enumerate(tensor.data.ravel()):
+        try:
+            element.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"input '{tensor.name}' element {index} is not UTF-8: {error.reason}") from None
 
 
 def dtype_of(datatype: str, tensor_name: str) -> np.dtype[Any]:

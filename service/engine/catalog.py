@@ -148,8 +148,9 @@ class Catalog:
         now_s = self._clock()
         route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
         times = {item.name: self._idle_s(loaded, item.name, costs.of(item.name, 1)) for item in route.candidates}
-        fits_idle = {name for name, time_s in times.items() if time_s <= route.budget_s}
-        timely = [name for name, time_s in times.items() if wait_s + time_s <= route.budget_s]
+        limit_s = min(route.budget_s, route.timeout_s)
+        fits_idle = {name for name, time_s in times.items() if time_s <= limit_s}
+        timely = [name for name, time_s in times.items() if wait_s + time_s <= limit_s]
         chosen = timely[0] if timely else min(times, key=lambda name: times[name])
         return RouteExplanation(
             model=model,

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from service.domain.errors import Draining, TiergateError
+from service.domain.errors import Draining
 from service.domain.inference import Answer, InferenceResponse, Reason
 from service.domain.interface import check_request
 from service.domain.tensors import Tensor
@@ -58,10 +58,9 @@ class DataPlane(Catalog):
             ticket = self._ticket(request, model, rows, arrived_s)
             outcome = await self._run(ticket)
             response = self._response(ticket, outcome)
-        except (TiergateError, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._observer.request_refused(request, error, self._clock() - arrived_s)
-            if isinstance(error, TiergateError):
-                error.was_observed = True
+            error.was_observed = True  # type: ignore[union-attr] # any exception can carry it
             raise
         finally:
             self._leave()
@@ -93,7 +92,7 @@ class DataPlane(Catalog):
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
         times = {item.name: costs.of(item.name, rows) for item in route.candidates}
-        deadline_s = arrived_s + route.timeout_s
+        deadline_s, limit_s = arrived_s + route.timeout_s, min(route.budget_s, route.timeout_s)
         waiting = Waiting(
             due_s=min(arrived_s + route.budget_s - self._handover.after_s, deadline_s),
             deadline_s=deadline_s,
@@ -110,7 +109,7 @@ class DataPlane(Catalog):
             arrived_s=arrived_s,
             fastest_s=min(times.values()),
             fits_idle=frozenset(
-                name for name, cost_s in times.items() if self._idle_s(model, name, cost_s, rows) <= route.budget_s
+                name for name, cost_s in times.items() if self._idle_s(model, name, cost_s, rows) <= limit_s
             ),
             loop=loop,
             thread=threading.get_ident(),

@@ -7,6 +7,7 @@ neither a symlink nor a change after the check can slip other bytes in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -83,6 +84,10 @@ class Repository:
         if not versions:
             return StoredModel(name, "", folder, None, f"no version folder with a {MANIFEST_FILE}")
         version = versions[-1]
+        path = folder / version / MANIFEST_FILE
+        linked = [item.name for item in (folder, folder / version, path) if item.is_symlink()]
+        if linked:
+            return StoredModel(name, version, folder / version, None, f"'{linked[0]}' is a symbolic link")
         try:
             manifest = read_manifest(folder / version)
         except ManifestError as error:
@@ -149,13 +154,11 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _versions(folder: Path) -> Iterator[str]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if _VERSION.fullmatch(entry.name) and (entry / MANIFEST_FILE).is_file():
-            yield entry.name
+    """Yield the version folders that have a manifest; what may not be looked into has none."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if _VERSION.fullmatch(entry.name) and (entry / MANIFEST_FILE).is_file():
+                yield entry.name
 
 
 def _spec(info: TensorInfo) -> TensorSpec:

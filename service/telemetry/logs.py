@@ -104,4 +104,6 @@ class _TextFormatter(logging.Formatter):
 
 def _plain(value: object) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(character.isspace() for character in text) else text
+    # Whatever could end the line or steer a terminal is quoted and escaped.
+    is_plain = bool(text) and text.isprintable() and " " not in text
+    return text if is_plain else json.dumps(text)

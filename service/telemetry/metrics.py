@@ -7,6 +7,7 @@ before the first event. One process per instance: no multiprocess mode.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ from service.domain.errors import (
     InvalidRequest,
     ModelNotReady,
     NotFound,
+    NotSupported,
     Overloaded,
     PayloadTooLarge,
 )
@@ -41,6 +43,7 @@ PROTOCOLS: Final = ("http", "grpc")
 _OUTCOMES: Final[Mapping[type[BaseException], str]] = {
     InvalidRequest: "invalid",
     PayloadTooLarge: "invalid",
+    NotSupported: "invalid",
     NotFound: "not_found",
     ModelNotReady: "not_ready",
     Overloaded: "overloaded",
@@ -55,8 +58,10 @@ _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def outcome_of(error: BaseException) -> str:
-    """Return the ``outcome`` label of a refused request; whatever is no error of ours was cancelled by its client."""
-    return next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "cancelled")
+    """Return the ``outcome`` label of a request that got no answer; what nobody foresaw counts as failed."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "failed")
 
 
 @dataclass(frozen=True, slots=True)

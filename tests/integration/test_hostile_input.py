@@ -47,10 +47,10 @@ def refuse_http(gateway: GatewayProcess, body: bytes, headers: dict[str, str], p
 def refuse_grpc(gateway: GatewayProcess, data: bytes) -> tuple[grpc.StatusCode, str]:
     """Send bytes as a ``ModelInfer`` request and return the status and its message."""
     with grpc.insecure_channel(gateway.grpc) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as caught:
             call(data, timeout=30)
-    return caught.value.code(), caught.value.details()
+    return caught.value.code(), caught.value.details() or ""
 
 
 @pytest.mark.parametrize(("body", "expected"), [case[1:] for case in JSON_CASES], ids=[case[0] for case in JSON_CASES])
@@ -169,7 +169,7 @@ def test_message_over_the_limit_is_refused_over_grpc(gateway: GatewayProcess) ->
     request = message(shape=(17 * MEBIBYTE,), raw=bytes(68 * MEBIBYTE))
     request.model_name = "sums"
     with grpc.insecure_channel(gateway.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as caught:
             call(request.SerializeToString(), timeout=30)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -202,7 +202,7 @@ def test_client_that_leaves_frees_its_place(own: GatewayProcess) -> None:
         connection.sendall(head + body)
     for connection in leaving:
         connection.close()
-    left = 0
+    left = 0.0
     while left == 0:  # the gateway notices in its own time; a test that waits for ever is ended by its timeout
         text = own.call("GET", "/metrics")[2].decode()
         line = 'tiergate_requests_total{model="sums",outcome="cancelled",protocol="http",variant=""}'

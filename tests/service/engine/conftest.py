@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.domain.inference import Criticality, Knobs
-from service.domain.observer import Observers, SilentObserver
+from service.domain.observer import SilentObserver
 from service.domain.policy_file import ModelPolicy, PolicyFile
 from service.engine.backends.stub import StubBackend
 from service.engine.catalog import Identity, Parts
@@ -21,6 +21,7 @@ from service.engine.dataplane import DataPlane
 from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.loaded import LoadedModel
+from service.engine.observers import Observers
 from service.engine.queue import Ticket
 from service.engine.registry import Registry
 from service.engine.repository import Repository
