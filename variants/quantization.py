@@ -42,7 +42,15 @@ if TYPE_CHECKING:
 
     from variants.recipe import Floats, Quantization
 
-QUANTIZED_KINDS: Final = ("Conv", "Gemm", "MatMul")
+QUANTIZED_KINDS: Final = ("Conv", "Gemm", "MatMul", "Add")
+"""Operators that compute in int8, and are returned to float one by one where that does harm."""
+
+PASSING_KINDS: Final = (
+    "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Concat",
+)  # fmt: skip
+"""Operators between them that stay int8, so that values are not converted back and forth. Scaling of raw inputs (Mul,
+Sub, Div, BatchNormalization) is left in float: one scale for features of different size would drown the small ones."""
+
 ACTIVATION_MAX: Final = 255
 INT16_MAX: Final = 32767
 METHODS: Final = {
@@ -67,7 +75,8 @@ def quantize(
             advance()
         error, method = min(candidates)
         float_nodes: tuple[str, ...] = ()
-        while error > plan.max_kl and len(float_nodes) < plan.max_float_nodes:
+        most = min(plan.max_float_nodes, bench.quantized_count)
+        while error > plan.max_kl and len(float_nodes) < most:
             float_nodes = (*float_nodes, bench.worst_node(method, float_nodes))
             error = bench.error(bench.quantize(method, float_nodes))
         chosen = {"method": method, "kl_to_parent": round(error, 8), "float_nodes": list(float_nodes)}
@@ -107,6 +116,7 @@ class _Bench:
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                op_types_to_quantize=[*QUANTIZED_KINDS, *PASSING_KINDS],
                 per_channel=True,
                 reduce_range=True,
                 calibrate_method=METHODS[method],
@@ -118,6 +128,11 @@ class _Bench:
         model.graph.ClearField("value_info")
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+    @property
+    def quantized_count(self) -> int:
+        """How many nodes can be returned to float."""
+        return len(self._nodes)
 
     def error(self, file: bytes) -> float:
         """Return the mean divergence from the float file on validation rows, in nats."""
