@@ -9,43 +9,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
-import os
-import platform
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
-from tritonclient.grpc import service_pb2
 
-from loadtests.h2load import Figures, LoadError, Shot, measure
-from loadtests.peers.raw import MODEL_VARIABLE
+from loadtests.h2load import Figures, LoadError, measure
+from loadtests.servers import Servers, Target, one_row
+from variants.machine import describe_machine
 from variants.manifest import ManifestError, ModelManifest, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-_START_S: Final = 60.0
-_GRPC_PATH: Final = "inference.GRPCInferenceService/ModelInfer"
+    Results = dict[tuple[str, str, int], list[Figures]]
+
 _BARE_RUNS: Final = 3000
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One server and protocol under test."""
-
-    name: str
-    protocol: str
-    shot: Shot
 
 
 def main() -> int:
@@ -62,9 +51,9 @@ def main() -> int:
     try:
         folder, manifest = find_model(parsed.repository, parsed.model)
         with contextlib.ExitStack() as stack:
-            targets = start_targets(stack, parsed.repository, folder, manifest, parsed.variant)
-            results = run_rounds(targets, parsed.connections, parsed.rounds, parsed.seconds)
-        bare_s = measure_bare(folder / manifest.variant(parsed.variant).file, manifest)
+            targets = Servers(stack, parsed.repository, folder, manifest, parsed.variant).start()
+            bare = functools.partial(measure_bare, folder / manifest.variant(parsed.variant).file, manifest)
+            results, bare_s = run_rounds(targets, bare, parsed)
     except (LoadError, ManifestError, KeyError, OSError) as error:
         print(f"overhead: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
@@ -84,8 +73,9 @@ def measure_bare(file: Path, manifest: ModelManifest) -> float:
     """Return the median time of one runtime call with one row, in seconds."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in the gateway's lanes
     session = ort.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
-    inputs = {manifest.inputs[0].name: _row(manifest)}
+    inputs = {manifest.inputs[0].name: one_row(manifest)}
     times = []
     for _ in range(_BARE_RUNS):
         start_s = time.perf_counter()
@@ -94,85 +84,24 @@ def measure_bare(file: Path, manifest: ModelManifest) -> float:
     return statistics.median(times)
 
 
-def start_targets(
-    stack: contextlib.ExitStack, repository: Path, folder: Path, manifest: ModelManifest, variant: str
-) -> list[Target]:
-    """Start every server; the stack ends them."""
-    model_file = str(folder / manifest.variant(variant).file)
-    python = [sys.executable, "-m"]
-    raw = [*python, "loadtests.peers.raw"]
-    environment = {**os.environ, MODEL_VARIABLE: model_file}
-    targets: list[Target] = []
-    for frontend in ("python", "pyvoy"):
-        ports = [_free_port() for _ in range(3)]
-        flags = ["--http-port", str(ports[0]), "--grpc-port", str(ports[1]), "--admin-port", str(ports[2])]
-        command = [*python, "service.cli", "serve", str(repository), "--frontend", frontend, *flags]
-        stack.enter_context(_running([*command, "--log-level", "error"], ports[0], environment))
-        grpc_port = ports[1] if frontend == "python" else ports[0]
-        targets += shots(f"tiergate, {frontend}", f"{manifest.model}--{variant}", manifest, (ports[0], grpc_port))
-    http_port, grpc_port, envoy_port = _free_port(), _free_port(), _free_port()
-    stack.enter_context(_running([*raw, "http", model_file, str(http_port)], http_port, environment))
-    stack.enter_context(_running([*raw, "grpc", model_file, str(grpc_port)], grpc_port, environment))
-    envoy = [
-        str(Path(sys.executable).with_name("pyvoy")),
-        "loadtests.peers.raw:app",
-        "--port",
-        str(envoy_port),
-        "--no-lifespan",
-    ]
-    stack.enter_context(_running(envoy, envoy_port, environment))
-    targets += [
-        target for target in shots("raw uvicorn", "raw", manifest, (http_port, 0)) if target.protocol == "HTTP JSON"
-    ]
-    targets += [target for target in shots("raw grpcio", "raw", manifest, (0, grpc_port)) if target.protocol == "gRPC"]
-    targets += [
-        target
-        for target in shots("raw pyvoy", "raw", manifest, (envoy_port, envoy_port))
-        if target.protocol != "HTTP binary"
-    ]
-    return targets
-
-
-def shots(name: str, model: str, manifest: ModelManifest, ports: tuple[int, int]) -> list[Target]:
-    """Return the three forms of one request with one row."""
-    row = _row(manifest)
-    tensor: dict[str, Any] = {"name": manifest.inputs[0].name, "shape": list(row.shape), "datatype": "FP32"}
-    as_json = json.dumps({"inputs": [{**tensor, "data": row.ravel().tolist()}]}).encode()
-    head = json.dumps(
-        {
-            "inputs": [{**tensor, "parameters": {"binary_data_size": row.nbytes}}],
-            "parameters": {"binary_data_output": True},
-        }
-    ).encode()
-    message = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
-    message.inputs.add(name=manifest.inputs[0].name, datatype="FP32", shape=row.shape)
-    encoded = message.SerializeToString()
-    url = f"http://127.0.0.1:{ports[0]}/v2/models/{model}/infer"
-    binary = (("content-type", "application/octet-stream"), ("inference-header-content-length", str(len(head))))
-    grpc = (("content-type", "application/grpc"), ("te", "trailers"))
-    frame = b"\0" + len(encoded).to_bytes(4, "big") + encoded
-    return [
-        Target(name, "HTTP JSON", Shot(url, (("content-type", "application/json"),), as_json, is_grpc=False)),
-        Target(name, "HTTP binary", Shot(url, binary, head + row.tobytes(), is_grpc=False)),
-        Target(name, "gRPC", Shot(f"http://127.0.0.1:{ports[1]}/{_GRPC_PATH}", grpc, frame, is_grpc=True)),
-    ]
-
-
 def run_rounds(
-    targets: Sequence[Target], connections: Sequence[int], rounds: int, seconds: float
-) -> dict[tuple[str, str, int], list[Figures]]:
-    """Measure every target once a round, and return every round's figures."""
-    results: dict[tuple[str, str, int], list[Figures]] = {}
-    for _ in range(rounds):
-        for count in connections:
+    targets: Sequence[Target], bare: Callable[[], float], parsed: argparse.Namespace
+) -> tuple[Results, list[float]]:
+    """Measure every target, and the bare call, once a round; return every round's figures."""
+    results: Results = {}
+    bare_s = []
+    for _ in range(parsed.rounds):
+        bare_s.append(bare())
+        for count in parsed.connections:
             for target in targets:
-                figures = measure(target.shot, count, seconds)
+                figures = measure(target.shot, count, parsed.seconds)
                 results.setdefault((target.name, target.protocol, count), []).append(figures)
-    return results
+    return results, bare_s
 
 
-def report(results: dict[tuple[str, str, int], list[Figures]], bare_s: float, parsed: argparse.Namespace) -> None:
+def report(results: Results, bare_rounds_s: Sequence[float], parsed: argparse.Namespace) -> None:
     """Print the medians over rounds, and keep every round in the JSON."""
+    bare_s = statistics.median(bare_rounds_s)
     table = Table(title=f"{parsed.model}--{parsed.variant}; the bare runtime call takes {bare_s * 1e6:.0f} us")
     for column in ("server", "protocol", "connections", "requests/s", "p50 ms", "p99 ms", "p50 over bare, ms"):
         table.add_column(column, justify="left" if column in ("server", "protocol") else "right")
@@ -187,9 +116,11 @@ def report(results: dict[tuple[str, str, int], list[Figures]], bare_s: float, pa
     Console(width=120).print(table)
     parsed.output.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "bare_s": bare_s,
+        "command": " ".join(["python -m loadtests.overhead", *sys.argv[1:]]),
+        "machine": describe_machine().model_dump(mode="json"),
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "bare_s": bare_rounds_s,
         "results": [
             {"server": name, "protocol": protocol, "connections": count, "rounds": [asdict(item) for item in rounds]}
             for (name, protocol, count), rounds in results.items()
@@ -198,37 +129,9 @@ def report(results: dict[tuple[str, str, int], list[Figures]], bare_s: float, pa
     parsed.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _row(manifest: ModelManifest) -> np.ndarray[Any, np.dtype[np.float32]]:
-    shape = (1, *manifest.inputs[0].shape[1:])
-    return np.random.default_rng(0).uniform(0.0, 16.0, shape).round().astype(np.float32)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str], port: int, environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603 - our own servers
-    try:
-        _await_port(port, process, command)
-        yield
-    finally:
-        process.terminate()
-        process.wait(_START_S)
-
-
-def _await_port(port: int, process: subprocess.Popen[bytes], command: Sequence[str]) -> None:
-    end_s = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < end_s:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise LoadError(f"{' '.join(command)} did not start listening on port {port}")
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607 - git of the PATH
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import service
 from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
@@ -17,7 +20,7 @@ from service.engine.dataplane import DataPlane
 from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.observers import Observers
-from service.engine.policy_store import read_policy
+from service.engine.policy_reader import read_policy
 from service.engine.registry import Registry
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
@@ -27,13 +30,18 @@ from service.telemetry.logs import LogObserver, log_refusal
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import grpc
 
+    from service.api.asgi import App
+    from service.api.plane import Refusal
     from service.domain.policy_file import PolicyFile
-    from service.frontends.wrappers import App
     from service.settings import Settings
+
+
+_LEAVE_BEHIND_S: Final = 1.0
+"""Time that lanes have to end after the drain; a run that takes longer is nobody's any more."""
 
 
 class Gateway:
@@ -56,7 +64,9 @@ class Gateway:
         statistics = StatisticsObserver()
         observer = Observers((statistics, self.metrics, LogObserver(access_log=settings.access_log)))
         cores = _cores(settings)
-        dispatcher = Dispatcher(len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3)
+        self._dispatcher = dispatcher = Dispatcher(
+            len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3
+        )
         self.lanes = Lanes(dispatcher, cores, observer)
         self.registry = Registry(
             Repository(repository_folder(settings.repository)), policy, observer, settings.max_timeout_s
@@ -76,23 +86,29 @@ class Gateway:
         Raises:
             BackendFailed: The repository cannot be read.
         """
-        await asyncio.to_thread(self.registry.load_all)
+        await _in_daemon_thread(self.registry.load_all)
+        # What is loaded now lives until the end: looking through it again and again would only stall requests.
+        gc.collect()
+        gc.freeze()
         self.lanes.start()
 
     async def drain(self) -> None:
         """Stop being ready, answer on through the grace window, then refuse newcomers and finish what is inside."""
         self.plane.leave()
-        await asyncio.sleep(self._settings.drain_grace_s)
-        self.plane.refuse_new()
         try:
+            await asyncio.sleep(self._settings.drain_grace_s)
+            self.plane.refuse_new()
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self.plane.wait_until_idle()
         except TimeoutError:
-            return
+            pass  # what is still inside gets its refusal below
+        finally:
+            self.plane.refuse_new()
+            self._dispatcher.abandon()
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""
-        await asyncio.to_thread(self.lanes.close)
+        await asyncio.to_thread(self.lanes.close, _LEAVE_BEHIND_S)
 
     def http_app(self) -> App:
         """Return the public ASGI application: the protocol, and the metrics."""
@@ -112,17 +128,36 @@ class Gateway:
             self.plane, max_body_bytes=self._settings.max_body_bytes, admin=True, on_refused=self.note_refusal
         )
         app = WithMetrics(admin, self.metrics.render)
-        return TokenGuard(app, self._token) if self._token else app
+        return TokenGuard(app, self._token, self.note_refusal) if self._token else app
 
     def grpc_handlers(self) -> Sequence[grpc.GenericRpcHandler]:
         """Return the public gRPC services as grpcio takes them."""
         return generic_handlers(self.plane, on_refused=self.note_refusal)
 
-    def note_refusal(self, protocol: str, request_id: str, error: Exception) -> None:
-        """Log a refused request; count it where it never became one that the data plane saw."""
-        log_refusal(protocol, request_id, error)
-        if not getattr(error, "was_observed", False):
-            self.metrics.request_malformed(protocol)
+    def note_refusal(self, refusal: Refusal) -> None:
+        """Log a refused request; count an inference that could not be decoded, since the data plane never saw it."""
+        log_refusal(refusal.protocol, refusal.request_id, refusal.error)
+        if refusal.stage == "decode":
+            self.metrics.request_malformed(refusal.protocol, refusal.error)
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """Do blocking work that must not keep the process alive when it is told to end meanwhile."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the work is awaited
+            failures.append(error)
+        with contextlib.suppress(RuntimeError):  # the loop is gone when the process was told to end
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    await done.wait()
+    if failures:
+        raise failures[0]
 
 
 def _cores(settings: Settings) -> list[int | None]:

@@ -28,16 +28,14 @@ from bentoml.exceptions import BentoMLConfigException
 
 from service.bento_store import PREFIX, repository_folder, turn_telemetry_off
 from service.domain.errors import BackendFailed
-from service.engine.policy_store import PolicyError
+from service.engine.policy_reader import PolicyError
 from service.engine.repository import Repository
 from service.settings import Settings, SettingsError, read_settings
 from service.telemetry.logs import set_up_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
+    from service.api.asgi import App, Receive, Scope, Send
     from service.app import Gateway
-    from service.frontends.wrappers import App, Message
 
 _NAME: Final = "tiergate"
 _PATHS: Final = ("/v2", "/metrics")
@@ -55,9 +53,7 @@ class GatewayService(Service):
         """Return the application that BentoML's worker serves; its lifespan starts and ends the gateway."""
         other: App = super().to_asgi(is_main)
 
-        async def app(
-            scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-        ) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
             is_ours = scope["type"] == "http" and (scope["path"] in _PATHS or scope["path"].startswith(_BELOW))
             chosen = self.gateway_app if is_ours and self.gateway_app is not None else other
             await chosen(scope, receive, send)

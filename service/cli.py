@@ -96,7 +96,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     import uvloop
 
     from service.domain.errors import BackendFailed
-    from service.engine.policy_store import PolicyError
+    from service.engine.policy_reader import PolicyError
     from service.frontends.pyvoy import MissingFrontend
     from service.frontends.sockets import ListenError
     from service.serve import serve
@@ -115,11 +115,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 def _announce(addresses: Addresses) -> None:
     """Print the line that people and programs wait for."""
-    print(
-        f"tiergate is ready: HTTP on {addresses.host}:{addresses.http_port}, gRPC on "
-        f"{addresses.host}:{addresses.grpc_port}, admin on {addresses.admin_host}:{addresses.admin_port}",
-        flush=True,
-    )
+    print(f"tiergate is ready: {addresses}", flush=True)
 
 
 if __name__ == "__main__":

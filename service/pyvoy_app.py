@@ -7,7 +7,7 @@ lives from the application's lifespan start to its end.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from service.app import Gateway
 from service.frontends.http import ConnectionLimits, HttpServer
@@ -16,11 +16,7 @@ from service.settings import Settings
 from service.telemetry.logs import set_up_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    from service.frontends.wrappers import App
-
-    Message = MutableMapping[str, Any]
+    from service.api.asgi import App, Receive, Scope, Send
 
 SETTINGS_VARIABLE: Final = "TIERGATE_PYVOY_SETTINGS"
 
@@ -34,9 +30,7 @@ class PyvoyApp:
         self._admin: HttpServer | None = None
         self._app: App | None = None
 
-    async def __call__(
-        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the lifespan or one request."""
         if scope["type"] != "lifespan":
             assert self._app is not None  # noqa: S101 - the server sends requests only after the start

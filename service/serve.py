@@ -12,7 +12,7 @@ from service.app import Gateway
 from service.frontends.grpc import CallLimits, GrpcServer
 from service.frontends.http import ConnectionLimits, HttpServer
 from service.frontends.pyvoy import PyvoyProcess
-from service.frontends.sockets import bind, port_of
+from service.frontends.sockets import ListenError, bind, port_of
 from service.pyvoy_app import SETTINGS_VARIABLE
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ class Addresses:
     grpc_port: int
     admin_host: str
     admin_port: int
+
+    def __str__(self) -> str:
+        http, grpc = shown(self.host, self.http_port), shown(self.host, self.grpc_port)
+        return f"HTTP on {http}, gRPC on {grpc}, admin on {shown(self.admin_host, self.admin_port)}"
+
+
+def shown(host: str, port: int) -> str:
+    """Return an address as URLs write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def serve(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
@@ -54,9 +63,10 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
     port = await envoy.start()
     try:
         on_ready(Addresses(settings.host, port, port, settings.admin_host, admin_port))
-        await signals.unless_heard(envoy.wait())
+        if not await signals.is_heard_before(envoy.wait()):
+            raise ListenError("Envoy ended by itself; what it said is above")
     finally:
-        await envoy.close()
+        await signals.unless_again(envoy.close())
 
 
 async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
@@ -65,7 +75,9 @@ async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], N
     async with contextlib.AsyncExitStack() as stack:
         http_socket = stack.enter_context(bind(settings.host, settings.http_port, "http_port"))
         admin_socket = stack.enter_context(bind(settings.admin_host, settings.admin_port, "admin_port"))
-        await gateway.start()
+        bind(settings.host, settings.grpc_port, "grpc_port").close()  # says it before the models are loaded
+        if await signals.is_heard_before(gateway.start()):
+            return
         stack.push_async_callback(gateway.close)
         connections = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
         http = HttpServer(gateway.http_app(), connections)
@@ -94,9 +106,10 @@ class _Signals:
     async def wait(self) -> None:
         await self._first.wait()
 
-    async def unless_heard(self, work: Coroutine[None, None, object]) -> None:
-        """Do the work, or stop doing it when a signal comes."""
+    async def is_heard_before(self, work: Coroutine[None, None, object]) -> bool:
+        """Do the work until a signal comes; tell whether one came before it ended."""
         await _first_of(work, self._first)
+        return self._first.is_set()
 
     async def unless_again(self, work: Coroutine[None, None, object]) -> None:
         """Do the work, or stop doing it when a second signal comes."""
@@ -108,7 +121,9 @@ class _Signals:
 
 async def _first_of(work: Coroutine[None, None, object], event: asyncio.Event) -> None:
     tasks = {asyncio.ensure_future(work), asyncio.ensure_future(event.wait())}
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for task in done:
+        task.result()  # what failed says so

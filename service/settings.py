@@ -1,7 +1,9 @@
 """Settings of ``tiergate serve``: one frozen object, from flags > environment > file > defaults.
 
 Environment variables are ``TIERGATE_`` and the name in capitals; the file is YAML with the same names, given by
-``--config`` or ``TIERGATE_CONFIG``. A wrong value is refused at the start with the allowed range.
+``--config`` or ``TIERGATE_CONFIG``. A wrong value is refused at the start with the allowed range. An unknown name is
+refused in the file and among the flags; in the environment it is ignored, because Kubernetes sets variables such as
+``TIERGATE_SERVICE_HOST`` for a service of that name.
 """
 
 from __future__ import annotations
@@ -119,9 +121,8 @@ def read_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     """
     config = config or (Path(os.environ["TIERGATE_CONFIG"]) if os.environ.get("TIERGATE_CONFIG") else None)
     from_file = _read_file(config) if config else {}
-    from_environment = {
-        name for name in Settings.model_fields if os.environ.get(f"{ENV_PREFIX}{name.upper()}", "") != ""
-    }
+    set_names = {name.upper() for name, value in os.environ.items() if value}
+    from_environment = {name for name in Settings.model_fields if f"{ENV_PREFIX}{name.upper()}" in set_names}
     merged = {name: value for name, value in from_file.items() if name not in from_environment} | flags
     try:
         return Settings(**merged)
@@ -132,7 +133,7 @@ def read_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SettingsError(f"config file {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"config file {path} must hold a mapping of settings; it holds {type(content).__name__}")

@@ -184,7 +184,7 @@ def _manifest_of(plan: VariantPlan, content: bytes, most_rows: int) -> VariantMa
             calibration_error=0.0,
         ),
         parity=None,
-        hardware=Hardware(measured_on="test", isa=(), safe_isa=()),
+        hardware=Hardware(measured_on="test", isa=(), verified_isa=(), proven_isa=()),
         reference=Reference(rows=0, inputs={}),
         cost=Cost(train_s=0.0, build_s=0.0),
         routing=Routing(state="routable" if plan.is_routable else "dominated", reason="as planned"),

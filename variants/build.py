@@ -1,8 +1,9 @@
 """A build from beginning to end: make the variants, measure them, publish the version.
 
-``build_model`` tells the whole story. What it promises: the same recipe, seed and versions give the same bytes of
-weights; an interrupted build goes on where it stopped; a reader of the repository sees a version entirely or not at
-all; a version that exists already is not built again.
+``build_model`` tells the whole story. What it promises: the same recipe, seed, tool versions and instruction set give
+the same bytes of weights; an interrupted build goes on where it stopped; a reader of the repository sees a version
+entirely or not at all; a version that exists already is not built again; what a gate rejected is recorded in the
+manifest, but its file is not published, so nobody can be served by it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from variants.cache import StepCache
 from variants.data import check_parts
+from variants.errors import naming_step
 from variants.identity import identify
 from variants.machine import describe_machine
 from variants.making import Workshop, make_variants
@@ -59,9 +61,12 @@ def build_model(
         BuildError: The recipe breaks the protocol, full misses its gate, another build runs, or the disk refuses.
     """
     options, progress = options or BuildOptions(), progress or SilentProgress()
-    parts = recipe.load(options.seed)
-    check_parts(parts, recipe.input_shape, len(recipe.labels))
-    identity = identify(recipe, parts, options.seed)
+    machine = describe_machine()
+    with naming_step("load data"):
+        parts = recipe.load(options.seed)
+        check_parts(parts, recipe.input_shape, len(recipe.labels))
+    with naming_step("identify"):
+        identity = identify(recipe, parts, options.seed, machine.isa)
     with model_lock(output, recipe.name):
         existing = None if options.force else find_built(output, recipe.name, identity.key)
         if existing is not None:
@@ -71,13 +76,17 @@ def build_model(
             shutil.rmtree(work if options.force else work / "staging", ignore_errors=True)
             shop = Workshop(recipe, parts, options.seed, StepCache(work / "steps"), progress)
             made = make_variants(shop)
-            stage({f"{one.tier}.onnx": one.file for one in made}, work / "staging")
-            subject = Subject(recipe, parts, identity.splits, describe_machine(), made)
-            files: dict[str, Path] = {one.tier: work / "staging" / f"{one.tier}.onnx" for one in made}
+            stage({f"{one.tier}.onnx": one.file for one in made}, work / "candidates")
+            subject = Subject(recipe, parts, identity.splits, machine, made)
+            files: dict[str, Path] = {one.tier: work / "candidates" / f"{one.tier}.onnx" for one in made}
             described = describe_variants(subject, files, progress)
+            published = {item.file for item in described if item.is_published}
+            stage({path.name: path.read_bytes() for path in files.values() if path.name in published}, work / "staging")
             version = max(versions(output, recipe.name), default=0) + 1
-            manifest = describe_model(subject, identity, options.seed, version, described)
-            stage(_documents(manifest), work / "staging")
+            with naming_step("report"):
+                manifest = describe_model(subject, identity, options.seed, version, described)
+                documents = _documents(manifest)
+            stage(documents, work / "staging")
             progress.note(f"publishing {recipe.name} version {version}")
             folder = output / recipe.name / str(version)
             publish(work / "staging", folder)

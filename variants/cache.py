@@ -1,6 +1,6 @@
 """Finished steps on disk, so that an interrupted build goes on where it stopped.
 
-One file per step: a line of JSON (digest and the seconds that the step took) and then the payload. A file is written
+One file per step: a line of JSON (digest, and how long the step took) and then the payload. A file is written
 aside and renamed, so it is whole or absent; should the disk have spoiled it all the same, the digest shows it and the
 step is done again. The folder's name carries the build key, so a changed recipe, seed or tool never meets old steps.
 """
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A step's result and the seconds that making it took, now or in an earlier attempt."""
+    """A step's result and how long making it took, now or in an earlier attempt."""
 
     payload: bytes
-    seconds: float
+    took_s: float
 
 
 class StepCache:
@@ -51,12 +51,12 @@ def _read(path: Path) -> Kept | None:
     try:
         head, _, payload = path.read_bytes().partition(b"\n")
         header = json.loads(head)
-        digest, seconds = str(header["sha256"]), float(header["seconds"])
+        digest, took_s = str(header["sha256"]), float(header["took_s"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Kept(payload, seconds) if hashlib.sha256(payload).hexdigest() == digest else None
+    return Kept(payload, took_s) if hashlib.sha256(payload).hexdigest() == digest else None
 
 
 def _write(path: Path, kept: Kept) -> None:
-    header = {"sha256": hashlib.sha256(kept.payload).hexdigest(), "seconds": kept.seconds}
+    header = {"sha256": hashlib.sha256(kept.payload).hexdigest(), "took_s": kept.took_s}
     write_whole(path, json.dumps(header).encode() + b"\n" + kept.payload)

@@ -7,6 +7,7 @@ inspect, and can be told which extra brings the rest. Named errors become one li
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     build.add_argument("--seed", metavar="N", type=_seed, default=0, help="decides data split and weights; default: 0")
     build.add_argument("--force", action="store_true", help="build again, from the first step, what is built already")
     build.add_argument("--json", action="store_true", help="print the manifest instead of a table; no progress")
+    build.add_argument("--verbose", action="store_true", help="when a step fails, print also where it failed")
     build.set_defaults(run=run_build)
     inspect = subparsers.add_parser(
         "inspect", help="show a model's variants: size, memory, latency, accuracy, verdicts"
@@ -50,6 +52,8 @@ def run_build(arguments: argparse.Namespace) -> int:
     try:
         return _build(arguments)
     except BuildError as error:
+        if arguments.verbose:
+            traceback.print_exception(error)
         return _refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("tiergate build: interrupted; run the same command again to go on where it stopped\n")

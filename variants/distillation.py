@@ -3,12 +3,11 @@
 Two parts. ``make_lesson`` asks the teacher once about several augmented copies of the training rows and keeps the
 answers; ``distil`` fits a student to them with the loss in ``variants.losses``.
 
-Asking once instead of at every step makes the teacher's cost the same however long the student trains: with a
-teacher of 60 million multiply-accumulates and a student of one million, that is the difference between a minute and
-three seconds. The student sees exactly the rows that the teacher answered, never a fresh variation of them: teacher
-and student must look at the same picture (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
-consistent"). Twelve copies stand for endless variation well enough on small data; with too few copies the student
-learns the copies by heart.
+Asking once instead of at every step makes the teacher's cost the same however long the student trains; since the
+teacher is many times larger, its answers would otherwise be most of the training's time. The student sees exactly the
+rows that the teacher answered, never a fresh variation of them: teacher and student must look at the same picture
+(Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent"). A dozen copies stand for
+endless variation well enough on small data; with too few copies the student learns the copies by heart.
 
 The pruned model is fine-tuned on the same lesson, so that what pruning took is given back by the model that had it.
 """

@@ -42,9 +42,22 @@ class TestSet:
     labels: Classes
 
 
-def evaluate(logits: Floats, full: Floats, test: TestSet, calibration_sha256: str | None) -> Accuracy:
-    """Measure ``logits`` (rows, classes) against labels, and against ``full`` (rows, classes) row by row."""
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """The logits (rows, classes) that a variant is compared with; full has no ``parent``."""
+
+    full: Floats
+    parent: Floats | None
+
+
+def evaluate(logits: Floats, relatives: Relatives, test: TestSet, calibration_sha256: str | None) -> Accuracy:
+    """Measure ``logits`` (rows, classes) against labels, and against its relatives row by row.
+
+    Full gets no verdict of non-inferiority: it is what others are judged against.
+    """
+    full, parent = relatives.full, relatives.parent
     right, full_right = is_correct(logits, test.labels), is_correct(full, test.labels)  # (rows,) bool
+    margins = () if parent is None else MARGINS
     rows, lost, gained = len(right), int((full_right & ~right).sum()), int((right & ~full_right).sum())
     low, high = wilson(int(right.sum()), rows)
     return Accuracy(
@@ -60,8 +73,9 @@ def evaluate(logits: Floats, full: Floats, test: TestSet, calibration_sha256: st
         lost=lost,
         gained=gained,
         mcnemar_p=mcnemar(lost, gained),
-        non_inferiority=tuple(judge(lost, gained, rows, margin) for margin in MARGINS),
+        non_inferiority=tuple(judge(lost, gained, rows, margin) for margin in margins),
         kl_to_full=mean_kl(full, logits),
+        kl_to_parent=None if parent is None else mean_kl(parent, logits),
         calibration_error=calibration_error(logits, test.labels),
         calibration_sha256=calibration_sha256,
     )

@@ -99,8 +99,8 @@ def _verdict(variant: VariantManifest, which: int) -> str:
     return verdicts[which].verdict if which < len(verdicts) else "not judged"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds / MILLI:.2f} ms" if seconds >= MILLI else f"{seconds / MICRO:.0f} us"
+def _time(time_s: float) -> str:
+    return f"{time_s / MILLI:.2f} ms" if time_s >= MILLI else f"{time_s / MICRO:.0f} us"
 
 
 def _bytes(count: int) -> str:

@@ -1,8 +1,8 @@
 """Gates: the thresholds that a built variant must pass before it may be offered.
 
-A variant that misses a gate stays in the repository and in the manifest, marked ``rejected`` with the reason, and
-routing never chooses it. The full variant cannot be rejected: everything is measured against it, so a build whose full
-model misses a gate is refused as a whole.
+A variant that misses a gate stays in the manifest as evidence, marked ``rejected`` with the reason; its file is not
+published, so that nobody can load, pin or download it. The full variant cannot be rejected: everything is measured
+against it, so a build whose full model misses a gate is refused as a whole.
 """
 
 from __future__ import annotations

@@ -105,9 +105,9 @@ def lay_out(manifest: ModelManifest, width: int, height: int) -> Plot:
     """Return the plot of a manifest at a size in pixels."""
     variants = manifest.variants
     largest = min(34.0, width / 18)
-    seconds = [cell(v, 1).p50_s for v in variants]
+    p50s_s = [cell(v, 1).p50_s for v in variants]
     margin = max(0.25, ROOM / width)  # decades beside the outermost bubbles, for their labels
-    x = _Scale(log10(min(seconds)) - margin, log10(max(seconds)) + margin, LEFT, width - RIGHT)
+    x = _Scale(log10(min(p50s_s)) - margin, log10(max(p50s_s)) + margin, LEFT, width - RIGHT)
     lows, highs = [v.accuracy.low * PERCENT for v in variants], [v.accuracy.high * PERCENT for v in variants]
     y = _Scale(min(lows) - 0.2, max(highs) + 0.2, height - BOTTOM, TOP)
     biggest = max(v.size.file_bytes for v in variants)
@@ -166,8 +166,8 @@ def _time_ticks(scale: _Scale) -> Iterator[tuple[float, str]]:
     for decade, digit in product(range(floor(scale.low), ceil(scale.high) + 1), (1, 2, 5)):
         place = decade + log10(digit)
         if scale.low <= place <= scale.high:
-            seconds = digit * 10.0**decade
-            text = f"{seconds / MILLI:g} ms" if seconds >= MILLI * 0.999 else f"{seconds / MICRO:.3g} us"
+            time_s = digit * 10.0**decade
+            text = f"{time_s / MILLI:g} ms" if time_s >= MILLI * 0.999 else f"{time_s / MICRO:.3g} us"
             yield scale(place), text
 
 

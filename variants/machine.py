@@ -18,6 +18,7 @@ KNOWN_ISA: Final = (
 )  # fmt: skip
 INT8_PATHS: Final = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp", "asimd")
 SATURATING_PATHS: Final = ("avx2", "avx512f")
+FLOAT_PATHS: Final = ("avx512f", "avx2", "asimd")
 
 
 def describe_machine() -> Machine:
@@ -37,18 +38,22 @@ def detect_isa() -> tuple[str, ...]:
     return tuple(name for name in KNOWN_ISA if name in flags)
 
 
-def safe_isa(isa: tuple[str, ...], *, is_int8: bool, fits_int16_pairs: bool) -> tuple[str, ...]:
-    """Return where a variant's outputs are verified, given that they were checked on a machine with ``isa``.
+def verified_isa(isa: tuple[str, ...], *, is_int8: bool) -> tuple[str, ...]:
+    """Return the one path that a machine with ``isa`` executes: the best that it has for this arithmetic.
 
-    Float files compute the same everywhere, so all of ``isa`` counts. An int8 file was verified only on the int8
-    path that this machine takes (the first of ``INT8_PATHS`` that it has); the paths that add pairs of products in
-    16 bits are added when the file is proven never to leave them.
+    Other instruction sets of the machine were not executed, so nothing was verified there.
     """
-    if not is_int8:
-        return isa
-    taken = [path for path in INT8_PATHS if path in isa][:1]
-    proven = [path for path in SATURATING_PATHS if fits_int16_pairs and "avx2" in isa and path not in taken]
-    return (*taken, *proven)
+    paths = INT8_PATHS if is_int8 else FLOAT_PATHS
+    return tuple(path for path in paths if path in isa)[:1]
+
+
+def proven_isa(*, fits_int16_pairs: bool) -> tuple[str, ...]:
+    """Return the paths that would saturate, had arithmetic not excluded it; this holds whatever machine builds.
+
+    Float files have none and need none: every instruction set rounds a float32 product alike and differs only in
+    the order of sums, about 1e-6 of the output.
+    """
+    return SATURATING_PATHS if fits_int16_pairs else ()
 
 
 def _cpuinfo(field: str) -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from variants.distillation import distil, make_lesson
+from variants.errors import naming_step
 from variants.export import OPSET, export_onnx, measure_parity
 from variants.manifest import Step
 from variants.pruning import prune
@@ -56,7 +57,7 @@ class _Fitted:
     tier: Tier
     model: torch.nn.Module
     step: Step
-    seconds: float
+    train_s: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Workshop:
     def lesson(self) -> Lesson:
         """The full model's answers; asked for only by steps that are not finished yet."""
         copies = self.recipe.plan.teaching.copies
-        with self.progress.task("teach", copies) as advance:
+        with self.progress.task("teach", copies) as advance, naming_step("teach"):
             return make_lesson(self.full.model, self.recipe, self.parts.train, self.seed + 1, advance)
 
     @cached_property
@@ -117,12 +118,14 @@ class Workshop:
         def fit() -> bytes:
             if step.name != "train":
                 _ = self.lesson  # has its own progress bar, which must end before the next begins
-            with self.progress.task(f"{step.name} {tier}", total) as advance:
+            name = f"{step.name} {tier}"
+            with self.progress.task(name, total) as advance, naming_step(name):
                 return dump_weights(make(advance))
 
         kept = self.cache.get_or_make(f"{step.name}-{tier}", fit)
-        shape = self.recipe.make_student() if tier == "distilled" else self.recipe.make_model()
-        return _Fitted(tier, load_weights(shape, kept.payload), step, kept.seconds)
+        with naming_step(f"restore {tier}"):
+            shape = self.recipe.make_student() if tier == "distilled" else self.recipe.make_model()
+            return _Fitted(tier, load_weights(shape, kept.payload), step, kept.took_s)
 
 
 def make_variants(shop: Workshop) -> tuple[Made, ...]:
@@ -148,9 +151,9 @@ def _export(shop: Workshop, fitted: _Fitted, parent: Made | None) -> Made:
         file=kept.payload,
         parent=parent,
         steps=(fitted.step, _step("export", {"opset": OPSET}, shop.seed)),
-        parity=measure_parity(fitted.model, kept.payload, shop.parts.test.inputs),
-        train_s=fitted.seconds,
-        build_s=fitted.seconds + kept.seconds,
+        parity=_check_parity(shop, fitted.tier, fitted.model, kept.payload),
+        train_s=fitted.train_s,
+        build_s=fitted.train_s + kept.took_s,
     )
 
 
@@ -169,15 +172,20 @@ def _quantize(shop: Workshop, tier: Tier, model: torch.nn.Module, parent: Made) 
         file=file,
         parent=parent,
         steps=(_step("quantize", {**asdict(plan), **chosen}, shop.seed),),
-        parity=measure_parity(model, file, parts.test.inputs),
+        parity=_check_parity(shop, tier, model, file),
         train_s=0.0,
-        build_s=kept.seconds,
+        build_s=kept.took_s,
     )
+
+
+def _check_parity(shop: Workshop, tier: Tier, model: torch.nn.Module, file: bytes) -> Parity:
+    with naming_step(f"parity {tier}"):
+        return measure_parity(model, file, shop.parts.test.inputs)
 
 
 def _keep(shop: Workshop, name: str, total: int, make: Callable[[Callable[[], None]], bytes]) -> Kept:
     def run() -> bytes:
-        with shop.progress.task(name, total) as advance:
+        with shop.progress.task(name, total) as advance, naming_step(name):
             return make(advance)
 
     return shop.cache.get_or_make(name.replace(" ", "-"), run)

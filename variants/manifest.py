@@ -1,6 +1,7 @@
 """The manifest: what a build writes about a model's variants, and all that the service reads of them.
 
-One JSON file per built version, ``<repository>/<model>/<version>/manifest.json``, beside one ONNX file per variant.
+One JSON file per built version, ``<repository>/<model>/<version>/manifest.json``, beside one ONNX file per published
+variant; of a rejected variant only the evidence is kept, here.
 It is versioned (``schema_version``), strict (unknown fields are refused) and needs no torch. Its JSON schema is kept
 in ``variants/manifest.schema.json``; a test holds the two together.
 
@@ -94,7 +95,7 @@ class Latency(Strict):
 
     rows: tuple[LatencyRow, ...] = Field(min_length=1)
     cold_start_s: Seconds
-    load_average: float = Field(ge=0.0, description="one-minute load average when profiling began")
+    load_average: float = Field(ge=0.0, description="one-minute load average around profiling, the highest reading")
 
 
 class NonInferiority(Strict):
@@ -122,8 +123,9 @@ class Accuracy(Strict):
     lost: Count = Field(description="rows right in full and wrong here")
     gained: Count = Field(description="rows wrong in full and right here")
     mcnemar_p: Ratio = Field(description="exact two-sided p of lost against gained")
-    non_inferiority: tuple[NonInferiority, ...]
+    non_inferiority: tuple[NonInferiority, ...] = Field(description="one verdict per margin; none for full itself")
     kl_to_full: float = Field(description="mean Kullback-Leibler divergence from full's output, nats")
+    kl_to_parent: float | None = Field(default=None, description="the same from the parent's; null for full")
     calibration_error: Ratio = Field(description="expected calibration error, 15 equal-width bins")
     calibration_sha256: Sha256 | None = Field(
         default=None, description="hash of the rows that calibrated quantization; disjoint from test"
@@ -140,11 +142,15 @@ class Parity(Strict):
 
 
 class Hardware(Strict):
-    """Where it was measured, where it is verified to be right, and what the session must be told."""
+    """Where it was measured, on which instruction sets it is known to be right, and what the session must be told."""
 
     measured_on: str
-    isa: tuple[str, ...]
-    safe_isa: tuple[str, ...] = Field(description="instruction sets on which the outputs were verified")
+    isa: tuple[str, ...] = Field(description="what the measuring machine has")
+    verified_isa: tuple[str, ...] = Field(description="paths that executed when accuracy and parity were measured")
+    proven_isa: tuple[str, ...] = Field(
+        description="int8 only: paths that add products in 16 bits, where the weights' bound excludes saturation; "
+        "empty for float files, which need no proof: instruction sets differ there in rounding alone"
+    )
     session_options: dict[str, str] = Field(default_factory=dict)
 
 
@@ -192,6 +198,7 @@ class Routing(Strict):
 
     state: Literal["routable", "dominated", "rejected"]
     reason: str
+    dominated_by: Name | None = Field(default=None, description="a routable variant that is better in every way")
     gates: tuple[Gate, ...] = ()
 
 
@@ -200,7 +207,7 @@ class VariantManifest(Strict):
 
     name: Name
     tier: Tier
-    file: str
+    file: str = Field(description="beside the manifest, unless the variant is rejected")
     sha256: Sha256
     parent: Name | None = Field(description="the variant that this one was made from")
     parent_sha256: Sha256 | None
@@ -224,6 +231,11 @@ class VariantManifest(Strict):
             message = f"file {value!r} must be a plain file name ending in .onnx, with no folder"
             raise ValueError(message)
         return value
+
+    @property
+    def is_published(self) -> bool:
+        """Tell whether the file stands beside the manifest; a rejected variant leaves its evidence alone."""
+        return self.routing.state != "rejected"
 
 
 class Split(Strict):
@@ -249,7 +261,7 @@ class ModelManifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     model: Name
     version: str = Field(pattern=r"^[1-9][0-9]{0,8}$")
-    task: Literal["classification", "regression"]
+    task: Literal["classification"]
     metric: str
     labels: tuple[str, ...]
     inputs: tuple[TensorInfo, ...] = Field(min_length=1)
@@ -257,7 +269,7 @@ class ModelManifest(Strict):
     max_batch_size: int = Field(ge=1)
     recipe: str
     recipe_parameters: dict[str, Any]
-    build_key: Sha256 = Field(description="digest of recipe, parameters, seed, data and tool versions")
+    build_key: Sha256 = Field(description="digest of recipe, parameters, seed, data, tool versions and instruction set")
     seed: int
     tools: dict[str, str] = Field(description="package -> version")
     splits: dict[str, Split]

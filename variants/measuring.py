@@ -13,10 +13,11 @@ import onnx
 import onnxruntime
 
 from variants.domination import PROOF_MARGIN, Contender, decide_routing
-from variants.evaluation import TestSet, describe_reference, evaluate
+from variants.errors import naming_step
+from variants.evaluation import Relatives, TestSet, describe_reference, evaluate
 from variants.export import OPSET
 from variants.gates import check_gates, require_full
-from variants.machine import safe_isa
+from variants.machine import proven_isa, verified_isa
 from variants.manifest import Cost, Hardware, VariantManifest
 from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
 from variants.quantization import fits_int16_pairs
@@ -24,7 +25,7 @@ from variants.runtime import run_logits
 from variants.sizing import measure_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from variants.making import Made
@@ -58,7 +59,9 @@ def judge_accuracy(subject: Subject) -> tuple[dict[str, Accuracy], dict[str, tup
     gates: dict[str, tuple[Gate, ...]] = {}
     for made in subject.made:
         own = calibration if is_int8(made) else None
-        accuracy[made.tier] = evaluate(logits[made.tier], logits["full"], test, own)
+        parent = None if made.parent is None else logits[made.parent.tier]
+        relatives = Relatives(logits["full"], parent)
+        accuracy[made.tier] = evaluate(logits[made.tier], relatives, test, own)
         gates[made.tier] = check_gates(made.tier, accuracy[made.tier], made.parity, recipe.plan.thresholds)
     require_full(gates["full"], recipe.name)
     return accuracy, gates
@@ -69,12 +72,14 @@ def measure_speed(
 ) -> tuple[dict[str, Latency], dict[str, Memory]]:
     """Return latency and memory of every variant from its file."""
     plan, inputs = subject.recipe.plan.profiling, subject.parts.test.inputs
-    load_average = read_load_average()
+    loads = [read_load_average()]
     with progress.task("profile memory", plan.memory_repeats * len(files)) as advance:
         footprints = measure_footprints(files, plan.memory_repeats, advance)
+    loads.append(read_load_average())
     with progress.task("profile latency", plan.rounds) as advance:
         rows = profile_latency(files, inputs, plan, advance)
-    latency = {name: describe_latency(rows[name], footprints[name], load_average) for name in files}
+    loads.append(read_load_average())
+    latency = {name: describe_latency(rows[name], footprints[name], max(loads)) for name in files}
     return latency, {name: footprints[name].memory for name in files}
 
 
@@ -84,13 +89,17 @@ def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Pro
     Raises:
         GateFailed: The full variant misses a gate.
     """
-    accuracy, gates = judge_accuracy(subject)
-    latency, memory = measure_speed(subject, files, progress)
-    routing = _route(subject.made, accuracy, latency, gates)
-    return tuple(
-        _describe(subject, made, accuracy[made.tier], latency[made.tier], memory[made.tier], routing[made.tier])
+    with naming_step("evaluate"):
+        accuracy, gates = judge_accuracy(subject)
+    with naming_step("profile"):
+        latency, memory = measure_speed(subject, files, progress)
+    found = {
+        made.tier: _Found(accuracy[made.tier], latency[made.tier], memory[made.tier], gates[made.tier])
         for made in subject.made
-    )
+    }
+    routing = decide_routing([_contender(made, found[made.tier]) for made in subject.made])
+    with naming_step("describe"):
+        return tuple(_describe(subject, made, found[made.tier], routing[made.tier]) for made in subject.made)
 
 
 def is_int8(made: Made) -> bool:
@@ -98,30 +107,31 @@ def is_int8(made: Made) -> bool:
     return made.tier.endswith("quantized")
 
 
-def _route(
-    made: Sequence[Made],
-    accuracy: Mapping[str, Accuracy],
-    latency: Mapping[str, Latency],
-    gates: Mapping[str, tuple[Gate, ...]],
-) -> dict[str, Routing]:
-    def contender(one: Made) -> Contender:
-        verdicts = accuracy[one.tier].non_inferiority
-        return Contender(
-            name=one.tier,
-            accuracy=accuracy[one.tier].value,
-            file_bytes=len(one.file),
-            p50_s={row.batch_size: row.p50_s for row in latency[one.tier].rows if row.threads == 1},
-            gates=gates[one.tier],
-            is_full=one.tier == "full",
-            is_proven=any(item.margin <= PROOF_MARGIN and item.verdict == "pass" for item in verdicts),
-        )
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was measured of one variant."""
 
-    return decide_routing([contender(one) for one in made])
+    accuracy: Accuracy
+    latency: Latency
+    memory: Memory
+    gates: tuple[Gate, ...]
 
 
-def _describe(
-    subject: Subject, made: Made, accuracy: Accuracy, latency: Latency, memory: Memory, routing: Routing
-) -> VariantManifest:
+def _contender(made: Made, found: _Found) -> Contender:
+    verdicts = found.accuracy.non_inferiority
+    return Contender(
+        name=made.tier,
+        accuracy=found.accuracy.value,
+        file_bytes=len(made.file),
+        memory_bytes=found.memory.loaded_bytes,
+        p50_s={row.batch_size: row.p50_s for row in found.latency.rows if row.threads == 1},
+        gates=found.gates,
+        is_full=made.parent is None,
+        is_proven=any(item.margin <= PROOF_MARGIN and item.verdict == "pass" for item in verdicts),
+    )
+
+
+def _describe(subject: Subject, made: Made, found: _Found, routing: Routing) -> VariantManifest:
     validation = subject.parts.validation.inputs
     logits = run_logits(made.file, validation)
     return VariantManifest(
@@ -134,9 +144,9 @@ def _describe(
         steps=made.steps,
         opset=_opset(made.file),
         size=measure_size(made.file),
-        memory=memory,
-        latency=latency,
-        accuracy=accuracy,
+        memory=found.memory,
+        latency=found.latency,
+        accuracy=found.accuracy,
         parity=made.parity,
         hardware=_hardware(subject.machine, made),
         reference=describe_reference({subject.recipe.input_name: validation}, logits, subject.recipe.labels),
@@ -153,9 +163,9 @@ def _opset(file: bytes) -> int:
 
 
 def _hardware(machine: Machine, made: Made) -> Hardware:
-    proven = is_int8(made) and fits_int16_pairs(made.file)
     return Hardware(
         measured_on=machine.cpu,
         isa=machine.isa,
-        safe_isa=safe_isa(machine.isa, is_int8=is_int8(made), fits_int16_pairs=proven),
+        verified_isa=verified_isa(machine.isa, is_int8=is_int8(made)),
+        proven_isa=proven_isa(fits_int16_pairs=is_int8(made) and fits_int16_pairs(made.file)),
     )

@@ -4,9 +4,10 @@ Machines are shared and noisy: what is measured in a bad second looks slow. All 
 rounds, each cell (batch size, threads) of every variant a few runs per round, so that a bad second falls on all alike;
 ratios between variants mean more than the absolute times. Sessions are set up as the gateway's lanes set them up.
 
-Percentiles are of single runs over all rounds ("nearest rank"). A cell at batch 1 and one thread gets 500 runs where
-time allows, enough to bound a p99 at 99 % confidence (459); slower cells stop at their share of time and keep fewer,
-which the row says.
+Percentiles are of single runs over all rounds ("nearest rank"). They are point estimates: of the 500 runs that a cell
+at batch 1 gets where time allows, the p99 is the sixth largest, and the true p99 may lie on either side of it. (What
+459 runs give at 99 % confidence is a bound, and that bound is their maximum.) Slower cells stop at their share of time
+and keep fewer runs, which the row says; of fewer than 100 the p99 is the maximum.
 
 Memory and cold start come from fresh processes (``variants.probe``), because a process that has loaded another
 variant before has its pages already; the median of a few is kept.

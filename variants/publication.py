@@ -2,7 +2,7 @@
 
 ::
 
-    <repository>/<model>/<version>/manifest.json, <variant>.onnx, report.html, pareto.png
+    <repository>/<model>/<version>/manifest.json, <variant>.onnx (unless rejected), report.html, pareto.png
     <repository>/.work/<model>-<key>/            steps of an unfinished build, and the version being put together
     <repository>/.work/<model>.lock              held while a build of the model runs
 

@@ -125,19 +125,24 @@ def _fidelity(variants: Sequence[VariantManifest]) -> tuple[list[str], list[list
         "flips",
         "McNemar p",
         "KL to full",
+        "KL to parent",
         "calibration error",
         "parity: max error",
         "agreement",
         "made from",
+        "ISA executed",
+        "ISA proven",
     ]
     rows = []
     for variant in variants:
         accuracy, parity = variant.accuracy, variant.parity
         error = "-" if parity is None else f"{parity.max_error:.1e}"
+        divergence = "-" if accuracy.kl_to_parent is None else f"{accuracy.kl_to_parent:.2e}"
         agreement = "-" if parity is None else f"{parity.argmax_agreement * 100:.2f} %"
         rows.append([
-            variant.name, str(accuracy.flips), f"{accuracy.mcnemar_p:.3f}", f"{accuracy.kl_to_full:.2e}",
+            variant.name, str(accuracy.flips), f"{accuracy.mcnemar_p:.3f}", f"{accuracy.kl_to_full:.2e}", divergence,
             f"{accuracy.calibration_error * 100:.2f} %", error, agreement, variant.parent or "-",
+            ", ".join(variant.hardware.verified_isa) or "-", ", ".join(variant.hardware.proven_isa) or "-",
         ])  # fmt: skip
     return headings, rows
 
@@ -147,7 +152,7 @@ def _origin(manifest: ModelManifest) -> Iterator[tuple[str, str]]:
     yield "data", "; ".join(f"{name}: {part.rows} rows, {part.sha256[:12]}" for name, part in manifest.splits.items())
     yield "machine", f"{manifest.machine.cpu}, {manifest.machine.cores} cores, {', '.join(manifest.machine.isa)}"
     yield "tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
-    yield "files", "; ".join(f"{v.file} {v.sha256[:12]}" for v in manifest.variants)
+    yield "files", "; ".join(f"{v.file} {v.sha256[:12]}" for v in manifest.variants if v.is_published)
 
 
 def _table(

@@ -1,4 +1,8 @@
-"""The terminal form of the report."""
+"""The terminal form of the report: as many columns as fit, each of them whole.
+
+A cut-off figure is worse than none, so columns are added in order of importance while the terminal has room, and the
+table says which were left out.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,19 @@ from rich.text import Text
 from variants.figures import figures, summary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
+    from variants.figures import Figure
     from variants.manifest import ModelManifest
 
-ALWAYS: Final = ("variant", "file", "memory", "p50")
-WHEN_WIDE: Final = ("download", "MACs", "p99", "speed-up", "lost / gained", "1 % verdict", "routing")
-WIDE: Final = 150
+METRIC: Final = "{metric}"
+BY_IMPORTANCE: Final = (
+    "variant", METRIC, "p50", "file", "routing", "memory", "speed-up", "1 % verdict", "p99", "lost / gained",
+    "download", "MACs", "parameters", "0.1 % verdict",
+)  # fmt: skip
+BETWEEN: Final = 2  # characters between columns
 STYLES: Final = {"routable": "green", "dominated": "yellow", "rejected": "red"}
 
 
@@ -26,15 +36,36 @@ def draw_table(manifest: ModelManifest, width: int) -> tuple[RenderableType, ...
 
     ``width`` is the terminal's, in characters; a narrow one gets fewer columns.
     """
-    shown = {*ALWAYS, manifest.metric, *(WHEN_WIDE if width >= WIDE else ())}
-    columns = [figure for figure in figures(manifest) if figure.heading in shown]
-    table = Table(title=f"{manifest.model} version {manifest.version}", title_justify="left", box=SIMPLE_HEAD)
+    every = figures(manifest)
+    columns = choose_columns(every, manifest.metric, width)
+    table = Table(
+        title=f"{manifest.model} version {manifest.version}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for figure in columns:
-        table.add_column(
-            figure.heading, no_wrap=True, justify="left" if figure.heading in {"variant", "routing"} else "right"
-        )
-    for number, variant in enumerate(manifest.variants):
-        cells = [figure.texts[number] for figure in columns]
-        table.add_row(*cells[:-1], Text(cells[-1], style=STYLES[variant.routing.state]))
+        is_word = figure.heading in {"variant", "routing"}
+        table.add_column(figure.heading, no_wrap=True, justify="left" if is_word else "right")
+    for number in range(len(manifest.variants)):
+        table.add_row(*(Text(figure.texts[number], style=STYLES.get(figure.texts[number], "")) for figure in columns))
     reasons = "\n".join(f"{v.name} ({v.routing.state}): {v.routing.reason}" for v in manifest.variants)
-    return table, Text(reasons), Text(summary(manifest), style="dim")
+    left_out = [figure.heading for figure in every if figure not in columns]
+    notes = summary(manifest) + (f"\nno room for: {', '.join(left_out)}" if left_out else "")
+    return table, Text(f"\n{reasons}\n"), Text(notes, style="dim")
+
+
+def choose_columns(every: Sequence[Figure], metric: str, width: int) -> tuple[Figure, ...]:
+    """Return the columns that fit ``width`` characters uncut: the most important that do, in their usual order."""
+    by_heading = {figure.heading: figure for figure in every}
+    chosen: list[str] = []
+    room = width + BETWEEN
+    for name in BY_IMPORTANCE:
+        figure = by_heading[metric if name == METRIC else name]
+        needed = max(map(len, (figure.heading, *figure.texts))) + BETWEEN
+        if needed <= room or not chosen:
+            chosen.append(figure.heading)
+            room -= needed
+    return tuple(figure for figure in every if figure.heading in chosen)

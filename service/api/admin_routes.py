@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.api.http_message import HttpRequest, Reply, json_reply
 from service.api.names import split_model_name
-from service.domain.errors import Unauthorized
+from service.domain.errors import AdminOnly
 
 if TYPE_CHECKING:
     from service.api.http_routes import Route
@@ -31,7 +31,7 @@ async def _unload(plane: Plane, request: HttpRequest) -> Reply:
 
 
 async def _refuse(_: Plane, __: HttpRequest) -> Reply:
-    raise Unauthorized(REFUSAL)
+    raise AdminOnly(REFUSAL)
 
 
 ADMIN_ROUTES: Final[tuple[Route, ...]] = (("POST", _LOAD, _load), ("POST", _UNLOAD, _unload))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-    from service.api.http_message import Message, Receive
+    from service.api.asgi import Message, Receive
 
 T = TypeVar("T")
 

@@ -15,21 +15,29 @@ from typing import TYPE_CHECKING, Final
 from grpc import StatusCode
 
 from service.api.departures import ClientLeft, stream_unless_left, unless_left
-from service.api.grpc_errors import GrpcStatus, grpc_status
+from service.api.grpc_errors import GrpcStatus
 from service.api.grpc_frames import decode_timeout, encode_frame, encode_message, read_frames
-from service.api.grpc_methods import CallContext, Unary, methods, no_deadline, parse, take_request_id
+from service.api.grpc_methods import (
+    CallContext,
+    Unary,
+    first_stage,
+    methods,
+    no_deadline,
+    parse,
+    take_request_id,
+    unknown_method,
+)
 from service.api.http_app import DEFAULT_MAX_BODY_BYTES
 from service.api.knobs import HEADERS
-from service.api.names import shown
 from service.api.plane import ignore_refusal
-from service.domain.errors import InvalidRequest, NotSupported
+from service.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
+    from service.api.asgi import Receive, Scope, Send
     from service.api.grpc_methods import Method, Proto, Stream
     from service.api.http_app import HttpApp
-    from service.api.http_message import Receive, Scope, Send
     from service.api.plane import OnRefused, Plane
 
 _OK: Final = GrpcStatus(StatusCode.OK, "")
@@ -61,7 +69,7 @@ class GrpcAsgiApp:
         plane: What answers.
         max_body_bytes: The largest message taken, counted after decompression.
         admin: Whether models can be loaded and unloaded here; a public listener says no.
-        on_refused: Called with the protocol, the request's id and the error for every call that is refused or fails.
+        on_refused: Called once for every call that is refused or fails.
     """
 
     def __init__(
@@ -85,11 +93,13 @@ class GrpcAsgiApp:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        context = _context(headers, self._on_refused)
+        method = self._methods.get(scope["path"])
+        context = _context(headers, self._on_refused, method)
         try:
             take_request_id(context)
             context.time_left = _time_left(decode_timeout(headers))
-            method = self._find(scope["path"])
+            if method is None:
+                raise unknown_method(scope["path"])  # noqa: TRY301 - it is answered like every other failure
             if isinstance(method, Unary):
                 frames = read_frames(receive, headers, self._max_body_bytes)
                 request = parse(method.request_class, await _only(frames))
@@ -99,8 +109,7 @@ class GrpcAsgiApp:
         except (ClientLeft, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
-            self._on_refused("grpc", context.request_id, error)
-            await answer.finish(grpc_status(error, context.request_id))
+            await answer.finish(context.refuse(error))
             return
         await answer.finish(_OK, context.trailers)
 
@@ -112,12 +121,6 @@ class GrpcAsgiApp:
         async with aclosing(method.handler(self._plane, messages, context)) as responses:
             async for response in responses:
                 await answer.message(response)
-
-    def _find(self, path: str) -> Method:
-        method = self._methods.get(path)
-        if method is None:
-            raise NotSupported(f"no method {shown(path)} is offered")
-        return method
 
 
 class _Answer:
@@ -159,9 +162,9 @@ def _is_grpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-type" and value.startswith(_CONTENT_TYPE) for name, value in headers)
 
 
-def _context(headers: Mapping[bytes, bytes], on_refused: OnRefused) -> CallContext:
+def _context(headers: Mapping[bytes, bytes], on_refused: OnRefused, method: Method | None) -> CallContext:
     metadata = {_METADATA[name]: headers[name].decode("latin-1") for name in _METADATA.keys() & headers.keys()}
-    return CallContext(metadata, on_refused=on_refused)
+    return CallContext(metadata, on_refused=on_refused, stage=first_stage(method))
 
 
 def _time_left(timeout_s: float | None) -> Callable[[], float | None]:

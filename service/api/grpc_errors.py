@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from grpc import StatusCode
 
 from service.domain.errors import (
+    AdminOnly,
     BackendFailed,
     DeadlineExceeded,
     Draining,
@@ -21,7 +22,6 @@ from service.domain.errors import (
     PayloadTooLarge,
     RemoteBackendFailed,
     TiergateError,
-    Unauthorized,
     UnsupportedMedia,
     VariantNotFound,
 )
@@ -34,7 +34,7 @@ GRPC_STATUS: Final[Mapping[type[TiergateError], StatusCode]] = {
     InvalidRequest: StatusCode.INVALID_ARGUMENT,
     UnsupportedMedia: StatusCode.INVALID_ARGUMENT,
     PayloadTooLarge: StatusCode.RESOURCE_EXHAUSTED,
-    Unauthorized: StatusCode.PERMISSION_DENIED,
+    AdminOnly: StatusCode.PERMISSION_DENIED,
     NotFound: StatusCode.NOT_FOUND,
     ModelNotFound: StatusCode.NOT_FOUND,
     VariantNotFound: StatusCode.NOT_FOUND,

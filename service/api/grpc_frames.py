@@ -18,7 +18,7 @@ from service.domain.errors import InvalidRequest, PayloadTooLarge
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from service.api.http_message import Receive
+    from service.api.asgi import Receive
 
 _PREFIX: Final = struct.Struct(">BI")
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")

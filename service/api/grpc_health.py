@@ -25,7 +25,7 @@ _SERVING: Final[int] = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final[int] = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def check_health(plane: Plane, message: Any, _: CallContext) -> health_pb2.HealthCheckResponse:  # noqa: ANN401
+async def check_health(plane: Plane, message: Any, _: CallContext) -> health_pb2.HealthCheckResponse:  # noqa: ANN401 - protobuf ships no types
     """Return whether a service can answer.
 
     Raises:

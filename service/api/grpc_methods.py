@@ -2,7 +2,10 @@
 
 A row has the request's message class and a handler. An adapter (``grpc_servicer`` for grpcio, ``grpc_asgi`` for ASGI
 servers with trailers) parses bytes into the message, calls the handler with the plane and a ``CallContext``, and sends
-what comes back. Handlers raise the domain's errors; the adapters map them with ``grpc_errors``.
+what comes back. Handlers raise the domain's errors; the adapters map them with ``CallContext.refuse``.
+
+The requests of one stream are answered one after the other, in their order: a slow one holds up those behind it. A
+client that wants them computed together sends them as calls of their own.
 """
 
 from __future__ import annotations
@@ -21,15 +24,16 @@ from service.api.grpc_errors import grpc_status
 from service.api.grpc_health import check_health, watch_health
 from service.api.http_codec import RequestHead
 from service.api.knobs import HEADERS
-from service.api.names import check_request_id, check_version, new_request_id, split_model_name
-from service.api.plane import ignore_refusal
+from service.api.names import check_request_id, check_version, new_request_id, shown, split_model_name
+from service.api.plane import Refusal, ignore_refusal
 from service.api.proto_codec import decode_request, encode_response
 from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
 from service.api.wire_limits import check_field_count
-from service.domain.errors import InvalidRequest, NotSupported, Unauthorized
+from service.domain.errors import AdminOnly, InvalidRequest, NotSupported
 
 if TYPE_CHECKING:
-    from service.api.plane import OnRefused, Plane
+    from service.api.grpc_errors import GrpcStatus
+    from service.api.plane import OnRefused, Plane, Stage
 
 Proto = Any  # the stubs ship no types
 
@@ -46,14 +50,21 @@ class CallContext:
     """One call: what came with it, and the metadata that its answer will trail.
 
     ``time_left`` returns the seconds until the call's deadline, ``None`` where it has none. ``request_id`` starts as
-    the one from the metadata, or a new one, and becomes the request's own once that is known.
+    the one from the metadata, or a new one, and becomes the request's own once that is known. ``stage`` is how far the
+    request came that is answered now.
     """
 
     metadata: Mapping[str, str]
     time_left: Callable[[], float | None] = no_deadline
     on_refused: OnRefused = ignore_refusal
     request_id: str = field(default_factory=new_request_id)
+    stage: Stage = "route"
     trailers: list[tuple[str, str]] = field(default_factory=list)
+
+    def refuse(self, error: Exception) -> GrpcStatus:
+        """Report a failure, and return the status that tells the client of it."""
+        self.on_refused(Refusal("grpc", self.request_id, error, self.stage))
+        return grpc_status(error, self.request_id)
 
 
 UnaryHandler = Callable[["Plane", Proto, CallContext], Coroutine[Any, Any, Proto]]
@@ -77,6 +88,17 @@ class Stream:
 
 
 Method = Unary | Stream
+
+
+def first_stage(method: Method | None) -> Stage:
+    """Return the stage at which a call of this method starts; ``None`` is an unknown method."""
+    is_infer = method is not None and method.request_class is service_pb2.ModelInferRequest
+    return "decode" if is_infer else "route"
+
+
+def unknown_method(path: str) -> NotSupported:
+    """Return the error of a call to a method that is not in the table."""
+    return NotSupported(f"no method {shown(path)} is offered")
 
 
 def parse(request_class: Proto, data: bytes) -> Proto:
@@ -108,6 +130,7 @@ def take_request_id(context: CallContext) -> None:
 async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
     request = decode_request(message, _head(message, context), context.time_left())
     context.request_id = request.id
+    context.stage = "infer"
     response = await plane.infer(request)
     parameters = answer_parameters(response.answer)
     context.trailers += answer_texts(parameters)
@@ -119,17 +142,17 @@ async def _stream_infer(
 ) -> AsyncGenerator[Proto, None]:
     """Answer one request after the other; an error is a message, and the stream goes on, as in Triton."""
     async for message in messages:
-        request_id = context.request_id = message.id or new_request_id()
+        context.request_id = message.id or new_request_id()
         try:
             answer = await _infer(plane, message, context)
             context.trailers.clear()  # they would speak of many requests at once
         except Exception as error:  # noqa: BLE001 - one failed request does not end the others' stream
-            context.on_refused("grpc", request_id, error)
-            status = grpc_status(error, request_id)
             failed = service_pb2.ModelInferResponse(model_name=message.model_name, id=message.id)
-            yield service_pb2.ModelStreamInferResponse(error_message=status.message, infer_response=failed)
+            text = context.refuse(error).message
+            yield service_pb2.ModelStreamInferResponse(error_message=text, infer_response=failed)
         else:
             yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+        context.stage = "decode"  # of the next one
 
 
 async def _server_live(plane: Plane, _: Proto, __: CallContext) -> Proto:
@@ -179,7 +202,7 @@ async def _unload(plane: Plane, message: Proto, _: CallContext) -> Proto:
 
 
 async def _refuse_admin(_: Plane, __: Proto, ___: CallContext) -> Proto:
-    raise Unauthorized(REFUSAL)
+    raise AdminOnly(REFUSAL)
 
 
 async def _left_out(_: Plane, message: Proto, __: CallContext) -> Proto:

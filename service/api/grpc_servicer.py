@@ -1,4 +1,8 @@
-"""The gRPC side on grpcio's asyncio server: an adapter from the method table to generic handlers."""
+"""The gRPC side on grpcio's asyncio server: an adapter from the method table to generic handlers.
+
+grpcio answers some calls before any handler sees them: a message over the limit (RESOURCE_EXHAUSTED), a call over the
+most that may be open, metadata over its limit. Nobody is told of those, so they are neither logged nor counted here.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,21 @@ from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 
-from service.api.grpc_errors import grpc_status
-from service.api.grpc_methods import CallContext, Method, Stream, Unary, methods, parse, take_request_id
+from service.api.grpc_methods import (
+    CallContext,
+    Method,
+    Stream,
+    Unary,
+    first_stage,
+    methods,
+    parse,
+    take_request_id,
+    unknown_method,
+)
 from service.api.plane import ignore_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from grpc import aio
 
@@ -24,30 +37,33 @@ if TYPE_CHECKING:
     Streams = Callable[[AsyncIterator[bytes], Rpc], AsyncIterator[bytes]]
 
 
-def server_options(max_body_bytes: int) -> Sequence[tuple[str, int]]:
-    """Return the options that ``grpc.aio.server`` needs: the same limit as HTTP, both ways."""
-    return (
-        ("grpc.max_receive_message_length", max_body_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),
-    )
-
-
 def generic_handlers(
     plane: Plane, *, admin: bool = False, on_refused: OnRefused = ignore_refusal
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return what ``server.add_generic_rpc_handlers`` takes.
+    """Return what ``server.add_generic_rpc_handlers`` takes; the last one answers calls to methods that are unknown.
 
     Args:
         plane: What answers.
         admin: Whether models can be loaded and unloaded here; a public listener says no.
-        on_refused: Called with the protocol, the request's id and the error for every call that is refused or fails.
+        on_refused: Called once for every call that is refused or fails.
     """
+    adapter = _Adapter(plane, on_refused)
     services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = defaultdict(dict)
     for full_name, method in methods(admin=admin).items():
         _, service, name = full_name.split("/")
-        services[service][name] = _handler(_Adapter(plane, on_refused), full_name, method)
-    return tuple(grpc.method_handlers_generic_handler(service, table) for service, table in services.items())
+        services[service][name] = _handler(adapter, full_name, method)
+    known = [grpc.method_handlers_generic_handler(service, table) for service, table in services.items()]
+    return (*known, _UnknownMethods(adapter))
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Takes every call, and so must come last."""
+
+    def __init__(self, adapter: _Adapter) -> None:
+        self._adapter = adapter
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return grpc.stream_stream_rpc_method_handler(self._adapter.unknown(handler_call_details.method))
 
 
 class _Adapter:
@@ -61,7 +77,7 @@ class _Adapter:
         """Return the call of a method with one request and one response."""
 
         async def call(data: bytes, rpc: Rpc) -> bytes:
-            context = _context(rpc, self._on_refused)
+            context = _context(rpc, self._on_refused, method)
             try:
                 take_request_id(context)
                 response = await method.handler(self._plane, parse(method.request_class, data), context)
@@ -77,7 +93,7 @@ class _Adapter:
         """Return the call of a method that answers with a stream."""
 
         async def call(data: AsyncIterator[bytes], rpc: Rpc) -> AsyncIterator[bytes]:
-            context = _context(rpc, self._on_refused)
+            context = _context(rpc, self._on_refused, method)
             try:
                 take_request_id(context)
                 messages = (parse(method.request_class, piece) async for piece in data)
@@ -89,9 +105,16 @@ class _Adapter:
 
         return call
 
+    def unknown(self, path: str) -> Callable[[AsyncIterator[bytes], Rpc], Awaitable[None]]:
+        """Return the call of a method that is not in the table."""
+
+        async def call(_: AsyncIterator[bytes], rpc: Rpc) -> None:
+            await self._abort(rpc, unknown_method(path), _context(rpc, self._on_refused))
+
+        return call
+
     async def _abort(self, rpc: Rpc, error: Exception, context: CallContext) -> NoReturn:
-        self._on_refused("grpc", context.request_id, error)
-        status = grpc_status(error, context.request_id)
+        status = context.refuse(error)
         await rpc.abort(status.code, status.message, status.metadata)
 
 
@@ -114,6 +137,6 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _context(rpc: Rpc, on_refused: OnRefused) -> CallContext:
+def _context(rpc: Rpc, on_refused: OnRefused, method: Method | None = None) -> CallContext:
     metadata = {key: value for key, value in rpc.invocation_metadata() or () if isinstance(value, str)}
-    return CallContext(metadata, rpc.time_remaining, on_refused)
+    return CallContext(metadata, rpc.time_remaining, on_refused, stage=first_stage(method))

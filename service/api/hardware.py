@@ -9,10 +9,9 @@ The knob is a class name of the policy file (``"phone"``) or a JSON object with 
     save_data      true or false
     network        "slow-2g", "2g", "3g" or "4g"
     rtt_ms         round-trip time; it is taken off the budget
-    downlink_mbps  download rate
 
 A malformed knob is an error. A malformed hint is ignored, as structured headers demand (RFC 9651): browsers send hints
-unasked, and a proxy's mistake in one is no reason to refuse a request.
+to every path once a reply has asked for them, and a proxy's mistake in one is no reason to refuse a request.
 """
 
 from __future__ import annotations
@@ -28,11 +27,13 @@ from service.domain.inference import ClientHardware
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HINT_HEADERS: Final = frozenset({"sec-ch-ua-mobile", "device-memory", "save-data", "ect", "rtt", "downlink"})
+HINT_HEADERS: Final = frozenset({"sec-ch-ua-mobile", "device-memory", "save-data", "ect", "rtt"})
+
+ACCEPT_CH: Final = (b"accept-ch", b"Sec-CH-UA-Mobile, Device-Memory, Save-Data, ECT, RTT")
+"""The reply header after which a browser sends these hints, on secure connections only."""
 
 _MIB: Final = 2.0**20
 _GIB: Final = 2.0**30
-_MBPS: Final = 1e6
 _NETWORKS: Final = ("slow-2g", "2g", "3g", "4g")
 _MAX_TEXT: Final = 4096
 _KNOB: Final = "knob 'client_hardware'"
@@ -48,7 +49,6 @@ class _Device(msgspec.Struct, forbid_unknown_fields=True):
     save_data: bool | None = None
     network: str | None = None
     rtt_ms: Annotated[float, msgspec.Meta(ge=0, le=3_600_000)] = 0.0
-    downlink_mbps: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
 
 
 def decode_hardware(value: object) -> ClientHardware:
@@ -76,14 +76,12 @@ def decode_hints(headers: Mapping[str, str]) -> ClientHardware | None:
     memory = _hint(headers, "device-memory")
     network = headers.get("ect", "").lower()
     rtt_ms = _hint(headers, "rtt")
-    downlink = _hint(headers, "downlink")
     hints = ClientHardware(
         memory_bytes=memory * _GIB if memory else None,
         is_mobile=mobile,
         saves_data=True if headers.get("save-data", "").lower() == "on" else None,
         network=network if network in _NETWORKS else None,
         network_s=(rtt_ms or 0.0) / 1000.0,
-        downlink_bps=None if downlink is None else downlink * _MBPS,
     )
     return None if hints == ClientHardware() else hints
 
@@ -113,7 +111,6 @@ def _decode_device(value: object) -> ClientHardware:
         saves_data=device.save_data,
         network=device.network,
         network_s=device.rtt_ms / 1000.0,
-        downlink_bps=None if device.downlink_mbps is None else device.downlink_mbps * _MBPS,
     )
 
 

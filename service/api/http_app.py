@@ -1,7 +1,7 @@
 """The HTTP side as a raw ASGI application: no framework between the server and the codec.
 
 An infer request takes the short way through ``_infer``; everything else goes through the route table. While an answer
-is awaited, one small task listens for the client leaving and cancels the wait, so that queued work is dropped.
+is awaited, one small task listens for the client leaving and cancels the wait, so that queued work is not done.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from service.api.http_message import JSON_TYPE, HttpRequest, Reply, send_reply
 from service.api.http_routes import ROUTES, Router
 from service.api.knobs import HEADERS
 from service.api.names import check_request_id, check_version, new_request_id, shown, split_model_name
-from service.api.plane import ignore_refusal
-from service.domain.errors import NotFound
+from service.api.plane import Refusal, ignore_refusal
+from service.domain.errors import NotFound, TiergateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.api.http_message import Headers, Receive, Scope, Send
-    from service.api.plane import OnRefused, Plane
+    from service.api.asgi import Receive, Scope, Send
+    from service.api.http_message import Headers
+    from service.api.plane import OnRefused, Plane, Stage
     from service.domain.inference import InferenceRequest, InferenceResponse
 
 DEFAULT_MAX_BODY_BYTES: Final = 64 << 20
@@ -44,7 +45,7 @@ class HttpApp:
         plane: What answers.
         max_body_bytes: The largest body taken, counted after decompression.
         admin: Whether models can be loaded and unloaded here; a public listener says no.
-        on_refused: Called with the protocol, the request's id and the error for every request that is refused or fails.
+        on_refused: Called once for every request that is refused or fails.
     """
 
     def __init__(
@@ -69,29 +70,30 @@ class HttpApp:
         if scope["type"] != "http":
             raise TypeError(f"the HTTP application was called with scope '{scope['type']}'; allowed is 'http'")
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        path = _path(scope)
+        is_infer = _is_infer(path, scope["method"])
         request_id = ""
         try:
             request_id = _request_id(headers)
-            reply = await self._answer(scope, headers, receive, request_id)
+            if is_infer:
+                reply = await self._infer(_request_head(path, headers, request_id), headers, receive)
+            else:
+                reply = await self._route(path, scope, headers, receive)
         except ClientLeft:
             return
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes an answer
-            reply = self._refuse(error, request_id or new_request_id())
+            request_id = request_id or new_request_id()
+            reply = self._refuse(error, request_id, "decode" if is_infer else "route")
+        await self._send(send, reply, request_id, with_body=scope["method"] != "HEAD")
+
+    async def _send(self, send: Send, reply: Reply, request_id: str, *, with_body: bool) -> None:
         # ASGI servers raise an OSError from ``send`` when the client is gone: there is nobody to answer then.
         with contextlib.suppress(OSError):
-            await send_reply(send, reply, with_body=scope["method"] != "HEAD")
-
-    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: str) -> Reply:
-        path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root):
-            path = path[len(root) :]
-        is_infer = path.endswith(_INFER) and path.startswith(_MODELS) and len(path) > len(_MODELS) + len(_INFER)
-        if not is_infer:
-            return await self._route(path, scope, headers, receive)
-        if scope["method"] != "POST":
-            return method_not_allowed(scope["method"], ["POST"])
-        return await self._infer(_request_head(path, headers, request_id), headers, receive)
+            try:
+                await send_reply(send, reply, with_body=with_body)
+            except TiergateError as error:
+                # The body's source failed under way. Leaving the answer unfinished makes the server cut it off.
+                self._on_refused(Refusal("http", request_id, error))
 
     async def _infer(self, head: RequestHead, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         check_content_type(headers)
@@ -103,17 +105,19 @@ class HttpApp:
         except ClientLeft:
             raise
         except Exception as error:  # noqa: BLE001 - caught here for the id that the body gave
-            return self._refuse(error, request.id)
+            return self._refuse(error, request.id, "infer")
 
     async def _route(self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        method: str = scope["method"]
+        if _is_infer(path, "POST"):
+            raise method_not_allowed(method, ["POST"])
         found = self._router.find(path)
         if found is None:
             raise NotFound(f"no route {shown(path)}; the protocol's paths start at /v2")
         handlers, captured = found
-        method: str = scope["method"]
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
-            return method_not_allowed(method, {*handlers, *(["HEAD"] if "GET" in handlers else [])})
+            raise method_not_allowed(method, {*handlers, *(["HEAD"] if "GET" in handlers else [])})
 
         async def body() -> bytes:
             return await read_body(receive, headers, self._max_body_bytes)
@@ -121,9 +125,21 @@ class HttpApp:
         request = HttpRequest(method, headers, scope.get("query_string", b""), body, captured)
         return await handler(self._plane, request)
 
-    def _refuse(self, error: Exception, request_id: str) -> Reply:
-        self._on_refused("http", request_id, error)
+    def _refuse(self, error: Exception, request_id: str, stage: Stage) -> Reply:
+        self._on_refused(Refusal("http", request_id, error, stage))
         return error_reply(error, request_id)
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _is_infer(path: str, method: str) -> bool:
+    if method != "POST" or not path.endswith(_INFER) or not path.startswith(_MODELS):
+        return False
+    return len(path) > len(_MODELS) + len(_INFER)
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

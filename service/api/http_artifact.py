@@ -1,17 +1,25 @@
-"""Handing a variant's file to a client that runs it on its own hardware: conditional and in ranges (RFC 9110)."""
+"""Handing a variant's file to a client that runs it on its own hardware: conditional and in ranges (RFC 9110).
+
+The digest that was verified when the model was loaded is the file's ETag. So the file is opened once, without following
+links, and compared with what was verified, before the first byte is sent and with every piece.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from typing import TYPE_CHECKING, Final
+import stat
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from service.api.http_message import Reply, json_reply
+from service.api.hardware import ACCEPT_CH
+from service.api.http_errors import HttpRefused
+from service.api.http_message import Reply
 from service.api.names import shown
+from service.domain.errors import ModelNotReady
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from service.api.http_message import Headers, HttpRequest
     from service.domain.descriptions import Artifact
@@ -22,12 +30,18 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def artifact_reply(artifact: Artifact, request: HttpRequest) -> Reply:
-    """Return the file, the range asked for, or 304 where the client has this very file."""
+    """Return the file, the range asked for, or 304 where the client has this very file.
+
+    Raises:
+        HttpRefused: The range lies outside the file.
+        ModelNotReady: The file is not there as it was verified.
+    """
     etag = b'"%b"' % artifact.digest.encode()
     headers: Headers = [
         (b"etag", etag),
         (b"accept-ranges", b"bytes"),
         (b"x-tiergate-variant", artifact.variant.encode()),
+        ACCEPT_CH,
     ]
     if _matches(request.headers.get(b"if-none-match"), etag):
         return Reply(304, headers)
@@ -48,14 +62,14 @@ def _range_reply(headers: Headers, artifact: Artifact, wanted: bytes) -> Reply:
     span = _span(found[1], found[2], size)
     if span is None:
         message = f"range {shown(wanted.decode('latin-1'))} lies outside the file of {size} bytes"
-        return json_reply({"error": message}, 416, [(b"content-range", b"bytes */%d" % size)])
+        raise HttpRefused(416, message, [(b"content-range", b"bytes */%d" % size)])
     headers.append((b"content-range", b"bytes %d-%d/%d" % (span[0], span[1] - 1, size)))
     return _file_reply(206, headers, artifact, span)
 
 
 def _file_reply(status: int, headers: Headers, artifact: Artifact, span: tuple[int, int]) -> Reply:
     headers.append((b"content-length", b"%d" % (span[1] - span[0])))
-    return Reply(status, headers, stream=_pieces(artifact.path, *span))
+    return Reply(status, headers, stream=_Span(artifact, *span))
 
 
 def _span(first: bytes, last: bytes, size: int) -> tuple[int, int] | None:
@@ -76,16 +90,73 @@ def _matches(condition: bytes | None, etag: bytes) -> bool:
     return etag in tags or b"*" in tags
 
 
-async def _pieces(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    """Yield the file's bytes; each read runs in a thread, because a disk may be slow."""
-    file = await asyncio.to_thread(path.open, "rb")
+def _open(artifact: Artifact) -> BinaryIO:
+    """Open the file that was verified, and no other that has taken its place.
+
+    Raises:
+        ModelNotReady: It is not there any more, or not as it was verified.
+    """
     try:
-        await asyncio.to_thread(file.seek, start)
-        while start < end:
-            piece = await asyncio.to_thread(file.read, min(_PIECE_BYTES, end - start))
-            if not piece:
-                return
-            start += len(piece)
-            yield piece
-    finally:
+        file = open(artifact.path, "rb", buffering=0, opener=_open_unfollowed)  # noqa: SIM115 - the span closes it
+    except OSError:
+        raise _changed(artifact) from None
+    try:
+        _check_unchanged(file, artifact)
+    except ModelNotReady:
         file.close()
+        raise
+    return file
+
+
+def _open_unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO without a writer must not hold us
+
+
+def _check_unchanged(file: BinaryIO, artifact: Artifact) -> None:
+    found = os.fstat(file.fileno())
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    is_same = identity == artifact.identity if artifact.identity else found.st_size == artifact.size_bytes
+    if not is_same or not stat.S_ISREG(found.st_mode):
+        raise _changed(artifact)
+
+
+def _changed(artifact: Artifact) -> ModelNotReady:
+    return ModelNotReady(f"the file of variant '{artifact.variant}' is not there as it was verified; reload the model")
+
+
+class _Span:
+    """The bytes of an open file from ``start`` to ``end``; each read runs in a thread, because a disk may be slow."""
+
+    def __init__(self, artifact: Artifact, start: int, end: int) -> None:
+        self._artifact = artifact
+        self._file = _open(artifact)
+        self._start = start
+        self._end = end
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece.
+
+        Raises:
+            ModelNotReady: The file was changed while it was sent, so that what is sent is not what was verified.
+        """
+        if self._start >= self._end:
+            raise StopAsyncIteration
+        piece = await asyncio.to_thread(self._read)
+        self._start += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self) -> bytes:
+        size = min(_PIECE_BYTES, self._end - self._start)
+        try:
+            piece = os.pread(self._file.fileno(), size, self._start)
+        except (OSError, ValueError):  # a bad disk; or closed, by a client that left meanwhile
+            raise _changed(self._artifact) from None
+        _check_unchanged(self._file, self._artifact)
+        return piece

@@ -21,7 +21,7 @@ from service.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from service.api.http_message import Receive
+    from service.api.asgi import Receive
 
 _WBITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _PIECE_BYTES: Final = 1 << 20

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import contextlib
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from service.api.asgi import Send
+
 Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
@@ -30,6 +31,18 @@ class HttpRequest:
     captured: tuple[str, ...] = ()
 
 
+class BodyStream(Protocol):
+    """A body in pieces; who gets one closes it, read or not."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Start."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One reply; ``stream`` gives the body in pieces where it is not at hand as a whole."""
@@ -37,10 +50,10 @@ class Reply:
     status: int
     headers: Headers = field(default_factory=list)
     body: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    stream: BodyStream | None = None
 
 
-def json_reply(content: Any, status: int = 200, headers: Headers | None = None) -> Reply:  # noqa: ANN401
+def json_reply(content: Any, status: int = 200, headers: Headers | None = None) -> Reply:  # noqa: ANN401 - JSON
     """Return a reply with a JSON body."""
     body = _encode_json(content)
     lines = [JSON_TYPE, (b"content-length", b"%d" % len(body)), *(headers or ())]
@@ -48,9 +61,17 @@ def json_reply(content: Any, status: int = 200, headers: Headers | None = None) 
 
 
 async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
-    """Send a reply; without its body where the request was HEAD."""
+    """Send a reply, without its body where the request was HEAD, and close its stream."""
+    if reply.stream is not None:
+        with contextlib.closing(reply.stream):
+            return await _send_stream(send, reply, reply.stream if with_body else None)
     await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-    if reply.stream is not None and with_body:
-        async for piece in reply.stream:
+    return await send({"type": "http.response.body", "body": reply.body if with_body else b""})
+
+
+async def _send_stream(send: Send, reply: Reply, stream: BodyStream | None) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    if stream is not None:
+        async for piece in stream:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": reply.body if with_body else b""})
+    await send({"type": "http.response.body", "body": b""})

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from service.api.hardware import ACCEPT_CH
 from service.api.http_artifact import artifact_reply
 from service.api.http_message import HttpRequest, Reply, json_reply
 from service.api.json_descriptions import (
@@ -69,7 +70,7 @@ class Router:
 
 
 async def _server(plane: Plane, _: HttpRequest) -> Reply:
-    return json_reply(server_json(plane.server_info()))
+    return json_reply(server_json(plane.server_info()), headers=[ACCEPT_CH])
 
 
 async def _live(plane: Plane, _: HttpRequest) -> Reply:
@@ -94,7 +95,7 @@ async def _model_ready(plane: Plane, request: HttpRequest) -> Reply:
 
 
 async def _metadata(plane: Plane, request: HttpRequest) -> Reply:
-    return json_reply(metadata_json(plane.model_info(*_model(request))))
+    return json_reply(metadata_json(plane.model_info(*_model(request))), headers=[ACCEPT_CH])
 
 
 async def _config(plane: Plane, request: HttpRequest) -> Reply:
@@ -123,7 +124,7 @@ async def _variants(plane: Plane, request: HttpRequest) -> Reply:
 
 async def _route(plane: Plane, request: HttpRequest) -> Reply:
     model, knobs = _query_knobs(request)
-    return json_reply(route_json(plane.explain(model, knobs)))
+    return json_reply(route_json(plane.explain(model, knobs)), headers=[ACCEPT_CH])
 
 
 async def _artifact(plane: Plane, request: HttpRequest) -> Reply:

@@ -2,8 +2,11 @@
 
 A parameter wins over a header. A gRPC deadline wins over the parameter ``timeout``, which wins over the header
 ``x-request-timeout-ms``. Numbers may come as numbers or as text. Names that are no knob are ignored, because clients
-send their own (``binary_data_output``, ``sequence_id``); a knob whose value makes no sense is an error that names it.
-``null`` means not said.
+send their own (``binary_data_output``, ``sequence_id``); a knob whose value makes no sense is an error that names it,
+even where another one wins over it. ``null`` means not said.
+
+Budget and timeouts count from the moment at which the request has been read and decoded, as ``total_ms`` in the answer
+does: how long its bytes were under way is not known here. Only a gRPC deadline counts from the start of the call.
 
 ``priority`` is Triton's: 0 means the default (normal), 1 is the highest (critical), 2 is normal, and 3 and above are
 sheddable.
@@ -112,22 +115,26 @@ def decode_knobs(
 
 
 def _budget_s(parameters: Mapping[str, object], headers: Mapping[str, str]) -> float | None:
-    for source, name in ((parameters, "latency_budget_ms"), (headers, "x-latency-budget-ms")):
-        value = source.get(name)
-        if value is not None:
-            return _MILLISECONDS.read(name, value) / 1e3
-    return None
+    asked = _milliseconds(parameters, "latency_budget_ms")
+    header = _milliseconds(headers, "x-latency-budget-ms")
+    return header if asked is None else asked
 
 
 def _timeout_s(parameters: Mapping[str, object], headers: Mapping[str, str], deadline_s: float | None) -> float | None:
     asked = parameters.get("timeout")
     timeout_us = 0.0 if asked is None else _MICROSECONDS.read("timeout", asked)
+    header = _milliseconds(headers, "x-request-timeout-ms")
     if deadline_s is not None:
         return min(max(deadline_s, 0.0), MAX_TIMEOUT_S)
     if timeout_us:  # 0 is how some Triton clients say "not set"
         return timeout_us / 1e6
-    header = headers.get("x-request-timeout-ms")
-    return None if header is None else _MILLISECONDS.read("x-request-timeout-ms", header) / 1e3
+    return header
+
+
+def _milliseconds(source: Mapping[str, object], name: str) -> float | None:
+    """Return a knob in milliseconds as seconds, ``None`` where it is not said."""
+    value = source.get(name)
+    return None if value is None else _MILLISECONDS.read(name, value) / 1e3
 
 
 def _min_accuracy(parameters: Mapping[str, object]) -> float | None:
@@ -154,26 +161,24 @@ def _name(parameters: Mapping[str, object], knob: str) -> str | None:
 
 
 def _hardware(parameters: Mapping[str, object], headers: Mapping[str, str]) -> ClientHardware | None:
-    said = parameters.get("client_hardware")
-    if said is None:
-        said = headers.get("x-client-hardware")
-    if said is not None:
-        return decode_hardware(said)
-    return decode_hints(headers) if headers else None
+    header = headers.get("x-client-hardware")
+    said = None if header is None else decode_hardware(header)
+    asked = parameters.get("client_hardware")
+    if asked is not None:
+        return decode_hardware(asked)
+    if said is None and headers:
+        return decode_hints(headers)
+    return said
 
 
 def _criticality(parameters: Mapping[str, object], headers: Mapping[str, str]) -> Criticality:
     priority = parameters.get("priority")
     level = 0.0 if priority is None else _PRIORITY.read("priority", priority)
-    if level:
-        return Criticality(min(int(level) - 1, Criticality.SHEDDABLE))
-    word = headers.get("x-criticality")
-    if word is None:
-        return Criticality.NORMAL
-    if word.lower() not in _CRITICALITIES:
+    word = headers.get("x-criticality", "normal").lower()
+    if word not in _CRITICALITIES:
         message = f"knob 'x-criticality' is {shown(word)}; allowed are {', '.join(_CRITICALITIES)}"
         raise InvalidRequest(message)
-    return _CRITICALITIES[word.lower()]
+    return Criticality(min(int(level) - 1, Criticality.SHEDDABLE)) if level else _CRITICALITIES[word]
 
 
 def _to_number(value: object) -> float | None:

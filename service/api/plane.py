@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from service.domain.descriptions import (
@@ -17,11 +18,25 @@ if TYPE_CHECKING:
     from service.domain.inference import InferenceRequest, InferenceResponse, Knobs
     from service.domain.variants import ModelInfo
 
-OnRefused = Callable[[str, str, Exception], None]
-"""Called with the protocol, the request's id and the error for every request that is refused or fails."""
+Stage = Literal["route", "decode", "infer"]
+"""How far a request came: no inference at all, an inference that ``Plane.infer`` never saw, one that it saw."""
 
 
-def ignore_refusal(protocol: str, request_id: str, error: Exception) -> None:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is refused or failed; ``request_id`` is empty where the request was never read so far."""
+
+    protocol: str
+    request_id: str
+    error: Exception
+    stage: Stage = "route"
+
+
+OnRefused = Callable[[Refusal], None]
+"""Called once for every request that is refused or fails."""
+
+
+def ignore_refusal(refusal: Refusal) -> None:
     """Take note of nothing; the default of ``on_refused``."""
 
 

@@ -49,7 +49,7 @@ _PACKED_TYPES: Final = ("INT64", "UINT64", "BYTES")
 _MAX_PACKED_ELEMENTS: Final = 1 << 20
 
 
-def decode_request(message: Any, head: RequestHead, deadline_s: float | None) -> InferenceRequest:  # noqa: ANN401
+def decode_request(message: Any, head: RequestHead, deadline_s: float | None) -> InferenceRequest:  # noqa: ANN401 - protobuf ships no types
     """Read a ``ModelInferRequest``; tensors sent raw are views of the message.
 
     Args:
@@ -75,7 +75,7 @@ def decode_request(message: Any, head: RequestHead, deadline_s: float | None) ->
     )
 
 
-def encode_response(response: InferenceResponse, parameters: Mapping[str, Parameter]) -> Any:  # noqa: ANN401
+def encode_response(response: InferenceResponse, parameters: Mapping[str, Parameter]) -> Any:  # noqa: ANN401 - protobuf ships no types
     """Return the ``ModelInferResponse``."""
     message = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for name, value in parameters.items():
@@ -98,7 +98,7 @@ def _parameters(entries: Any) -> dict[str, Any]:  # noqa: ANN401 - a protobuf ma
     return values
 
 
-def _decode_inputs(message: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+def _decode_inputs(message: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - protobuf ships no types
     inputs = message.inputs
     raws = message.raw_input_contents
     check_tensor_names("input", [tensor.name for tensor in inputs])
@@ -109,7 +109,7 @@ def _decode_inputs(message: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
     return tuple([_decode_input(tensor, raws[index] if raws else None) for index, tensor in enumerate(inputs)])
 
 
-def _decode_input(wire: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401
+def _decode_input(wire: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401 - protobuf ships no types
     datatype = wire.datatype if len(wire.datatype) <= len("UNKNOWN!") else shown(wire.datatype)
     dtype_of(datatype, wire.name)
     if wire.parameters and "shared_memory_region" in wire.parameters:
@@ -122,7 +122,7 @@ def _decode_input(wire: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401
     return Tensor(wire.name, datatype, decode_raw(wire.name, datatype, shape, raw))
 
 
-def _decode_contents(wire: Any, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ANN401
+def _decode_contents(wire: Any, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ANN401 - protobuf ships no types
     name, datatype = wire.name, wire.datatype
     count = element_count(shape, name)
     field = _CONTENTS.get(datatype)
@@ -144,7 +144,7 @@ def _decode_contents(wire: Any, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa
     return _to_array(name, datatype, values).reshape(shape)
 
 
-def _to_array(name: str, datatype: str, values: Any) -> NDArray[Any]:  # noqa: ANN401
+def _to_array(name: str, datatype: str, values: Any) -> NDArray[Any]:  # noqa: ANN401 - protobuf ships no types
     dtype = DTYPES[datatype]
     if dtype.kind not in "iu" or dtype.itemsize >= _NARROWEST_BYTES:
         return np.fromiter(values, dtype, len(values))
@@ -158,7 +158,7 @@ def _to_array(name: str, datatype: str, values: Any) -> NDArray[Any]:  # noqa: A
     return wide.astype(dtype)
 
 
-def _decode_outputs(wires: Any) -> tuple[RequestedOutput, ...]:  # noqa: ANN401
+def _decode_outputs(wires: Any) -> tuple[RequestedOutput, ...]:  # noqa: ANN401 - protobuf ships no types
     check_tensor_names("requested output", [wire.name for wire in wires])
     for wire in wires:
         if wire.parameters:

@@ -108,10 +108,15 @@ class RouteExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A variant's file, verified against ``digest`` (sha256, hex) when it was loaded."""
+    """A variant's file, verified against ``digest`` (sha256, hex) when it was loaded.
+
+    ``identity`` is what the file looked like then (device, inode, size in bytes, time of change in ns); empty where
+    that is not known.
+    """
 
     path: Path
     digest: str
     size_bytes: int
     filename: str
     variant: str
+    identity: tuple[int, int, int, int] | tuple[()] = ()

@@ -7,7 +7,7 @@ The errors say what happened and carry no status code: each wire form maps them 
     |-- InvalidRequest            the caller must change the request
     |   `-- UnsupportedMedia      its content type or encoding is not one we read
     |-- PayloadTooLarge           the body is over the configured limit
-    |-- Unauthorized              an admin call without the right token
+    |-- AdminOnly                 offered by the admin listener only
     |-- NotFound
     |   |-- ModelNotFound
     |   `-- VariantNotFound
@@ -24,12 +24,7 @@ from __future__ import annotations
 
 
 class TiergateError(Exception):
-    """Base of every error that the service raises on purpose; the message is safe to show to a caller.
-
-    ``was_observed`` tells that the data plane has reported it to the observers already.
-    """
-
-    was_observed = False
+    """Base of every error that the service raises on purpose; the message is safe to show to a caller."""
 
 
 class InvalidRequest(TiergateError):
@@ -44,8 +39,8 @@ class PayloadTooLarge(TiergateError):
     """The body is larger than the configured limit, counted after decompression."""
 
 
-class Unauthorized(TiergateError):
-    """An administrative call came without the right token."""
+class AdminOnly(TiergateError):
+    """The call is offered by the admin listener only."""
 
 
 class NotFound(TiergateError):

@@ -48,7 +48,6 @@ class ClientHardware:
     saves_data: bool | None = None
     network: str | None = None
     network_s: float = 0.0
-    downlink_bps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,10 @@ class Observer(Protocol):
     """The hooks."""
 
     def model_loaded(self, model: ModelInfo) -> None:
-        """A model became available; its label sets can be made."""
+        """A model became available; its label sets can be made. Its variants here are those that were loaded."""
+
+    def model_unloaded(self, model: str) -> None:
+        """A model is gone."""
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """A request was answered."""
@@ -62,6 +65,9 @@ class SilentObserver:
     """Listens to nothing; the base for observers that care about a few hooks."""
 
     def model_loaded(self, model: ModelInfo) -> None:
+        """Ignore."""
+
+    def model_unloaded(self, model: str) -> None:
         """Ignore."""
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:

@@ -57,7 +57,8 @@ class Variant:
 
     ``accuracy`` is the measured metric on the test split, 0..1, higher is better. ``memory_bytes`` is what a
     process gains by loading it. ``is_routable`` is false for variants that a gate or domination keeps out of
-    routing; they still answer when pinned. ``note`` says why.
+    routing; they still answer when pinned. ``note`` says why, and ``dominated_by`` names the variant that is no
+    larger, no slower and no less accurate: where that one may not answer, this one may.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Variant:
     digest: str
     is_routable: bool = True
     note: str = ""
+    dominated_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class Catalog:
         file = loaded.files.get(name)
         if file is None or not file.is_unchanged():
             raise ModelNotReady(f"the file of variant '{name}' of model '{model}' is not available as it was verified")
-        return Artifact(file.path, chosen.digest, chosen.file_bytes, f"{model}-{name}.onnx", name)
+        return Artifact(file.path, chosen.digest, chosen.file_bytes, f"{model}-{name}.onnx", name, file.identity)
 
     def explain(self, model: str, knobs: Knobs) -> RouteExplanation:
         """Return what routing would decide for a one-row request now, without running it.
@@ -148,7 +148,7 @@ class Catalog:
         now_s = self._clock()
         route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
         times = {item.name: self._idle_s(loaded, item.name, costs.of(item.name, 1)) for item in route.candidates}
-        limit_s = min(route.budget_s, route.timeout_s)
+        limit_s = min(route.budget_s, loaded.rules.timeout_s(knobs))
         fits_idle = {name for name, time_s in times.items() if time_s <= limit_s}
         timely = [name for name, time_s in times.items() if wait_s + time_s <= limit_s]
         chosen = timely[0] if timely else min(times, key=lambda name: times[name])
@@ -179,11 +179,11 @@ class Catalog:
         Raises:
             ModelNotFound: It is not loaded.
         """
-        self._registry.unload(model)
+        await asyncio.to_thread(self._registry.unload, model)  # waits where another model is being loaded
 
     def _idle_s(self, loaded: LoadedModel, variant: str, cost_s: float, rows: int = 1) -> float:
         """Return the time of a run on an idle machine with the hand-over around it."""
-        is_inline = loaded.calm_s(variant, rows) <= self._dispatcher.inline_s
+        is_inline = loaded.may_inline(variant, rows, self._dispatcher.inline_s, self._clock())
         return cost_s + self._handover.after_s + (0.0 if is_inline else self._handover.before_s)
 
     def _report(

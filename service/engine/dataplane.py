@@ -60,7 +60,6 @@ class DataPlane(Catalog):
             response = self._response(ticket, outcome)
         except (Exception, asyncio.CancelledError) as error:
             self._observer.request_refused(request, error, self._clock() - arrived_s)
-            error.was_observed = True  # type: ignore[union-attr] # any exception can carry it
             raise
         finally:
             self._leave()
@@ -92,7 +91,8 @@ class DataPlane(Catalog):
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
         times = {item.name: costs.of(item.name, rows) for item in route.candidates}
-        deadline_s, limit_s = arrived_s + route.timeout_s, min(route.budget_s, route.timeout_s)
+        timeout_s = model.rules.timeout_s(request.knobs)
+        deadline_s, limit_s = arrived_s + timeout_s, min(route.budget_s, timeout_s)
         waiting = Waiting(
             due_s=min(arrived_s + route.budget_s - self._handover.after_s, deadline_s),
             deadline_s=deadline_s,
@@ -123,7 +123,8 @@ class DataPlane(Catalog):
             if ticket.done.done():
                 return ticket.done.result()
             # The run failed; the request waits for a lane now, like any other.
-        timer = ticket.loop.call_later(ticket.route.timeout_s, self._dispatcher.expire, ticket)
+        left_s = ticket.waiting.deadline_s - self._clock()
+        timer = ticket.loop.call_later(left_s, self._dispatcher.expire, ticket)
         try:
             outcome = await ticket.done
         except asyncio.CancelledError:

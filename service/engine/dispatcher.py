@@ -10,12 +10,14 @@ its result for that request thrown away.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import DeadlineExceeded, Draining, Overloaded
-from service.policy.limits import LEAST_RETRY_S, Load, Verdict, judge_arrival
+from service.domain.inference import Criticality
+from service.policy.limits import LEAST_RETRY_S, Load, Verdict, earliest_start_s, judge_arrival
 from service.policy.scheduling import Run, Situation, choose_run
 
 if TYPE_CHECKING:
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
     from service.domain.observer import Observer
     from service.engine.loaded import LoadedModel
     from service.engine.queue import Ticket
+    from service.policy.scheduling import ChooseRun
 
 _LOOKED_AT: Final = 256
 """Tickets of one queue that a decision sees; more than policy's own look-ahead, for late work."""
+
+_STALL_S: Final = 0.02
+"""A run on the event loop's thread that takes this long has stalled everything; its like goes to a lane."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,15 +60,25 @@ class Job:
 class Dispatcher:
     """The queues and the lanes' state; every method may be called from any thread.
 
-    ``inline_s`` is the predicted compute time up to which an idle machine's request is computed on the thread that
-    brought it, because handing it to a lane and back would take longer.
+    ``policy`` decides what a free lane runs. ``inline_s`` is the predicted compute time up to which an idle machine's
+    request is computed on the thread that brought it, because handing it to a lane and back would take longer.
     """
 
-    def __init__(self, lanes: int, observer: Observer, clock: Callable[[], float], inline_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        observer: Observer,
+        clock: Callable[[], float],
+        inline_s: float = 0.0,
+        policy: ChooseRun = choose_run,
+    ) -> None:
         """Start with idle lanes and empty queues."""
         self.lanes = tuple(LaneState(number) for number in range(lanes))
         self.clock = clock
         self.inline_s = inline_s
+        self._inline = LaneState(-1)
+        self._running: dict[int, Job] = {}
+        self._choose_run = policy
         self._observer = observer
         self._changed = threading.Condition()
         self._models: dict[LoadedModel, None] = {}
@@ -125,6 +141,9 @@ class Dispatcher:
         """
         with self._changed:
             now_s = self.clock()
+            self._running.pop(id(job), None)
+            if job.lane is self._inline and now_s - job.taken_s > _STALL_S:
+                job.model.bar_inline(now_s)
             job.lane.is_busy = False
             job.lane.busy_s += now_s - job.taken_s
             if compute_s is None:
@@ -162,6 +181,16 @@ class Dispatcher:
         for ticket in left:
             ticket.fail(Draining("the server is shutting down"))
 
+    def abandon(self) -> None:
+        """End every ticket, the running ones too, whose results are thrown away; then close."""
+        with self._changed:
+            running = [ticket for job in self._running.values() for ticket in job.tickets]
+            for ticket in running:
+                ticket.is_over = True
+        for ticket in running:
+            ticket.fail(Draining("the server is shutting down"))
+        self.close()
+
     def depths(self) -> dict[str, int]:
         """Return how many tickets wait, by model."""
         with self._changed:
@@ -174,7 +203,8 @@ class Dispatcher:
     def wait_s(self) -> float:
         """Return how long a normal newcomer would wait at least."""
         with self._changed:
-            return self._work_ahead_s(1, self.clock()) / len(self.lanes)
+            queued_s = sum(model.queue.work_s(Criticality.NORMAL) for model in self._models)
+            return earliest_start_s(self._lanes_busy_s(self.clock()), queued_s)
 
     # Everything below runs with the lock held, but _shed needs no lock.
 
@@ -194,19 +224,24 @@ class Dispatcher:
             self._models.pop(ticket.model, None)
         return was_waiting
 
-    def _work_ahead_s(self, criticality: int, now_s: float) -> float:
-        running_s = sum(max(0.0, lane.free_s - now_s) for lane in self.lanes if lane.is_busy)
-        return running_s + sum(model.queue.work_s(criticality) for model in self._models)
+    def _lanes_busy_s(self, now_s: float) -> tuple[float, ...]:
+        return tuple(max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in self.lanes)
+
+    def _load(self, ticket: Ticket, now_s: float) -> Load:
+        queue, lanes_busy_s = ticket.model.queue, self._lanes_busy_s(now_s)
+        # All that waits is more than what is served before the newcomer; where even that leaves time, nobody counts.
+        queued_s = sum(model.queue.work_s(Criticality.SHEDDABLE) for model in self._models)
+        left_s = ticket.waiting.deadline_s - now_s - ticket.fastest_s
+        if queued_s and earliest_start_s(lanes_busy_s, queued_s) > left_s:
+            is_late = now_s + ticket.fastest_s > ticket.waiting.due_s
+            due_s = math.inf if is_late else ticket.waiting.due_s
+            criticality = Criticality.SHEDDABLE if is_late else ticket.criticality
+            queued_s = sum(model.queue.work_before_s(criticality, due_s) for model in self._models)
+        return Load(len(queue), ticket.model.policy.max_queued, lanes_busy_s, queued_s, queue.lowest_criticality)
 
     def _admit(self, ticket: Ticket) -> Ticket | None:
         now_s, queue = self.clock(), ticket.model.queue
-        load = Load(
-            queued=len(queue),
-            max_queued=ticket.model.policy.max_queued,
-            work_ahead_s=self._work_ahead_s(ticket.criticality, now_s),
-            lanes=len(self.lanes),
-            least_important=queue.lowest_criticality,
-        )
+        load = self._load(ticket, now_s)
         timeout_s = ticket.waiting.deadline_s - now_s
         verdict = judge_arrival(load, ticket.fastest_s, timeout_s, ticket.criticality)
         if verdict is Verdict.INFEASIBLE:
@@ -217,8 +252,9 @@ class Dispatcher:
         if verdict in (Verdict.OVERLOADED, Verdict.FULL):
             self._shed(ticket, "overloaded" if verdict is Verdict.OVERLOADED else "queue_full")
             raise Overloaded(
-                f"model '{ticket.request.model}' has {load.queued} requests waiting (at most {load.max_queued}), "
-                f"about {load.wait_s * 1e3:.1f} ms of work",
+                f"model '{ticket.request.model}' has {load.queued} requests waiting (at most {load.max_queued}); "
+                f"this one would start in {load.wait_s * 1e3:.1f} ms and needs {ticket.fastest_s * 1e3:.3f} ms"
+                f"{f' of the {timeout_s * 1e3:.1f} ms left' if verdict is Verdict.OVERLOADED else ''}",
                 retry_after_s=max(LEAST_RETRY_S, load.wait_s),
             )
         if verdict is Verdict.DISPLACE:
@@ -229,22 +265,23 @@ class Dispatcher:
         return None
 
     def _may_inline(self, ticket: Ticket) -> bool:
-        rows = ticket.waiting.rows
-        return any(ticket.model.calm_s(name, rows) <= self.inline_s for name in ticket.waiting.candidates)
+        model, rows, now_s = ticket.model, ticket.waiting.rows, self.clock()
+        return any(model.may_inline(name, rows, self.inline_s, now_s) for name in ticket.waiting.candidates)
 
     def _take_inline(self, ticket: Ticket) -> Job | None:
-        lane = next((item for item in self.lanes if not item.is_busy), None)
-        if lane is None:
-            return None
+        # The caller's thread is no lane: a lane that it borrowed could be woken and be busy twice.
+        lane = self._inline
         situation = self._situation(ticket.model, lane)
-        run = choose_run([ticket.waiting], situation)
-        if run is None or ticket.model.calm_s(run.variant, ticket.waiting.rows) > self.inline_s:
+        run = self._choose_run([ticket.waiting], situation)
+        if run is None:
+            return None
+        if not ticket.model.may_inline(run.variant, ticket.waiting.rows, self.inline_s, situation.now_s):
             return None
         return self._start(ticket.model, run, lane, situation.now_s)
 
     def _choose(self, model: LoadedModel, lane: LaneState) -> Job | None:
         situation = self._situation(model, lane)
-        run = choose_run(model.queue.waiting(_LOOKED_AT), situation)
+        run = self._choose_run(model.queue.waiting(_LOOKED_AT), situation)
         if run is not None:
             return self._start(model, run, lane, situation.now_s)
         for ticket in model.queue.take(tuple(range(min(_LOOKED_AT, len(model.queue))))):
@@ -261,7 +298,9 @@ class Dispatcher:
             self._models.pop(model)
         now_s = self.clock()
         lane.is_busy, lane.free_s = True, now_s + run.predicted_s
-        return Job(lane, model, run, tickets, now_s, now_s - asked_s)
+        job = Job(lane, model, run, tickets, now_s, now_s - asked_s)
+        self._running[id(job)] = job
+        return job
 
     def _situation(self, model: LoadedModel, lane: LaneState) -> Situation:
         now_s = self.clock()

@@ -7,8 +7,10 @@ request cannot take a variant out of service, and is given up after failing alon
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,11 +48,15 @@ class Lanes:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Close the dispatcher, let running work finish, and end the threads."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Close the dispatcher, let running work finish, and end the threads.
+
+        After ``timeout_s`` a lane that still computes is left behind; its thread does not keep the process alive.
+        """
         self._dispatcher.close()
+        end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(None if timeout_s is None else max(0.0, end_s - time.monotonic()))
 
     def execute(self, job: Job) -> None:
         """Compute a job on the calling thread and give every request its outcome."""

@@ -1,13 +1,15 @@
 """A model in memory: its backends, how fast they are here and now, and which of them may answer.
 
-The lanes change this under their lock; the event loop reads it. Reads are of single references or dictionaries whose
-keys never change after loading, so a reader sees either the old or the new value.
+Lanes learn and the event loop asks, at the same time. What is predicted changes under a lock of its own; all else is
+read as single references, or in dictionaries whose keys never change after loading, so that a reader sees either the
+old or the new value.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from service.engine.queue import DeadlineQueue
@@ -29,6 +31,7 @@ _FAILURES_TO_TAKE_OUT: Final = 3
 _REST_S: Final = 30.0
 _ROUTES_KEPT: Final = 1024
 _RELAX_EVERY_S: Final = 0.02
+_NO_INLINE_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class LoadedModel:
     queue: DeadlineQueue = field(default_factory=DeadlineQueue)
     _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
     _costs_until_s: float = -math.inf
+    _no_inline_until_s: float = -math.inf
+    _learning: threading.Lock = field(default_factory=threading.Lock)
     _routes: dict[Knobs, Route] = field(default_factory=dict)
     _routes_ready: frozenset[str] = frozenset()
 
@@ -93,9 +98,10 @@ class LoadedModel:
     def costs(self, now_s: float) -> Costs:
         """Return the predicted compute times now; they relax in steps, because every request asks."""
         if now_s >= self._costs_until_s:
-            ratios = {name: correction.at(now_s) for name, correction in self.corrections.items()}
-            self._costs = Costs(self.tables, ratios, self.accuracy)
-            self._costs_until_s = now_s + _RELAX_EVERY_S
+            with self._learning:
+                ratios = {name: correction.at(now_s) for name, correction in self.corrections.items()}
+                self._costs = Costs(self.tables, ratios, self.accuracy)
+                self._costs_until_s = now_s + _RELAX_EVERY_S
         return self._costs
 
     def calm_s(self, variant: str, rows: int) -> float:
@@ -104,6 +110,15 @@ class LoadedModel:
         What a run occupies a thread for: the corrected prediction also holds the waits of a busy machine.
         """
         return self.tables[variant][rows] * self.corrections[variant].base
+
+    def may_inline(self, variant: str, rows: int, inline_s: float, now_s: float) -> bool:
+        """Tell whether a run may occupy the event loop's thread: known to be short, whatever the input holds."""
+        is_known = not self.has_dynamic_shapes and now_s >= self._no_inline_until_s
+        return is_known and self.calm_s(variant, rows) <= inline_s
+
+    def bar_inline(self, now_s: float) -> None:
+        """Let no run on the event loop's thread for a while: one took far longer there than was known."""
+        self._no_inline_until_s = now_s + _NO_INLINE_S
 
     def route(self, knobs: Knobs, now_s: float) -> Route:
         """Return the candidates for these knobs, from memory where the same knobs came before.
@@ -114,17 +129,20 @@ class LoadedModel:
         ready = self.ready(now_s)
         if ready != self._routes_ready or len(self._routes) >= _ROUTES_KEPT:
             self._routes, self._routes_ready = {}, ready
-        route = self._routes.get(knobs)
+        # A timeout differs from request to request (gRPC sends what is left of the deadline) and decides nothing here.
+        key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
+        route = self._routes.get(key)
         if route is None:
-            route = self._routes[knobs] = choose_route(self.info, knobs, self.rules, ready)
+            route = self._routes[key] = choose_route(self.info, key, self.rules, ready)
         return route
 
     def learn(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
         """Correct a variant's prediction by one finished run, and forget its failures."""
         profile = next(item.profile for item in self.info.variants if item.name == variant)
         correction = self.corrections[variant]
-        correction.observe(compute_s, profile.at(rows).p50_s, now_s)
-        self._costs = Costs(self.tables, {**self._costs.ratios, variant: correction.ratio}, self.accuracy)
+        with self._learning:
+            correction.observe(compute_s, profile.at(rows).p50_s, now_s)
+            self._costs = Costs(self.tables, {**self._costs.ratios, variant: correction.ratio}, self.accuracy)
         self.health[variant].failures = 0
 
     def blame(self, variant: str, now_s: float) -> bool:
@@ -135,8 +153,3 @@ class LoadedModel:
             return False
         health.out_until_s = now_s + _REST_S
         return True
-
-    def close(self) -> None:
-        """Free every backend."""
-        for backend in self.backends.values():
-            backend.close()

@@ -26,6 +26,10 @@ class Observers:
         """Tell all."""
         self._tell("model_loaded", model)
 
+    def model_unloaded(self, model: str) -> None:
+        """Tell all."""
+        self._tell("model_unloaded", model)
+
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Tell all."""
         self._tell("request_finished", request, answer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from bisect import insort
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,11 @@ class DeadlineQueue:
     def work_s(self, criticality: int) -> float:
         """Return the compute, at the fastest variants, of the timely tickets at least as important."""
         return max(0.0, sum(self._work_s[: criticality + 1]))
+
+    def work_before_s(self, criticality: int, due_s: float) -> float:
+        """Return the compute, at the fastest variants, of the timely tickets that are served before such a newcomer."""
+        end = bisect_left(self._tickets, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
+        return sum(ticket.fastest_s for ticket in self._tickets[:end])
 
     def _forget_timely(self, ticket: Ticket) -> None:
         self._timely[ticket.criticality] -= 1

@@ -6,8 +6,11 @@ variant that cannot be loaded is left out and named, the others serve.
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -65,6 +68,8 @@ class Registry:
                 self._report(stored, stored.problem)
             except ModelNotReady:
                 continue  # kept in the index with its reason, and reported to the observer
+            except Exception as error:  # noqa: BLE001 - one model's surprise must not keep the others from serving
+                self._report(stored, f"loading it failed unexpectedly: {type(error).__name__}")
 
     def load(self, name: str) -> LoadedModel:
         """Load or reload a model's newest version, and swap it in.
@@ -82,6 +87,13 @@ class Registry:
                 self._report(stored, stored.problem)
                 raise ModelNotReady(message)
             model = self._build(stored, stored.manifest)
+            allowed = model.policy.variants
+            if allowed and not set(allowed) & set(model.backends):
+                problem = (
+                    f"its policy allows only {', '.join(allowed)}; loaded are {', '.join(model.backends) or 'none'}"
+                )
+                self._report(stored, problem)
+                raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
             if not model.backends:
                 problem = "; ".join(f"{variant}: {why}" for variant, why in model.problems.items())
                 self._report(stored, f"no variant can be loaded: {problem}")
@@ -100,6 +112,7 @@ class Registry:
             self._models = _without(self._models, name)
             self._problems = _without(self._problems, name)
             self._unloaded = {**self._unloaded, name: model.info.version}
+        self._observer.model_unloaded(name)
 
     def adopt(self, model: LoadedModel) -> None:
         """Put in a model that did not come from the repository; tests and embedding programs use it."""
@@ -127,11 +140,6 @@ class Registry:
     def all(self) -> tuple[LoadedModel, ...]:
         """Return the loaded models, in the order of loading."""
         return tuple(self._models.values())
-
-    @property
-    def has_broken_models(self) -> bool:
-        """Tell whether a model of the repository has nothing that can answer."""
-        return any(name not in self._models for name in self._problems)
 
     def index(self) -> tuple[IndexEntry, ...]:
         """Return one row for each model, and what is wrong."""
@@ -166,7 +174,8 @@ class Registry:
 
     def _put(self, model: LoadedModel) -> None:
         # Observers know a model before its first request can reach them.
-        self._observer.model_loaded(model.info)
+        loaded = tuple(item for item in model.info.variants if item.name in model.backends)
+        self._observer.model_loaded(replace(model.info, variants=loaded))
         name = model.info.name
         self._models = {**self._models, name: model}
         self._problems = _without(self._problems, name)
@@ -183,13 +192,16 @@ class Registry:
         ratios: dict[str, float] = {}
         files: dict[str, StoredFile] = {}
         for variant in manifest.variants:
+            if variant.routing.state == "rejected":
+                continue  # a gate kept it from being published: there is evidence, and no file
             try:
                 backend, file = _open(stored, info, variant)
                 ratios[variant.name] = _warm_up(backend, info, variant.name)
                 backends[variant.name], files[variant.name] = backend, file
-            except BackendFailed as error:
-                problems[variant.name] = str(error)
-                self._observer.variant_failed(info.name, variant.name, str(error))
+            except Exception as error:  # noqa: BLE001 - a variant's surprise must not keep the others from serving
+                problem = str(error) if isinstance(error, BackendFailed) else f"unexpected {type(error).__name__}"
+                problems[variant.name] = problem
+                self._observer.variant_failed(info.name, variant.name, problem)
         model = LoadedModel(
             info=info,
             rules=Rules(self._policy.of(info.name), self._policy.hardware_classes, self._max_timeout_s),
@@ -198,8 +210,16 @@ class Registry:
             files=files,
         )
         for name, ratio in ratios.items():
-            model.corrections[name].rebase(ratio, time.perf_counter())
+            model.corrections[name].rebase(min(ratio, self._calm_ratio(info, name)), time.perf_counter())
         return model
+
+    def _calm_ratio(self, info: ModelInfo, name: str) -> float:
+        """Return what the same file showed when it was loaded before: a reload warms up beside live traffic."""
+        before, now = self._models.get(info.name), info.variant(name)
+        known = before.info.variant(name) if before is not None else None
+        if before is None or known is None or now is None or known.digest != now.digest:
+            return math.inf
+        return before.corrections[name].base if name in before.corrections else math.inf
 
 
 def _without(items: Mapping[str, _Item], name: str) -> dict[str, _Item]:
@@ -224,8 +244,7 @@ def _warm_up(backend: Backend, info: ModelInfo, name: str) -> float:
         backend.run(inputs)
         times.append(time.perf_counter() - start_s)
     profile = next(item.profile for item in info.variants if item.name == name)
-    # The first runs are cold, and on a busy machine others hold the thread up: the lower quartile is the calm time.
-    return sorted(times)[len(times) // 4] / max(profile.at(1).p50_s, 1e-9)
+    return statistics.median(times[len(times) // 3 :]) / max(profile.at(1).p50_s, 1e-9)
 
 
 def _blank(spec: TensorSpec) -> np.ndarray[Any, Any]:

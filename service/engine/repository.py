@@ -75,11 +75,16 @@ class Repository:
             raise BackendFailed(f"repository {self.root} cannot be read: {error.strerror}") from None
         return tuple(self.find(name) for name in names if not name.startswith("."))
 
+    @staticmethod
+    def _printable(name: str) -> str:
+        """Return a folder's name as text that can leave the process; on disk it may be any bytes."""
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+
     def find(self, name: str) -> StoredModel:
         """Return one model's newest version; a missing or broken one carries its problem."""
         folder = self.root / name
         if not _NAME.fullmatch(name):
-            return StoredModel(name, "", folder, None, f"the name does not match {NAME_PATTERN}")
+            return StoredModel(self._printable(name), "", folder, None, f"the name does not match {NAME_PATTERN}")
         versions = sorted(_versions(folder), key=int)
         if not versions:
             return StoredModel(name, "", folder, None, f"no version folder with a {MANIFEST_FILE}")
@@ -180,4 +185,5 @@ def _variant(item: VariantManifest) -> Variant:
         digest=item.sha256,
         is_routable=is_routable and bool(cells),
         note=item.routing.reason if cells else "the manifest has no single-thread latency",
+        dominated_by=item.routing.dominated_by or "",
     )

@@ -1,4 +1,8 @@
-"""gRPC by grpcio's asyncio server."""
+"""gRPC by grpcio's asyncio server.
+
+TLS will enter in ``GrpcServer.start``, where ``add_secure_port`` takes the place of ``add_insecure_port``; until then a
+proxy in front ends it.
+"""
 
 from __future__ import annotations
 

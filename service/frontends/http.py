@@ -1,7 +1,8 @@
 """HTTP/1.1 by uvicorn, with the limits that uvicorn leaves to a proxy in front.
 
 uvicorn waits for ever for a slow client, takes headers of any size, and answers what is not HTTP in plain text. Behind
-a proxy that is fine; a gateway that may stand in the open bounds each of them.
+a proxy that is fine; a gateway that may stand in the open bounds each of them. TLS will enter in ``HttpServer``, as
+uvicorn's ``ssl_*`` options; until then a proxy in front ends it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.api.http_errors import HttpRefused, error_reply
+from service.api.plane import Refusal, ignore_refusal
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
+
+    from service.api.asgi import App
+    from service.api.plane import OnRefused
 
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _KEEP_ALIVE_S: Final = 75
@@ -33,13 +39,17 @@ class ConnectionLimits:
 
 
 class HttpServer:
-    """One ASGI application on one listening socket, in the running event loop."""
+    """One ASGI application on one listening socket, in the running event loop.
 
-    def __init__(self, app: Callable[..., Awaitable[None]], limits: ConnectionLimits) -> None:
+    ``on_refused`` hears of the requests that are refused before the application sees them, or cut off after it has.
+    """
+
+    def __init__(self, app: App, limits: ConnectionLimits, on_refused: OnRefused = ignore_refusal) -> None:
         """Configure; ``start`` listens."""
+        protocol = functools.partial(_GuardedProtocol, limits=limits, on_refused=on_refused)
         config = uvicorn.Config(
             app,
-            http=functools.partial(_GuardedProtocol, limits=limits),  # type: ignore[arg-type] # a factory serves as well
+            http=protocol,  # type: ignore[arg-type] # a factory serves as well
             ws="none",
             lifespan="off",
             log_config=None,
@@ -79,23 +89,53 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Alarm:
+    """Calls back once after a time, unless it is stopped or set anew before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, after_s: float, call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._after_s = after_s
+        self._call = call
+        self._handle: asyncio.TimerHandle | None = None
+
+    def is_set(self) -> bool:
+        return self._handle is not None
+
+    def set(self) -> None:
+        self.stop()
+        self._handle = self._loop.call_later(self._after_s, self._fire)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        self._call()
+
+
 class _GuardedProtocol(HttpToolsProtocol):
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, on_refused: OnRefused, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
         self._limits = limits
+        self._on_refused = on_refused
         self._header_bytes = 0
         self._is_in_headers = True
-        self._timer: asyncio.TimerHandle | None = None
+        # A client can be slow both ways at once: it sends its next request while it leaves an answer unread.
+        self._slow_request = _Alarm(self.loop, limits.read_timeout_s, self._give_up_request)
+        self._slow_reader = _Alarm(self.loop, limits.read_timeout_s, self._give_up_answer)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(503, f"more than {self._limits.max_connections} connections are open")
             return
-        self._watch()
+        self._slow_request.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
+        self._slow_request.stop()
+        self._slow_reader.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -107,8 +147,8 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._timer is None:
-            self._watch()
+        if not self._slow_request.is_set():
+            self._slow_request.set()
 
     def on_headers_complete(self) -> None:
         self._is_in_headers, self._header_bytes = False, 0
@@ -116,44 +156,59 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._is_in_headers = True
-        self._unwatch()
+        self._slow_request.stop()
         super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch()
+        self._slow_reader.set()
 
     def resume_writing(self) -> None:
-        self._unwatch()
+        self._slow_reader.stop()
         super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._slow_reader.set()  # closing waits for the last answer to be read
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
 
-    def _watch(self) -> None:
-        self._unwatch()
-        self._timer = self.loop.call_later(self._limits.read_timeout_s, self._give_up)
-
-    def _unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self._timer = None
-        if self.transport.is_closing():
-            return
-        if self._is_in_headers:
-            self._refuse(408, f"no whole request came within {self._limits.read_timeout_s:g} s")
+    def _give_up_request(self) -> None:
+        message = f"no whole request came within {self._limits.read_timeout_s:g} s"
+        if self._is_in_headers and not self.transport.is_closing():
+            self._refuse(408, message)
         else:
-            # A body that never ends, or an answer that nobody reads: an error could not be told apart from it.
+            self._cut_off(message)
+
+    def _give_up_answer(self) -> None:
+        if self.transport.is_closing():  # what waits to be read is the last answer, or a refusal noted before
             self.transport.abort()
+        else:
+            self._cut_off(f"the answer was not read within {self._limits.read_timeout_s:g} s")
+
+    def _cut_off(self, message: str) -> None:
+        # A body that never ends, or an answer that nobody reads: an error could not be told apart from it.
+        self._slow_request.stop()
+        self._slow_reader.stop()
+        self._note(HttpRefused(408, message))
+        self.transport.abort()
 
     def _refuse(self, status: int, message: str) -> None:
-        body = json.dumps({"error": message}).encode()
-        head = (
-            f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        error = HttpRefused(status, message, [(b"connection", b"close")])
+        if self._is_answering():
+            self._cut_off(message)  # in the middle of an answer, a second one would be taken for a part of it
+            return
+        self._note(error)
+        reply = error_reply(error, "")
+        lines = b"".join(b"%b: %b\r\n" % line for line in reply.headers)
+        self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, lines, reply.body))
         self.transport.close()
+        self._slow_reader.set()  # closing waits for the refusal to be read
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request, whatever uvicorn's type says
+        return cycle is not None and cycle.response_started and not cycle.response_complete
+
+    def _note(self, error: HttpRefused) -> None:
+        self._on_refused(Refusal("http", "", error))

@@ -10,8 +10,9 @@ One factor for all batch sizes is enough as long as the two machines differ by s
 shapes differ the error shows in ``predicted_over_actual`` and a re-profile is due.
 
 A variant that was once slow (a noisy neighbour, a page fault) would be avoided, never run again, and so never found
-fast again. Therefore the correction relaxes towards the last calm value, the one measured at warm-up, with a
-half-life that counts time since the last run: c(t) = base + (c - base) * 2^(-(t - t_last) / half_life).
+fast again. Therefore the correction relaxes towards the calm value, with a half-life that counts time since the last
+run: c(t) = base + (c - base) * 2^(-(t - t_last) / half_life). The calm value is the one measured at warm-up, or the
+lowest correction seen since: a warm-up in a noisy moment is not believed for ever.
 
 The weight of one run is 0.1: about twenty runs forget a step change. One run counts at most 4x, so that a
 single stall does not close a variant.
@@ -51,6 +52,7 @@ class Correction:
         """Learn from one run of ``actual_s`` where the profile's median is ``profiled_p50_s``."""
         seen = min(actual_s / max(profiled_p50_s, 1e-9), self.at(now_s) * _MOST_ONE_RUN_COUNTS)
         self.ratio = (1.0 - _WEIGHT) * self.at(now_s) + _WEIGHT * seen
+        self.base = min(self.base, self.ratio)
         self.updated_s = now_s
 
     def rebase(self, ratio: float, now_s: float) -> None:

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LEAST_RETRY_S: Final = 0.05
 
@@ -32,20 +35,36 @@ class Verdict(Enum):
 class Load:
     """The queue as a newcomer finds it.
 
-    ``work_ahead_s`` is the compute, at the fastest variants, of everything queued that is at least as important and
-    running, summed over lanes.
+    ``lanes_free_s`` is how long each lane will still be busy; ``work_before_s`` is the compute, at the fastest
+    variants, of what is queued and will be served before the newcomer.
     """
 
     queued: int
     max_queued: int
-    work_ahead_s: float
-    lanes: int
+    lanes_free_s: tuple[float, ...]
+    work_before_s: float
     least_important: int
 
     @property
     def wait_s(self) -> float:
         """How long the newcomer would wait at least."""
-        return self.work_ahead_s / max(1, self.lanes)
+        return earliest_start_s(self.lanes_free_s, self.work_before_s)
+
+
+def earliest_start_s(lanes_free_s: Sequence[float], work_s: float) -> float:
+    """Return the earliest moment at which a lane could be free again after ``work_s``, seconds from now.
+
+    A lower bound: the work is poured like water over the lanes, into the one that is free first until it is level with
+    the next, and so on. A run that is under way cannot be shared, so it only raises its own lane's floor.
+    """
+    floors = sorted(lanes_free_s)
+    poured_s = 0.0
+    for used, floor in enumerate(floors, start=1):
+        poured_s += floor
+        level = (work_s + poured_s) / used
+        if used == len(floors) or level <= floors[used]:
+            return max(level, floors[0])
+    return work_s
 
 
 def judge_arrival(load: Load, fastest_s: float, timeout_s: float, criticality: int) -> Verdict:

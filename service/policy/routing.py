@@ -2,8 +2,8 @@
 
 The choice among them is made later, when a lane is free (``policy.scheduling``); here the request's knobs, the
 client's hardware and the model's policy are turned into a short list. A pin or a tier says exactly what answers. Else
-every routable variant is a candidate, less those below the accuracy floor, less those outside the tiers or the memory
-of the client's device.
+every published variant is a candidate, less those outside the tiers or the memory of the client's device, less those
+that another candidate dominates, less those below the accuracy floor.
 
 A floor that no variant reaches, or a device for which nothing is suitable, is the caller's mistake and refused with
 what would be possible.
@@ -19,7 +19,7 @@ from service.domain.inference import Reason
 from service.policy.hardware import choose_class
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from service.domain.inference import Knobs
     from service.domain.policy_file import HardwareClass, ModelPolicy
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The candidates of one request, most accurate first, and its time limits in seconds from arrival."""
+    """The candidates of one request, most accurate first, and its budget in seconds from arrival."""
 
     candidates: tuple[Variant, ...]
     budget_s: float
-    timeout_s: float
     hardware_class: str = ""
     is_pinned: bool = False
     is_floored: bool = False
@@ -46,6 +45,10 @@ class Rules:
     policy: ModelPolicy
     classes: Mapping[str, HardwareClass]
     max_timeout_s: float
+
+    def timeout_s(self, knobs: Knobs) -> float:
+        """Return the hard deadline of a request with these knobs, in seconds from its arrival."""
+        return self.max_timeout_s if knobs.timeout_s is None else min(knobs.timeout_s, self.max_timeout_s)
 
 
 def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection[str]) -> Route:
@@ -61,10 +64,11 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
     if knobs.variant is not None or knobs.tier is not None:
         suited = _pinned(model, knobs)
     else:
-        suited = [item for item in suited if item.is_routable and _is_allowed(item, rules.policy)]
+        suited = [item for item in suited if _is_allowed(item, rules.policy)]
         if not suited:
             raise ModelNotReady(f"model '{model.name}' has no variant that routing may choose; its policy allows none")
         fitting = [item for item in suited if _suits(item, knobs, rules.classes.get(class_name))]
+        fitting, suited = _undominated(fitting, ready), _undominated(suited, ready)
         is_narrowed = bool(fitting) and _best(fitting).accuracy < _best(suited).accuracy
         suited = _need(fitting, f"client_hardware suits no variant of model '{model.name}'", model)
     if knobs.min_accuracy is not None:
@@ -81,7 +85,6 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
     return Route(
         candidates=tuple(usable),
         budget_s=_budget_s(knobs, rules, class_name),
-        timeout_s=rules.max_timeout_s if knobs.timeout_s is None else min(knobs.timeout_s, rules.max_timeout_s),
         hardware_class=class_name,
         is_pinned=knobs.variant is not None or knobs.tier is not None,
         is_floored=knobs.min_accuracy is not None,
@@ -107,7 +110,14 @@ def _pinned(model: ModelInfo, knobs: Knobs) -> list[Variant]:
 
 
 def _is_allowed(variant: Variant, policy: ModelPolicy) -> bool:
-    return not policy.variants or variant.name in policy.variants
+    is_published = variant.is_routable or bool(variant.dominated_by)
+    return is_published and (not policy.variants or variant.name in policy.variants)
+
+
+def _undominated(variants: Sequence[Variant], ready: Collection[str]) -> list[Variant]:
+    """Leave out what another one here beats in everything; where that one may not answer, the beaten one may."""
+    names = {item.name for item in variants if item.name in ready}
+    return [item for item in variants if item.dominated_by not in names]
 
 
 def _suits(variant: Variant, knobs: Knobs, hardware_class: HardwareClass | None) -> bool:

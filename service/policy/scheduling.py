@@ -25,6 +25,7 @@ seconds ahead; earliest-deadline-first with predictable run times is Clockwork's
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -107,6 +108,10 @@ class Situation:
     lanes_free_s: tuple[float, ...]
     idle_lanes: int
     max_rows: int
+
+
+ChooseRun = Callable[["Sequence[Waiting]", Situation], "Run | None"]
+"""What a scheduling policy is: a function from a queue in service order and the situation to the next run."""
 
 
 def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:

@@ -71,6 +71,10 @@ class LogObserver(SilentObserver):
         names = [variant.name for variant in model.variants]
         log_event(logging.INFO, "model loaded", model=model.name, version=model.version, variants=names)
 
+    def model_unloaded(self, model: str) -> None:
+        """Log a model that is gone."""
+        log_event(logging.INFO, "model unloaded", model=model)
+
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """Log a variant that cannot be used."""
         log_event(logging.ERROR, "variant failed", model=model, variant=variant, why=why)

@@ -131,14 +131,14 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def request_malformed(self, protocol: str) -> None:
-        """Count a request that could not be decoded, and so names no model."""
-        self._requests.labels("", "", protocol, "invalid").inc()
+    def request_malformed(self, protocol: str, error: BaseException) -> None:
+        """Count an inference request that could not be decoded, and so names no model."""
+        self._requests.labels("", "", protocol, outcome_of(error)).inc()
 
     def model_loaded(self, model: ModelInfo) -> None:
         """Create the model's label sets at zero."""
         self._known.add(model.name)
-        self._info.remove_by_labels({"model": model.name})  # of the version before a reload
+        self._forget(model.name)  # the version before a reload
         for outcome in (*_OUTCOMES.values(), "cancelled"):
             for protocol in PROTOCOLS:
                 self._requests.labels(model.name, "", protocol, outcome)
@@ -187,6 +187,14 @@ class Metrics:
         """Count a failure."""
         self._failures.labels(model, variant).inc()
 
+    def model_unloaded(self, model: str) -> None:
+        """Say no more that it is served; its counters stay, as Prometheus wants them."""
+        self._forget(model)
+
+    def _forget(self, model: str) -> None:
+        for gauge in (self._info, self._memory):
+            gauge.remove_by_labels({"model": model})
+
     def _create_variant(self, model: ModelInfo, variant: Variant) -> None:
         labels = (model.name, variant.name)
         self._failures.labels(*labels)
@@ -203,7 +211,6 @@ class Metrics:
             missed=self._missed.labels(*labels),
         )
         self._memory.labels(*labels, "loaded").set(variant.memory_bytes)
-        self._memory.labels(*labels, "file").set(variant.file_bytes)
         self._info.labels(*labels, variant.tier, model.version, variant.digest).set(1)
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:

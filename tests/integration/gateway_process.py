@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _READY = re.compile(r"HTTP on (\S+):(\d+), gRPC on \S+:(\d+), admin on \S+:(\d+)")
 _WIDTH = 768
-_HEAVY_STEPS = 400
+_HEAVY_STEPS = 1200
 
 SUMS = ModelPlan(
     variants=(

@@ -11,16 +11,16 @@ from tests.integration.clients import ASKERS, Question
 if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
-ROOMY, TIGHT = {"latency_budget_ms": 60_000}, {"latency_budget_ms": 5}
+ROOMY, TIGHT = {"latency_budget_ms": 60_000}, {"latency_budget_ms": 18}
 
 # (what is asked, who must answer, and why)
 ANSWERED = {
     "roomy budget": (Question(parameters=ROOMY), "full", "within_budget"),
     "tight budget": (Question(parameters=TIGHT), "quantized", "within_budget"),
-    "budget as text": (Question(parameters={"latency_budget_ms": "5"}), "quantized", "within_budget"),
-    "budget as header": (Question(headers={"x-latency-budget-ms": "5"}), "quantized", "within_budget"),
+    "budget as text": (Question(parameters={"latency_budget_ms": "18"}), "quantized", "within_budget"),
+    "budget as header": (Question(headers={"x-latency-budget-ms": "18"}), "quantized", "within_budget"),
     "parameter wins over header": (
-        Question(parameters=ROOMY, headers={"x-latency-budget-ms": "5"}),
+        Question(parameters=ROOMY, headers={"x-latency-budget-ms": "18"}),
         "full",
         "within_budget",
     ),
@@ -87,7 +87,9 @@ def test_question_is_answered_by_the_right_variant(gateway: GatewayProcess, clie
     assert reply.answer["variant"] in ((variant,) if variant else ("quantized", "distilled"))
     assert float(reply.answer["queue_ms"]) + float(reply.answer["compute_ms"]) <= float(reply.answer["total_ms"]) + 0.01
     assert float(reply.answer["expected_accuracy"]) in (0.92, 0.915, 0.86)
-    assert reply.answer["budget_met"] is (reason not in ("late", "accuracy_floor"))
+    budget_ms = float(question.parameters.get("latency_budget_ms", question.headers.get("x-latency-budget-ms", 100)))
+    if "hardware" not in case:  # there the budget may be the class's own
+        assert reply.answer["budget_met"] is (float(reply.answer["total_ms"]) <= budget_ms)
 
 
 @pytest.mark.parametrize("client", ASKERS)

@@ -114,7 +114,7 @@ def test_wrong_settings_are_refused_with_what_is_allowed(repository: Path, tmp_p
 
 
 def test_policy_file_sets_the_default_budget(repository: Path, tmp_path: Path) -> None:
-    (tmp_path / "policy.yaml").write_text("models: {sums: {default_budget_ms: 5}}")
+    (tmp_path / "policy.yaml").write_text("models: {sums: {default_budget_ms: 18}}")
     with running_gateway(repository, "--policy", str(tmp_path / "policy.yaml")) as gateway:
         assert ask_plain(gateway, Question()).answer["variant"] == "quantized"
 
@@ -125,7 +125,7 @@ def test_corrupt_variant_is_left_out_and_named_while_the_others_serve(repository
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with running_gateway(repository) as gateway:
-        assert ask_plain(gateway, Question(parameters={"latency_budget_ms": 5})).answer["variant"] == "distilled"
+        assert ask_plain(gateway, Question(parameters={"latency_budget_ms": 18})).answer["variant"] == "distilled"
         assert ask_plain(gateway, Question(parameters={"tier": "quantized"})).refused == "not_ready"
         (row,) = gateway.call("POST", "/v2/repository/index")[2]
         assert row["state"] == "READY"

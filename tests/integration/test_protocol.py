@@ -155,9 +155,9 @@ def test_variants_are_listed_with_profile_and_state(gateway: GatewayProcess) -> 
     ("query", "chosen", "reason"),
     [
         ("budget_ms=60000", "full", "within_budget"),
-        ("budget_ms=5", "quantized", "within_budget"),
+        ("budget_ms=18", "quantized", "within_budget"),
         ("budget_ms=60000&hardware=mobile", "distilled", "hardware"),
-        ("budget_ms=5&min_accuracy=0.92", "full", "accuracy_floor"),
+        ("budget_ms=18&min_accuracy=0.92", "full", "accuracy_floor"),
         ("variant=distilled", "distilled", "pinned"),
     ],
 )

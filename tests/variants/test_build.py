@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from variants.build import BuildOptions, BuildResult, build_model
-from variants.errors import BuildBusy, GateFailed, OutputError, RecipeError
+from variants.errors import BuildBusy, GateFailed, OutputError, RecipeError, StepFailed
 from variants.manifest import ModelManifest, read_manifest
 from variants.recipe import DataParts
 
@@ -85,7 +85,9 @@ def test_build_resumes_where_it_was_interrupted_and_gives_the_same_bytes(
     result = build_model(tiny, tmp_path, progress=third)
     assert [name for name in third.tasks if name.startswith(MAKING)] == []
     assert result.is_new
-    assert digests(result.manifest) == digests(built.manifest), "same recipe, seed and versions: same bytes"
+    assert digests(result.manifest) == digests(built.manifest), (
+        "same recipe, seed, tools and instruction set: same bytes"
+    )
     assert result.manifest.build_key == built.manifest.build_key
 
 
@@ -146,6 +148,29 @@ def test_build_fails_as_a_whole_when_full_misses_its_gate(tiny: Recipe, tmp_path
     with pytest.raises(GateFailed, match=r"full variant of 'tiny' misses its gate.*0\.9990 demanded"):
         build_model(Altered(tiny, plan=plan), tmp_path)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_build_keeps_the_evidence_of_a_rejected_variant_but_not_its_file(tiny: Recipe, tmp_path: Path) -> None:
+    plan = replace(tiny.plan, thresholds=replace(tiny.plan.thresholds, min_agreement=1.01))
+    result = build_model(Altered(tiny, plan=plan), tmp_path)
+    by_state = {variant.name: variant.routing.state for variant in result.manifest.variants}
+    assert {name for name, state in by_state.items() if state == "rejected"} == {
+        "quantized", "pruned-quantized", "distilled-quantized"
+    }  # fmt: skip
+    files = {entry.name for entry in result.folder.iterdir() if entry.suffix == ".onnx"}
+    assert files == {"full.onnx", "pruned.onnx", "distilled.onnx"}
+    assert {variant.file for variant in result.manifest.variants if variant.is_published} == files
+    assert "quantized.onnx" not in (result.folder / "report.html").read_text(encoding="utf-8")
+    assert read_manifest(result.folder).variant("quantized").accuracy.rows == 120
+
+
+def test_build_names_the_step_in_which_a_recipe_fails(tiny: Recipe, tmp_path: Path) -> None:
+    def fail(_seed: int) -> DataParts:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "data.csv")
+
+    with pytest.raises(StepFailed, match=r"step 'load data' failed: FileNotFoundError.*data\.csv") as caught:
+        build_model(Altered(tiny, load=fail), tmp_path)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 def test_build_refuses_parts_that_share_rows(tiny: Recipe, tmp_path: Path) -> None:

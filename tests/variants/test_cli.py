@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from variants.build import BuildResult
 
 TINY = Path(__file__).with_name("tiny_recipe.py")
+RAW_FEATURES = TINY.with_name("raw_features_recipe.py")
+
+BROKEN = f"""
+import sys
+sys.path.insert(0, {str(TINY.parent)!r})
+from tiny_recipe import Tiny
+
+class Broken(Tiny):
+    name = "broken"
+
+    def augment(self, inputs, generator):
+        return inputs.no_such_method()
+
+RECIPE = Broken()
+"""
 
 WITHOUT_TORCH = """
 import argparse, sys
@@ -101,6 +116,29 @@ def test_build_names_the_extra_to_install_without_torch(tmp_path: Path) -> None:
     assert done.stderr == message
 
 
+def test_build_makes_six_variants_of_a_network_over_raw_features(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("build", str(RAW_FEATURES), "--output", str(tmp_path), "--json") == 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert len(variants) == 6
+    assert all(variant["routing"]["state"] != "rejected" for variant in variants), "int8 keeps the answers"
+    assert all("INT8" in variant["size"]["weight_bytes"] for variant in variants if "quantized" in variant["tier"])
+
+
+def test_build_names_the_step_that_failed_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    assert run("build", str(tmp_path / "broken.py"), "--output", str(tmp_path / "repository"), "--json") == 2
+    assert re.fullmatch(
+        "tiergate: step 'train full' failed: AttributeError: .* has no attribute 'no_such_method'\n",
+        capsys.readouterr().err,
+    )
+    run("build", str(tmp_path / "broken.py"), "--output", str(tmp_path / "repository"), "--json", "--verbose")
+    assert "return inputs.no_such_method()" in capsys.readouterr().err
+
+
 def test_build_says_when_it_is_already_built(built: BuildResult, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("build", str(TINY), "--output", str(built.folder.parents[1])) == 0
     assert f"already built: {built.folder}" in capsys.readouterr().out.replace("\n", " ")
@@ -132,6 +170,7 @@ def test_build_refuses_other_sources(source: str, message: str, capsys: pytest.C
     [
         ("x = 1", "must assign RECIPE an object with augment, dataset"),
         ("1 / 0", "fails: ZeroDivisionError: division by zero"),
+        (BROKEN.replace('"broken"', '"../up"'), "names its model '../up'; allowed are 1 to 64 of a-z"),
     ],
 )
 def test_build_refuses_a_file_that_is_no_recipe(

@@ -8,7 +8,8 @@ from variants.domination import Contender, decide_routing, dominates
 from variants.manifest import Gate
 
 PASSED = (Gate(name="accuracy", passed=True, detail="fine"),)
-A = Contender("a", accuracy=0.98, file_bytes=1000, p50_s={1: 0.001, 8: 0.008}, gates=PASSED)
+MIB = 2**20
+A = Contender("a", accuracy=0.98, file_bytes=1000, memory_bytes=20 * MIB, p50_s={1: 0.001, 8: 0.008}, gates=PASSED)
 
 
 def test_dominates_when_better_in_one_and_no_worse_in_the_others() -> None:
@@ -31,6 +32,27 @@ def test_dominates_takes_less_than_five_per_cent_of_time_for_noise() -> None:
     assert dominates(replace(slightly_slower, accuracy=0.99), A)
 
 
+def test_dominates_not_when_it_needs_more_memory_than_noise_explains() -> None:
+    better = replace(A, accuracy=0.99, file_bytes=900)
+    assert dominates(replace(better, memory_bytes=22 * MIB), A), "5 % of 20 MiB and 1 MiB"
+    assert not dominates(replace(better, memory_bytes=22 * MIB + 1), A)
+    assert dominates(replace(A, memory_bytes=10 * MIB), A)
+
+
+def test_dominates_by_a_smaller_file_alone() -> None:
+    assert dominates(replace(A, file_bytes=999), replace(A, p50_s={1: 0.0011, 8: 0.009}))
+
+
+def test_routing_keeps_what_is_dominated_only_by_what_is_out_itself() -> None:
+    second = replace(A, name="second", file_bytes=1001, p50_s={1: 0.00096, 8: 0.0077})
+    third = replace(A, name="third", file_bytes=1002, p50_s={1: 0.00092, 8: 0.0074})
+    assert dominates(A, second)
+    assert dominates(second, third)
+    assert not dominates(A, third)
+    routing = decide_routing([third, second, A])
+    assert {name: found.dominated_by for name, found in routing.items()} == {"a": None, "second": "a", "third": None}
+
+
 def test_dominates_full_only_with_proof() -> None:
     full = replace(A, is_full=True)
     better = replace(A, accuracy=0.99, file_bytes=100)
@@ -42,7 +64,9 @@ def test_routing_names_the_dominator_that_is_not_dominated_itself() -> None:
     best, middle = replace(A, name="best", file_bytes=10), replace(A, name="middle", file_bytes=100)
     routing = decide_routing([A, middle, best])
     assert [routing[name].state for name in ("a", "middle", "best")] == ["dominated", "dominated", "routable"]
+    assert [routing[name].dominated_by for name in ("a", "middle", "best")] == ["best", "best", None]
     assert "dominated by best" in routing["a"].reason
+    assert "no slower (within 5 %)" in routing["a"].reason
 
 
 def test_routing_keeps_full_as_the_reference_and_says_why() -> None:

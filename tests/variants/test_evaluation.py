@@ -7,7 +7,7 @@ from math import log
 import numpy as np
 import pytest
 
-from variants.evaluation import TestSet, calibration_error, describe_reference, evaluate, histogram
+from variants.evaluation import Relatives, TestSet, calibration_error, describe_reference, evaluate, histogram
 from variants.probabilities import mean_kl, softmax
 
 LABELS = np.array([0, 0, 1, 1], dtype=np.int64)
@@ -17,15 +17,26 @@ TEST = TestSet("accuracy", "four rows", "0" * 64, LABELS)
 
 
 def test_evaluate_counts_what_was_lost_and_gained() -> None:
-    accuracy = evaluate(OTHER, FULL, TEST, None)
+    accuracy = evaluate(OTHER, Relatives(FULL, parent=FULL), TEST, None)
     assert (accuracy.value, accuracy.ratio_to_full) == (0.75, 1.0)
     assert (accuracy.flips, accuracy.lost, accuracy.gained, accuracy.mcnemar_p) == (2, 1, 1, 1.0)
     assert [item.verdict for item in accuracy.non_inferiority] == ["inconclusive", "inconclusive"]
 
 
 def test_evaluate_finds_no_difference_of_full_from_itself() -> None:
-    accuracy = evaluate(FULL, FULL, TEST, None)
+    accuracy = evaluate(FULL, Relatives(FULL, parent=None), TEST, None)
     assert (accuracy.flips, accuracy.kl_to_full, accuracy.ratio_to_full) == (0, 0.0, 1.0)
+
+
+def test_evaluate_does_not_judge_full_against_itself() -> None:
+    accuracy = evaluate(FULL, Relatives(FULL, parent=None), TEST, None)
+    assert (accuracy.non_inferiority, accuracy.kl_to_parent) == ((), None)
+
+
+def test_evaluate_measures_the_divergence_from_the_parent_beside_that_from_full() -> None:
+    accuracy = evaluate(OTHER, Relatives(FULL, parent=OTHER), TEST, None)
+    assert accuracy.kl_to_parent == 0.0
+    assert accuracy.kl_to_full > 0.1
 
 
 def test_mean_kl_is_the_textbook_value() -> None:

@@ -53,3 +53,9 @@ def test_what_is_no_manifest_is_refused(text: bytes) -> None:
 def test_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json cannot be read: No such file"):
         read_manifest(tmp_path)
+
+
+def test_task_that_nothing_builds_is_refused(manifest: ModelManifest) -> None:
+    raw = json.loads(manifest.model_dump_json()) | {"task": "regression"}
+    with pytest.raises(ManifestError, match="task: Input should be 'classification'"):
+        parse_manifest(json.dumps(raw), "manifest.json")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from variants.errors import BuildError
-from variants.machine import detect_isa, safe_isa
+from variants.machine import detect_isa, proven_isa, verified_isa
+from variants.measuring import Subject, measure_speed
 from variants.profiling import measure_footprints, profile_latency
+from variants.progress import SilentProgress
 from variants.recipe import Profiling
 
 if TYPE_CHECKING:
@@ -50,12 +52,27 @@ def test_probe_that_fails_is_reported(tmp_path: Path) -> None:
         measure_footprints({"broken": tmp_path / "broken.onnx"}, 1, lambda: None)
 
 
-def test_safe_isa_lists_only_what_was_verified() -> None:
+def test_verified_isa_is_the_path_that_executed() -> None:
     isa = ("avx2", "fma", "avx512f", "avx512_vnni")
-    assert safe_isa(isa, is_int8=False, fits_int16_pairs=False) == isa
-    assert safe_isa(isa, is_int8=True, fits_int16_pairs=False) == ("avx512_vnni",)
-    assert safe_isa(isa, is_int8=True, fits_int16_pairs=True) == ("avx512_vnni", "avx2", "avx512f")
-    assert safe_isa(("asimd",), is_int8=True, fits_int16_pairs=True) == ("asimd",)
+    assert verified_isa(isa, is_int8=True) == ("avx512_vnni",)
+    assert verified_isa(isa, is_int8=False) == ("avx512f",)
+    assert verified_isa(("asimd",), is_int8=True) == ("asimd",)
+    assert verified_isa((), is_int8=True) == ()
+
+
+def test_proven_isa_needs_the_bound() -> None:
+    assert proven_isa(fits_int16_pairs=True) == ("avx2", "avx512f")
+    assert proven_isa(fits_int16_pairs=False) == ()
+
+
+def test_load_average_is_the_highest_reading_around_profiling(
+    built: BuildResult, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = iter([0.25, 1.5, 0.75])
+    monkeypatch.setattr("os.getloadavg", lambda: (next(readings), 0.0, 0.0))
+    subject = Subject(tiny, tiny.load(0), {}, built.manifest.machine, ())
+    latency, _ = measure_speed(subject, {"distilled": built.folder / "distilled.onnx"}, SilentProgress())
+    assert latency["distilled"].load_average == 1.5
 
 
 def test_machine_names_only_known_instruction_sets() -> None:

@@ -170,7 +170,12 @@ def test_quantized_file_is_int8_qdq(quantized: onnx.ModelProto, built: BuildResu
 
 def test_quantized_weights_cannot_saturate_pairs(built: BuildResult) -> None:
     assert fits_int16_pairs((built.folder / "quantized.onnx").read_bytes())
-    assert "avx2" in built.manifest.variant("quantized").hardware.safe_isa or not built.manifest.machine.isa
+    assert built.manifest.variant("quantized").hardware.proven_isa == ("avx2", "avx512f")
+
+
+def test_float_file_proves_nothing_about_int8(built: BuildResult) -> None:
+    assert not fits_int16_pairs((built.folder / "full.onnx").read_bytes())
+    assert built.manifest.variant("full").hardware.proven_isa == ()
 
 
 def test_quantize_returns_the_worst_node_to_float_when_the_error_is_too_large(built: BuildResult, tiny: Recipe) -> None:

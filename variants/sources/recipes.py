@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from variants.errors import MissingPart, RecipeError
+from variants.manifest import NAME_PATTERN
 from variants.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -68,6 +70,11 @@ def _load_file(path: Path) -> ModuleType:
 
 def _check(recipe: Any, source: str) -> Recipe:  # noqa: ANN401 - it is whatever the file assigned
     if isinstance(recipe, Recipe):
+        if not re.fullmatch(NAME_PATTERN, str(recipe.name)):
+            raise RecipeError(
+                f"'{source}' names its model {recipe.name!r}; allowed are 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+                "beginning with a letter or digit"
+            )
         return recipe
     methods = (name for name, member in vars(Recipe).items() if callable(member) and not name.startswith("_"))
     wanted = sorted(name for name in (*Recipe.__annotations__, *methods) if not hasattr(recipe, name))

@@ -19,6 +19,3 @@ class Backend(Protocol):
         Raises:
             BackendFailed: The runtime failed.
         """
-
-    def close(self) -> None:
-        """Free what the backend holds; no run is under way."""

@@ -86,10 +86,6 @@ class OnnxBackend:
             raise BackendFailed(f"the runtime failed: {_first_line(error)}") from error
         return tuple(_as_bytes(item) if item.dtype == np.object_ else item for item in outputs)
 
-    def close(self) -> None:
-        """Drop the session; its memory is freed with the last reference."""
-        del self._session
-
     def _feed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         feed: dict[str, Any] = dict(inputs)
         for name in self._strings_in:

@@ -30,7 +30,6 @@ class StubBackend:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[int] = []
-        self.is_closed = False
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Compute ``scale * sum`` for each row.
@@ -47,7 +46,3 @@ class StubBackend:
             raise BackendFailed("the stub was told to fail")
         sums = data.reshape(len(data), -1).sum(axis=1, keepdims=True, dtype=np.float32)
         return (np.float32(self.scale) * sums,)
-
-    def close(self) -> None:
-        """Remember that it was closed."""
-        self.is_closed = True

@@ -30,6 +30,8 @@ from service.domain.variants import LatencyCell, ModelInfo, Profile, Variant
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.api.plane import Refusal
+
 FULL = Variant("full", "full", 0.92, Profile((LatencyCell(1, 0.01, 0.012, 0.02),)), 1000, 900, "ab" * 32)
 SMALL = Variant("small", "quantized", 0.9, Profile((LatencyCell(1, 0.001, 0.002, 0.003),)), 300, 250, "cd" * 32)
 DIGITS = ModelInfo(
@@ -70,6 +72,7 @@ class StubPlane:
     """A data plane without queues: answers at once, or fails with ``error``, or waits for ``gate``."""
 
     artifact_path: Path = Path("absent.onnx")
+    artifact_identity: tuple[int, int, int, int] | tuple[()] = ()
     error: Exception | None = None
     gate: asyncio.Event | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -147,7 +150,7 @@ class StubPlane:
         if variant not in ("full", "small"):
             message = f"model '{model}' has no variant '{variant}'"
             raise VariantNotFound(message)
-        return Artifact(self.artifact_path, "ab" * 32, 1000, "model.onnx", variant)
+        return Artifact(self.artifact_path, "ab" * 32, 1000, "model.onnx", variant, self.artifact_identity)
 
     async def load_model(self, model: str) -> None:
         self.events.append(f"load {model}")
@@ -218,16 +221,13 @@ def plane(tmp_path: Path) -> StubPlane:
 
 
 @pytest.fixture
-def refusals() -> list[tuple[str, str, Exception]]:
+def refusals() -> list[Refusal]:
     return []
 
 
 @pytest.fixture
-def caller(plane: StubPlane, refusals: list[tuple[str, str, Exception]]) -> Caller:
-    def note(protocol: str, request_id: str, error: Exception) -> None:
-        refusals.append((protocol, request_id, error))
-
-    return Caller(HttpApp(plane, max_body_bytes=1 << 20, on_refused=note))
+def caller(plane: StubPlane, refusals: list[Refusal]) -> Caller:
+    return Caller(HttpApp(plane, max_body_bytes=1 << 20, on_refused=refusals.append))
 
 
 @pytest.fixture

@@ -84,10 +84,7 @@ def infer_message(model: str = "digits") -> Any:  # noqa: ANN401
 
 @pytest.fixture
 def app(plane: StubPlane, refusals: list[Any]) -> CombinedApp:
-    def note(*refusal: Any) -> None:  # noqa: ANN401
-        refusals.append(refusal)
-
-    grpc_app = GrpcAsgiApp(plane, max_body_bytes=1 << 16, on_refused=note)
+    grpc_app = GrpcAsgiApp(plane, max_body_bytes=1 << 16, on_refused=refusals.append)
     return CombinedApp(HttpApp(plane), grpc_app)
 
 
@@ -120,7 +117,27 @@ async def test_stream_answers_each_message_and_goes_on_after_an_error(app: Combi
     assert [bool(answer.error_message) for answer in answers] == [False, True, False]
     assert answers[1].infer_response.id == "r1"
     assert call.trailers == {"grpc-status": "0"}
-    assert len(refusals) == 1
+    assert [(refusal.request_id, refusal.stage) for refusal in refusals] == [("r1", "infer")]
+
+
+async def test_stream_that_breaks_off_is_refused_as_a_request_that_could_not_be_decoded(
+    app: CombinedApp, refusals: list[Any]
+) -> None:
+    call = Call(app, STREAM)
+    await call.run(frame(infer_message()), frame(b"\xff"))
+    assert call.trailers["grpc-status"] == "3"
+    assert [refusal.stage for refusal in refusals] == ["decode"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "stage"),
+    [("/x.y/Z", {}, "route"), (INFER, {"grpc-timeout": "soon"}, "decode"), (INFER, {}, "decode")],
+)
+async def test_refusal_says_how_far_the_call_came(
+    app: CombinedApp, refusals: list[Any], path: str, headers: dict[str, str], stage: str
+) -> None:
+    await Call(app, path, headers).run(frame(b"\xff"))
+    assert [(refusal.protocol, refusal.stage) for refusal in refusals] == [("grpc", stage)]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ MIB, GIB = 2.0**20, 2.0**30
         ),
         ({"memory_mb": 1.5}, ClientHardware(memory_bytes=1.5 * MIB)),
         (
-            {"mobile": True, "save_data": False, "network": "3g", "rtt_ms": 270, "downlink_mbps": 0.7},
-            ClientHardware(is_mobile=True, saves_data=False, network="3g", network_s=0.27, downlink_bps=0.7e6),
+            {"mobile": True, "save_data": False, "network": "3g", "rtt_ms": 270},
+            ClientHardware(is_mobile=True, saves_data=False, network="3g", network_s=0.27),
         ),
         ("{}", ClientHardware()),
     ],
@@ -64,10 +64,10 @@ def test_hardware_is_refused(said: object, message: str) -> None:
         ({"device-memory": "0.5"}, ClientHardware(memory_bytes=GIB / 2)),
         ({"save-data": "on"}, ClientHardware(saves_data=True)),
         (
-            {"ect": "3g", "rtt": "250", "downlink": "1.5"},
-            ClientHardware(None, None, network="3g", network_s=0.25, downlink_bps=1.5e6),
+            {"ect": "3g", "rtt": "250"},
+            ClientHardware(None, None, network="3g", network_s=0.25),
         ),
-        ({"sec-ch-ua-mobile": "yes", "device-memory": "lots", "rtt": "-1", "ect": "6g", "downlink": "nan"}, None),
+        ({"sec-ch-ua-mobile": "yes", "device-memory": "lots", "rtt": "nan", "ect": "6g"}, None),
     ],
 )
 def test_hints_are_read_and_broken_ones_ignored(headers: dict[str, str], hardware: ClientHardware | None) -> None:

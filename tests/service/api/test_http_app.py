@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from service.api.hardware import HINT_HEADERS
 from service.api.http_app import HttpApp
+from service.api.plane import Refusal
 from service.domain.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from service.domain.tensors import Tensor
 
@@ -191,7 +193,7 @@ async def test_overload_carries_retry_after(caller: Caller, plane: StubPlane, re
     plane.error = Overloaded("model 'digits' has 100 requests queued; at most 100 are allowed", retry_after_s=1.2)
     answer = await ask(caller, "POST", INFER, body=BODY)
     assert (answer.status, answer.headers["retry-after"]) == (429, "2")
-    assert refusals == [("http", "a:1", plane.error)]
+    assert refusals == [Refusal("http", "a:1", plane.error, "infer")]
 
 
 async def test_deadline_exceeded_is_504(caller: Caller, plane: StubPlane) -> None:
@@ -204,7 +206,7 @@ async def test_unexpected_error_is_500_without_details(caller: Caller, plane: St
     answer = await ask(caller, "POST", INFER, body=BODY)
     assert answer.status == 500
     assert content(answer) == {"error": "internal error; request id a:1"}
-    assert refusals[0][2] is plane.error
+    assert (refusals[0].error, refusals[0].stage) == (plane.error, "infer")
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
@@ -359,6 +361,52 @@ async def test_loading_is_for_administrators(caller: Caller, plane: StubPlane) -
 
 async def test_refusals_are_reported_with_protocol_and_id(caller: Caller, refusals: list[Any]) -> None:
     await ask(caller, "POST", INFER, body=b"{", headers={"x-request-id": "r7"})
-    protocol, request_id, error = refusals[0]
-    assert (protocol, request_id) == ("http", "r7")
-    assert isinstance(error, InvalidRequest)
+    (refusal,) = refusals
+    assert (refusal.protocol, refusal.request_id, refusal.stage) == ("http", "r7", "decode")
+    assert isinstance(refusal.error, InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "stage"),
+    [
+        ("GET", "/favicon.ico", "route"),
+        ("GET", INFER, "route"),
+        ("DELETE", "/v2/models/digits", "route"),
+        ("GET", "/v2/models/absent", "route"),
+        ("GET", "/v2/models/digits/route?budget_ms=0", "route"),
+        ("POST", "/v2/repository/models/digits/load", "route"),
+        ("POST", "/v2/models/../infer", "decode"),
+        ("POST", INFER, "decode"),
+        ("POST", "/v2/models/absent/infer", "infer"),
+    ],
+)
+async def test_refusals_are_reported_once_with_how_far_the_request_came(
+    caller: Caller, refusals: list[Any], method: str, path: str, stage: str
+) -> None:
+    answer = await ask(caller, method, path, body=b"" if path == INFER else BODY)
+    assert answer.status >= 400
+    assert [(refusal.protocol, refusal.stage, bool(refusal.request_id)) for refusal in refusals] == [
+        ("http", stage, True)
+    ]
+
+
+async def test_malformed_request_id_of_an_infer_is_a_decode_refusal(caller: Caller, refusals: list[Any]) -> None:
+    await ask(caller, "POST", INFER, body=BODY, headers={"x-request-id": "x" * 300})
+    assert [refusal.stage for refusal in refusals] == ["decode"]
+
+
+async def test_answer_that_json_cannot_carry_is_refused_after_the_inference(
+    caller: Caller, plane: StubPlane, refusals: list[Any]
+) -> None:
+    plane.outputs = lambda _: (Tensor("y", "FP16", np.zeros(1, np.uint16)),)
+    await ask(caller, "POST", INFER, body=BODY)
+    assert [refusal.stage for refusal in refusals] == ["infer"]
+
+
+async def test_replies_about_hardware_ask_browsers_for_hints_and_inference_does_not(caller: Caller) -> None:
+    asking = ("/v2", "/v2/models/digits", "/v2/models/digits/route", "/v2/models/digits/artifact")
+    for path in asking:
+        answer = await ask(caller, "GET", path)
+        named = {name.strip().lower() for name in answer.headers["accept-ch"].split(",")}
+        assert named == HINT_HEADERS
+    assert "accept-ch" not in (await ask(caller, "POST", INFER, body=BODY)).headers

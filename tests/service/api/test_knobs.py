@@ -112,6 +112,22 @@ def test_malformed_timeout_is_refused_even_when_a_deadline_wins() -> None:
         decode_knobs({"timeout": "x"}, {}, deadline_s=1.0)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "headers"),
+    [
+        ({"latency_budget_ms": 5}, {"x-latency-budget-ms": "soon"}),
+        ({"timeout": 5}, {"x-request-timeout-ms": "soon"}),
+        ({"priority": 1}, {"x-criticality": "soon"}),
+        ({"client_hardware": "phone"}, {"x-client-hardware": "Soon!"}),
+    ],
+)
+def test_malformed_header_is_refused_even_when_a_parameter_wins(
+    parameters: dict[str, Any], headers: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"is '[Ss]oon"):
+        decode_knobs(parameters, headers)
+
+
 def test_pin_from_the_name_is_a_variant() -> None:
     assert decode_knobs({}, {}, pinned="small").variant == "small"
     assert decode_knobs({"variant": "small"}, {}, pinned="small").variant == "small"

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from service.api.grpc_servicer import generic_handlers, server_options
+from service.api.grpc_servicer import generic_handlers
 from service.api.http_app import HttpApp
 from service.domain.errors import Overloaded
 from service.domain.inference import Criticality
@@ -29,6 +29,7 @@ from service.domain.tensors import Tensor
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from service.api.plane import Refusal
     from service.domain.inference import InferenceRequest
     from tests.service.api.conftest import StubPlane
 
@@ -59,7 +60,7 @@ class Servers:
             loop.close()
 
     async def _run(self, started: threading.Event, stop: asyncio.Event) -> None:
-        server = grpc.aio.server(options=server_options(1 << 20))
+        server = grpc.aio.server()
         server.add_generic_rpc_handlers(generic_handlers(self.plane))
         self.grpc = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
@@ -252,9 +253,6 @@ def test_errors_reach_both_clients_with_status_and_text(http: Any, rpc: Any, pla
         rpc.infer("digits", [image(tritonclient.grpc)])
     with pytest.raises(InferenceServerException, match="'min_accuracy' is 7"):
         rpc.infer("digits", [image(tritonclient.grpc)], parameters={"min_accuracy": 7})
-    large = tritonclient.grpc.InferInput("image", [1, 400_000], "FP32")
-    with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
-        rpc.infer("digits", [large.set_data_from_numpy(np.zeros((1, 400_000), np.float32))])
 
 
 async def test_http_aio_client_infers(http_aio: Any) -> None:  # noqa: ANN401
@@ -290,7 +288,7 @@ async def test_grpc_call_trails_the_story_and_pushback(servers: Servers) -> None
 
 async def test_grpc_client_that_leaves_cancels_the_wait(plane: StubPlane) -> None:
     plane.gate = asyncio.Event()
-    server = grpc.aio.server(options=server_options(1 << 20))
+    server = grpc.aio.server()
     server.add_generic_rpc_handlers(generic_handlers(plane))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -301,6 +299,38 @@ async def test_grpc_client_that_leaves_cancels_the_wait(plane: StubPlane) -> Non
         await plane.left.wait()
     await server.stop(None)
     assert plane.events == ["waiting", "cancelled"]
+
+
+REFUSED_CALLS = [
+    ("/inference.GRPCInferenceService/Nothing", b"", "UNIMPLEMENTED", "route"),
+    ("/other.Service/Nothing", b"x", "UNIMPLEMENTED", "route"),
+    ("/inference.GRPCInferenceService/TraceSetting", b"", "UNIMPLEMENTED", "route"),
+    ("/inference.GRPCInferenceService/RepositoryModelLoad", b"", "PERMISSION_DENIED", "route"),
+    ("/inference.GRPCInferenceService/ModelInfer", b"\xff", "INVALID_ARGUMENT", "decode"),
+    ("/inference.GRPCInferenceService/ModelInfer", b"", "NOT_FOUND", "decode"),
+    ("/inference.GRPCInferenceService/ModelInfer", None, "RESOURCE_EXHAUSTED", "infer"),
+]
+
+
+@pytest.mark.parametrize(("path", "data", "code", "stage"), REFUSED_CALLS)
+async def test_grpc_refusal_is_reported_once_with_how_far_the_call_came(
+    plane: StubPlane, path: str, data: bytes | None, code: str, stage: str
+) -> None:
+    plane.error = Overloaded("busy", 1.5)
+    refusals: list[Refusal] = []
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(generic_handlers(plane, on_refused=refusals.append))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(infer_message().SerializeToString() if data is None else data)
+    await server.stop(None)
+    assert caught.value.code().name == code
+    (refusal,) = refusals
+    assert (refusal.protocol, refusal.stage, str(refusal.error)) == ("grpc", stage, caught.value.details())
+    assert refusal.request_id
 
 
 async def test_health_service_answers_for_server_and_models(servers: Servers) -> None:

@@ -88,6 +88,8 @@ def test_readiness_of_what_is_unknown_is_an_error(stored: Catalog) -> None:
 
 def test_an_artifact_is_the_verified_file(stored: Catalog) -> None:
     found = stored.artifact("sums", "quantized", Knobs())
+    status = found.path.lstat()
+    assert found.identity == (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     assert (found.variant, found.filename) == ("quantized", "sums-quantized.onnx")
     assert found.path.read_bytes() == sums_onnx()
     assert found.size_bytes == len(sums_onnx())

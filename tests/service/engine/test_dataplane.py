@@ -16,7 +16,6 @@ from service.domain.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelNotReady,
-    Overloaded,
     VariantNotFound,
 )
 from service.domain.inference import Criticality, Knobs, Reason, RequestedOutput
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from service.domain.inference import InferenceRequest, InferenceResponse
     from service.engine.backends.stub import StubBackend
-    from tests.service.engine.conftest import Bench, ManualClock
+    from tests.service.engine.conftest import Bench
 
 BATCHING = tuple(make_variant(item.name, item.accuracy, item.profile.cells[0].p50_s / 10) for item in LADDER)
 """The ladder on a machine so fast that nothing is ever late, for tests of order."""
@@ -237,98 +236,6 @@ async def test_a_backlog_of_late_requests_does_not_make_newcomers_late(make_benc
     gate.set()
     await asyncio.gather(first, timely, *late)
     assert order[0] == "timely"
-
-
-async def test_a_deadline_that_passes_while_waiting_ends_the_request_and_nothing_is_computed(bench: Bench) -> None:
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    (task,) = await bench.send(request(timeout_s=0.05))
-    with pytest.raises(DeadlineExceeded, match=r"within the deadline of 50\.000 ms"):
-        await task
-    assert (bench.events.expired, bench.queued) == (["waiting"], 0)
-    gate.set()
-    await first
-    assert sum(len(stub.batches) for stub in bench.stubs.values()) == 1
-
-
-async def test_a_deadline_that_passes_while_running_ends_the_request_and_throws_its_result_away(bench: Bench) -> None:
-    gate = bench.close_gates()
-    (task,) = await bench.send(request(timeout_s=0.05))
-    with pytest.raises(DeadlineExceeded):
-        await task
-    assert (bench.events.expired, bench.plane.inflight) == (["running"], 0)
-    gate.set()
-    assert result(await bench.plane.infer(make_request())) == 4.0
-    assert len(bench.events.finished) == 1
-
-
-async def test_a_request_that_can_no_longer_meet_its_deadline_is_never_started(
-    make_bench: Callable[..., Bench], manual_clock: ManualClock
-) -> None:
-    bench = make_bench(variants=[make_variant("full", 0.9, 0.2)], clock=manual_clock)
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    (task,) = await bench.send(request(timeout_s=30.0))
-    manual_clock.now_s += 29.9
-    gate.set()
-    with pytest.raises(DeadlineExceeded, match="could not answer within the deadline"):
-        await task
-    await first
-    assert (bench.stubs["full"].batches, bench.events.expired) == ([1], ["waiting"])
-
-
-async def test_a_request_behind_too_much_work_is_refused_with_when_to_try_again(
-    make_bench: Callable[..., Bench],
-) -> None:
-    bench = make_bench(variants=[make_variant("full", 0.9, 0.100)])
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    tasks = await bench.send(*(request() for _ in range(10)))
-    with pytest.raises(Overloaded, match="has 10 requests waiting") as refusal:
-        await bench.plane.infer(request(timeout_s=0.5))
-    assert 0.9 < refusal.value.retry_after_s < 1.2
-    assert bench.events.shed == ["normal overloaded"]
-    gate.set()
-    await asyncio.gather(first, *tasks)
-
-
-async def test_a_full_queue_refuses_equals_and_displaces_the_less_critical(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(policy=ModelPolicy(max_queued=2, safety_margin_ratio=0.0))
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    normal, sheddable = await bench.send(request(), request(criticality=Criticality.SHEDDABLE))
-    with pytest.raises(Overloaded, match="at most 2"):
-        await bench.plane.infer(request(criticality=Criticality.SHEDDABLE))
-    (critical,) = await bench.send(request(criticality=Criticality.CRITICAL))
-    with pytest.raises(Overloaded, match="displaced by a more critical request"):
-        await sheddable
-    assert (bench.queued, bench.events.shed) == (2, ["sheddable queue_full", "sheddable displaced"])
-    gate.set()
-    assert [result(item) for item in await asyncio.gather(first, normal, critical)] == [4.0] * 3
-    assert bench.events.expired == []
-
-
-async def test_cancelling_a_waiting_request_frees_its_place_and_computes_nothing(bench: Bench) -> None:
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    (task,) = await bench.send(request())
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (bench.queued, bench.plane.inflight, bench.events.refused) == (0, 1, ["CancelledError"])
-    gate.set()
-    await first
-    assert sum(len(stub.batches) for stub in bench.stubs.values()) == 1
-
-
-async def test_cancelling_a_running_request_leaves_the_lane_working(bench: Bench) -> None:
-    gate = bench.close_gates()
-    first = await bench.occupy(gate)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    gate.set()
-    assert result(await bench.plane.infer(make_request())) == 4.0
 
 
 async def test_two_lanes_compute_at_the_same_time(make_bench: Callable[..., Bench]) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -145,7 +148,7 @@ def test_a_model_without_any_good_variant_is_unavailable_with_the_reasons(
         file.unlink()
     registry.load_all()
     (row,) = registry.index()
-    assert (row.state, registry.has_broken_models) == ("UNAVAILABLE", True)
+    assert row.state == "UNAVAILABLE"
     assert "full: full.onnx cannot be read" in row.reason
     assert ("sums", "") in witness.failures
     with pytest.raises(ModelNotReady, match="'sums' is not ready: no variant can be loaded"):
@@ -243,3 +246,45 @@ def test_a_model_whose_folder_has_gone_is_served_on(registry: Registry, root: Pa
     with pytest.raises(ModelNotFound):
         registry.load("sums")
     assert compute(registry, "full") == [4.0]
+
+
+def test_a_model_that_surprises_while_it_is_loaded_leaves_the_others_serving(
+    registry: Registry, root: Path, witness: Witness
+) -> None:
+    folder = write_model(root, ModelPlan(name="others"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["inputs"].append({"name": "z", "datatype": "FP32", "shape": [-1, 10**6, 10**6, 10**6]})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    table = helper.make_tensor_value_info("z", 1, ["rows", 10**6, 10**6, 10**6])
+    for file in folder.glob("*.onnx"):
+        model = onnx.load_from_string(file.read_bytes())
+        model.graph.input.append(table)
+        replace_file(folder, file.stem, model.SerializeToString())
+    registry.load_all()
+    assert compute(registry, "full") == [4.0]
+    assert ("others", "full") in witness.failures
+    with pytest.raises(ModelNotReady, match="unexpected"):
+        registry.get("others")
+
+
+def test_a_policy_that_allows_no_variant_makes_the_model_unavailable(root: Path, witness: Witness) -> None:
+    policy = PolicyFile.model_validate({"models": {"sums": {"variants": ["absent"]}}})
+    registry = Registry(Repository(root), policy, witness)
+    registry.load_all()
+    with pytest.raises(ModelNotReady, match="its policy allows only absent"):
+        registry.get("sums")
+
+
+def test_a_folder_whose_name_is_no_text_is_listed_in_a_form_that_is(registry: Registry, root: Path) -> None:
+    (root / os.fsdecode(b"caf\xe9")).mkdir()
+    registry.load_all()
+    rows = {row.name: row.state for row in registry.index()}
+    assert rows == {"sums": "READY", "caf\\xe9": "UNAVAILABLE"}
+
+
+def test_a_reload_beside_traffic_keeps_the_calm_time_of_the_same_file(registry: Registry) -> None:
+    registry.load_all()
+    calm = registry.get("sums").corrections["full"]
+    calm.rebase(0.5e-6, 0.0)
+    registry.load("sums")
+    assert registry.get("sums").corrections["full"].base == 0.5e-6

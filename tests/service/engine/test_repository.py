@@ -210,3 +210,12 @@ def test_describe_keeps_out_of_routing_what_the_manifest_keeps_out(tmp_path: Pat
     root = write_repository(tmp_path, [ModelPlan(variants=(plan,))])
     (variant,) = describe(manifest_of(root)).variants
     assert (variant.is_routable, variant.note) == (False, "as planned")
+
+
+def test_describe_names_the_dominator(root: Path) -> None:
+    manifest = manifest_of(root)
+    full, quantized, *rest = manifest.variants
+    routing = full.routing.model_copy(update={"state": "dominated", "dominated_by": "quantized"})
+    changed = manifest.model_copy(update={"variants": (full.model_copy(update={"routing": routing}), quantized, *rest)})
+    described = describe(changed).variants
+    assert [(item.is_routable, item.dominated_by) for item in described[:2]] == [(False, "quantized"), (True, "")]

@@ -40,7 +40,7 @@ def names(found: Route) -> list[str]:
 def test_route_without_knobs_offers_every_variant_with_the_models_budget_and_the_servers_timeout() -> None:
     found = route()
     assert names(found) == ["full", "quantized", "pruned-quantized", "distilled-quantized"]
-    assert (found.budget_s, found.timeout_s, found.hardware_class) == (0.1, 60.0, "")
+    assert (found.budget_s, RULES.timeout_s(NO_KNOBS), found.hardware_class) == (0.1, 60.0, "")
     assert (found.is_pinned, found.is_floored, found.is_narrowed_by_hardware) == (False, False, False)
 
 
@@ -64,10 +64,21 @@ def test_route_takes_network_time_off_the_budget_but_not_below_zero(network_s: f
 
 
 @pytest.mark.parametrize(("asked_s", "timeout_s"), [(None, 60.0), (0.5, 0.5), (3600.0, 60.0), (0.0, 0.0)])
-def test_route_keeps_the_shorter_of_the_requests_and_the_servers_timeout(
+def test_rules_keep_the_shorter_of_the_requests_and_the_servers_timeout(
     asked_s: float | None, timeout_s: float
 ) -> None:
-    assert route(Knobs(timeout_s=asked_s)).timeout_s == timeout_s
+    assert RULES.timeout_s(Knobs(timeout_s=asked_s)) == timeout_s
+
+
+def test_route_offers_a_dominated_variant_only_where_its_dominator_may_not_answer() -> None:
+    beaten = replace(make_variant("pruned", 0.910, 0.010), is_routable=False, dominated_by="quantized")
+    ladder = (*LADDER, beaten)
+    assert "pruned" not in names(route(variants=ladder))
+    floats_only = Knobs(hardware=ClientHardware("floats"))
+    rules = replace(RULES, classes={"floats": HardwareClass(tiers=("full", "pruned"))})
+    assert names(route(floats_only, rules, ready=frozenset({*ALL, "pruned"}), variants=ladder)) == ["full", "pruned"]
+    without_dominator = frozenset({*ALL, "pruned"}) - {"quantized"}
+    assert "pruned" in names(route(ready=without_dominator, variants=ladder))
 
 
 def test_route_leaves_out_what_is_below_the_accuracy_floor() -> None:
@@ -264,7 +275,6 @@ def test_route_keeps_every_promise_or_refuses(model: ModelInfo, knobs: Knobs, re
     assert accuracies[-1] >= (knobs.min_accuracy or 0.0)
     assert {variant.name for variant in found.candidates} <= ready
     assert found.budget_s >= 0.0
-    assert 0.0 < found.timeout_s <= 60.0
     if knobs.variant is not None:
         assert names(found) == [knobs.variant]
     if knobs.tier is not None:

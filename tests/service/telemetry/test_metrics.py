@@ -89,7 +89,6 @@ def test_every_way_to_be_shed_exists_at_zero(value: Callable[..., float | None],
 def test_a_variants_facts_are_exposed(value: Callable[..., float | None]) -> None:
     full = LADDER[0]
     assert value("variant_memory_bytes", variant="full", kind="loaded") == full.memory_bytes
-    assert value("variant_memory_bytes", variant="full", kind="file") == full.file_bytes
     assert value("variant_info", variant="full", tier="full", version="1", digest=full.digest) == 1.0
 
 
@@ -169,9 +168,10 @@ def test_requests_for_unknown_models_share_one_label_set(metrics: Metrics) -> No
 
 
 def test_requests_that_could_not_be_decoded_are_counted_without_a_model(metrics: Metrics) -> None:
-    metrics.request_malformed("grpc")
-    labels = {"model": "", "variant": "", "protocol": "grpc", "outcome": "invalid"}
-    assert metrics.registry.get_sample_value("tiergate_requests_total", labels) == 1.0
+    for error, outcome in ((InvalidRequest("x"), "invalid"), (ModelNotFound("x"), "not_found")):
+        metrics.request_malformed("grpc", error)
+        labels = {"model": "", "variant": "", "protocol": "grpc", "outcome": outcome}
+        assert metrics.registry.get_sample_value("tiergate_requests_total", labels) == 1.0
 
 
 def test_a_reload_replaces_the_facts_and_keeps_the_counts(metrics: Metrics, value: Callable[..., float | None]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.domain.policy_file import PolicyFile
-from service.engine.policy_store import PolicyError, read_policy
+from service.engine.policy_reader import PolicyError, read_policy
 
 if TYPE_CHECKING:
     from pathlib import Path

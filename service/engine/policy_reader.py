@@ -29,7 +29,7 @@ def read_policy(path: Path | None) -> tuple[PolicyFile, str]:
     try:
         content = path.read_bytes()
         raw = yaml.safe_load(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PolicyError(f"policy file {path} cannot be read: {error}") from None
     try:
         policy = PolicyFile.model_validate(raw)

@@ -1,0 +1,135 @@
+"""Who is let in, who is refused, and how a request ends early: deadlines, overload, displacement, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.domain.errors import (
+    DeadlineExceeded,
+    Overloaded,
+)
+from service.domain.inference import Criticality, Knobs
+from service.domain.policy_file import ModelPolicy
+from tests.builders import make_request, make_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.domain.inference import InferenceRequest, InferenceResponse
+    from tests.service.engine.conftest import Bench, ManualClock
+
+PATIENT = Knobs(budget_s=30.0)
+
+
+def result(response: InferenceResponse) -> float:
+    return float(response.outputs[0].data[0, 0])
+
+
+def request(value: float = 1.0, budget_s: float = 30.0, **knobs: object) -> InferenceRequest:
+    return make_request(value, knobs=Knobs(budget_s, **knobs))  # type: ignore[arg-type] # a test's own spelling
+
+
+async def test_a_deadline_that_passes_while_waiting_ends_the_request_and_nothing_is_computed(bench: Bench) -> None:
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    (task,) = await bench.send(request(timeout_s=0.05))
+    with pytest.raises(DeadlineExceeded, match=r"within the deadline of 50\.000 ms"):
+        await task
+    assert (bench.events.expired, bench.queued) == (["waiting"], 0)
+    gate.set()
+    await first
+    assert sum(len(stub.batches) for stub in bench.stubs.values()) == 1
+
+
+async def test_a_deadline_that_passes_while_running_ends_the_request_and_throws_its_result_away(bench: Bench) -> None:
+    gate = bench.close_gates()
+    (task,) = await bench.send(request(timeout_s=0.05))
+    with pytest.raises(DeadlineExceeded):
+        await task
+    assert (bench.events.expired, bench.plane.inflight) == (["running"], 0)
+    gate.set()
+    assert result(await bench.plane.infer(make_request())) == 4.0
+    assert len(bench.events.finished) == 1
+
+
+async def test_a_request_that_can_no_longer_meet_its_deadline_is_never_started(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(variants=[make_variant("full", 0.9, 0.2)], clock=manual_clock)
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    (task,) = await bench.send(request(timeout_s=30.0))
+    manual_clock.now_s += 29.9
+    gate.set()
+    with pytest.raises(DeadlineExceeded, match="could not answer within the deadline"):
+        await task
+    await first
+    assert (bench.stubs["full"].batches, bench.events.expired) == ([1], ["waiting"])
+
+
+async def test_a_request_behind_too_much_work_is_refused_with_when_to_try_again(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(variants=[make_variant("full", 0.9, 0.100)])
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    tasks = await bench.send(*(request(budget_s=20.0) for _ in range(10)))
+    with pytest.raises(Overloaded, match="has 10 requests waiting") as refusal:
+        await bench.plane.infer(request(budget_s=30.0, timeout_s=0.5, criticality=Criticality.SHEDDABLE))
+    assert 0.9 < refusal.value.retry_after_s < 1.2
+    assert bench.events.shed == ["sheddable overloaded"]
+    gate.set()
+    await asyncio.gather(first, *tasks)
+
+
+async def test_a_request_that_is_due_before_what_waits_is_let_in_ahead_of_it(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=[make_variant("full", 0.9, 0.100)])
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    tasks = await bench.send(*(request(value=index + 1.0, budget_s=30.0) for index in range(60)))
+    (urgent,) = await bench.send(request(value=99.0, budget_s=4.0, timeout_s=5.0))  # six seconds of work wait
+    gate.set()
+    await asyncio.gather(first, urgent, *tasks)
+    assert bench.events.shed == []
+
+
+async def test_a_full_queue_refuses_equals_and_displaces_the_less_critical(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(policy=ModelPolicy(max_queued=2, safety_margin_ratio=0.0))
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    normal, sheddable = await bench.send(request(), request(criticality=Criticality.SHEDDABLE))
+    with pytest.raises(Overloaded, match="at most 2"):
+        await bench.plane.infer(request(criticality=Criticality.SHEDDABLE))
+    (critical,) = await bench.send(request(criticality=Criticality.CRITICAL))
+    with pytest.raises(Overloaded, match="displaced by a more critical request"):
+        await sheddable
+    assert (bench.queued, bench.events.shed) == (2, ["sheddable queue_full", "sheddable displaced"])
+    gate.set()
+    assert [result(item) for item in await asyncio.gather(first, normal, critical)] == [4.0] * 3
+    assert bench.events.expired == []
+
+
+async def test_cancelling_a_waiting_request_frees_its_place_and_computes_nothing(bench: Bench) -> None:
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    (task,) = await bench.send(request())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (bench.queued, bench.plane.inflight, bench.events.refused) == (0, 1, ["CancelledError"])
+    gate.set()
+    await first
+    assert sum(len(stub.batches) for stub in bench.stubs.values()) == 1
+
+
+async def test_cancelling_a_running_request_leaves_the_lane_working(bench: Bench) -> None:
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    gate.set()
+    assert result(await bench.plane.infer(make_request())) == 4.0

@@ -1,0 +1,70 @@
+"""What may run on the event loop's thread, and what may no longer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.domain.errors import Draining
+from tests.builders import make_request, make_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from service.engine.backends.stub import StubBackend
+    from tests.service.engine.conftest import Bench, ManualClock
+
+SHORT = (make_variant("full", 0.9, 1e-5),)
+
+
+def note_threads(stub: StubBackend, *, clock: ManualClock | None = None, seconds: float = 0.0) -> list[int]:
+    """Return a list to which every run adds its thread; a run lets ``seconds`` of the clock pass."""
+    threads: list[int] = []
+
+    def note(_: Mapping[str, np.ndarray]) -> bool:
+        threads.append(threading.get_ident())
+        if clock is not None:
+            clock.now_s += seconds
+        return False
+
+    stub.fails = note
+    return threads
+
+
+async def test_a_model_of_dynamic_shape_never_runs_inline(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0)
+    shape = replace(bench.model.info.inputs[0], shape=(-1, -1))
+    bench.model.info = replace(bench.model.info, inputs=(shape,))
+    threads = note_threads(bench.stubs["full"])
+    await bench.plane.infer(make_request())
+    assert threads != [threading.get_ident()]
+
+
+async def test_a_run_that_stalled_the_event_loop_sends_the_next_ones_to_a_lane_for_a_while(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0, clock=manual_clock)
+    here = threading.get_ident()
+    threads = note_threads(bench.stubs["full"], clock=manual_clock, seconds=0.05)
+    await bench.plane.infer(make_request())
+    await bench.plane.infer(make_request())
+    manual_clock.now_s += 61.0
+    await bench.plane.infer(make_request())
+    assert [thread == here for thread in threads] == [True, False, True]
+
+
+async def test_abandoning_refuses_what_runs_and_what_waits(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=SHORT)
+    gate = bench.close_gates()
+    running = await bench.occupy(gate)
+    (waiting,) = await bench.send(make_request())
+    bench.dispatcher.abandon()
+    for task in (running, waiting):
+        with pytest.raises(Draining):
+            await task
+    gate.set()

@@ -1,0 +1,142 @@
+"""What the HTTP server refuses by itself, over real sockets; every refusal is told to who logs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.frontends.http import ConnectionLimits, HttpServer
+from service.frontends.sockets import bind, port_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from service.api.asgi import Receive, Scope, Send
+    from service.api.plane import Refusal
+
+PIECE, PIECES = bytes(1 << 20), 32
+REQUEST = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n"
+READ_TIMEOUT_S = 0.2
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer more than any socket holds under ``/large``, and two bytes elsewhere, once the request is whole."""
+    message = await receive()
+    while message.get("more_body"):
+        message = await receive()
+    if message["type"] == "http.disconnect":
+        return
+    count, piece = (PIECES, PIECE) if scope["path"] == "/large" else (1, b"ok")
+    length = (b"content-length", b"%d" % (count * len(piece)))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    for left in reversed(range(count)):
+        await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
+
+@dataclass
+class Served:
+    """A running server, and the refusals that it has reported."""
+
+    port: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+        self.refused.set()
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    found = Served()
+    server = HttpServer(app, ConnectionLimits(3, READ_TIMEOUT_S), found.note)
+    with bind("127.0.0.1", 0, "http_port") as listener:
+        found.port = port_of(listener)
+        await server.start(listener)
+        yield found
+        await server.close()
+
+
+async def talk(served: Served, data: bytes) -> bytes:
+    """Send bytes; return all that comes until the server closes."""
+    async with served.connected() as (reader, writer):
+        writer.write(data)
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        (b"\x16\x03\x01\r\n\r\n", 400, "Invalid HTTP request"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000, 431, "headers are larger than 65536 bytes"),
+        (b"GET / HTTP/1.1\r\nHos", 408, "no whole request came within 0.2 s"),
+        (b"", 408, "no whole request came within 0.2 s"),
+    ],
+    ids=["no HTTP", "large headers", "slow headers", "silence"],
+)
+async def test_request_that_never_becomes_one_is_refused_and_reported(
+    served: Served, data: bytes, status: int, message: str
+) -> None:
+    head, _, body = (await talk(served, data)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close" in head
+    assert message in json.loads(body)["error"]
+    (refusal,) = served.refusals
+    assert (refusal.protocol, refusal.stage, str(refusal.error)) == ("http", "route", json.loads(body)["error"])
+
+
+async def test_body_that_never_ends_is_cut_off_and_reported(served: Served) -> None:
+    assert await talk(served, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{") == b""
+    assert ["no whole request" in str(refusal.error) for refusal in served.refusals] == [True]
+
+
+async def test_connection_over_the_limit_is_refused_and_reported(served: Served) -> None:
+    async with served.connected(), served.connected(), served.connected():
+        answer = await talk(served, b"")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert "more than 3 connections are open" in str(served.refusals[0].error)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [REQUEST % b"large", REQUEST % b"large" + REQUEST % b"small", REQUEST % b"large" + REQUEST[:9]],
+    ids=["alone", "with a request behind it", "with half a request behind it"],
+)
+async def test_answer_that_nobody_reads_is_cut_off_and_reported(served: Served, requests: bytes) -> None:
+    async with served.connected() as (reader, writer):
+        writer.write(requests)
+        await served.refused.wait()
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            received = await reader.read()
+    assert len(received) < PIECES * len(PIECE)
+    assert b"HTTP/1.1 408" not in received
+    assert len(served.refusals) == 1
+
+
+async def test_good_clients_are_answered_beside_slow_ones(served: Served) -> None:
+    async with served.connected() as (_, slow), served.connected() as (_, unread):
+        slow.write(REQUEST[:9])
+        unread.write(REQUEST % b"large")
+        async with served.connected() as (reader, writer):
+            for _ in range(3):
+                writer.write(REQUEST % b"small")
+                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
