@@ -43,8 +43,8 @@ class Figures:
     p99_s: float
 
 
-def measure(shot: Shot, connections: int, seconds: float) -> Figures:
-    """Send ``shot`` over ``connections`` connections for ``seconds``, after half a second of warm-up.
+def measure(shot: Shot, connections: int, duration_s: float) -> Figures:
+    """Send ``shot`` over ``connections`` connections for ``duration_s``, after half a second of warm-up.
 
     Raises:
         LoadError: h2load is not installed, or an answer was not 200.
@@ -55,11 +55,13 @@ def measure(shot: Shot, connections: int, seconds: float) -> Figures:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(shot.body)
         command = ["h2load", "--clients", str(connections), "--warm-up-time", "500ms"]
-        command += ["--duration", f"{round(seconds * 1000)}ms"]
+        command += ["--duration", f"{round(duration_s * 1000)}ms"]
         command += ["--max-concurrent-streams", "1", "--data", str(body), "--log-file", str(log)]
         command += [part for name, value in shot.headers for part in ("--header", f"{name}: {value}")]
         command += [] if shot.is_grpc else ["--h1"]
-        done = subprocess.run([*command, shot.url], capture_output=True, text=True, check=False, timeout=seconds + 60)  # noqa: S603
+        command.append(shot.url)
+        # h2load by name, with arguments made here.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=duration_s + 60)  # noqa: S603
         if done.returncode:
             raise LoadError(f"h2load failed on {shot.url}: {done.stderr.strip() or done.stdout.strip()}")
         return _read(log, shot.url, connections)

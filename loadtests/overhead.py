@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--variant", default="distilled")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--duration-s", type=float, default=2.0)
     parser.add_argument("--output", type=Path, default=Path("loadtests/results/overhead.json"))
     parsed = parser.parse_args()
     try:
@@ -94,7 +94,7 @@ def run_rounds(
         bare_s.append(bare())
         for count in parsed.connections:
             for target in targets:
-                figures = measure(target.shot, count, parsed.seconds)
+                figures = measure(target.shot, count, parsed.duration_s)
                 results.setdefault((target.name, target.protocol, count), []).append(figures)
     return results, bare_s
 

@@ -68,6 +68,10 @@ async def app(
     """Answer as ASGI: JSON over HTTP, or gRPC with trailers where the server has them."""
     if scope["type"] != "http":
         return
+    if scope["method"] != "POST":  # a host's own probe
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
     body, more = b"", True
     while more:
         message = await receive()

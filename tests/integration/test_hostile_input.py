@@ -6,9 +6,13 @@ import gzip
 import json
 import re
 import socket
+import struct
+import time
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psutil
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -21,20 +25,36 @@ if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
 INFER = "/v2/models/sums/infer"
+ARTIFACT = "/v2/models/sums/variants/full/artifact"
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 2**20
+MANY_FILES = 20
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _gateway_survives(gateway: GatewayProcess) -> Iterator[None]:
-    """After everything in this file the gateway answers, and its memory is back."""
+    """After everything in this file the gateway answers, and the worst of it takes no memory when it comes again."""
     assert not ask_plain(gateway, Question()).refused
-    before = gateway.rss_bytes()
     yield
     assert gateway.call("GET", "/v2/health/ready")[0] == 200
     assert not ask_plain(gateway, Question()).refused
     assert not ask_grpc(gateway, Question()).refused
-    assert gateway.rss_bytes() - before < 200 * MEBIBYTE
+    offend_worst(gateway)  # the first round lets the allocator take what it keeps for the next
+    before = gateway.rss_bytes()
+    offend_worst(gateway)
+    assert gateway.rss_bytes() - before < 64 * MEBIBYTE
+
+
+def offend_worst(gateway: GatewayProcess) -> None:
+    """Send what takes the most memory while it is refused, on both protocols."""
+    test_gzip_bomb_costs_bounded_memory(gateway)
+    test_message_over_the_limit_is_refused_over_grpc(gateway)
+    test_message_over_grpcs_own_default_limit_is_read(gateway)
+    test_many_tiny_chunks_are_read(gateway)
+    status, _ = refuse_http(gateway, one(shape=[2 * MEBIBYTE], data=[0] * (2 * MEBIBYTE)), JSON)
+    assert status == 400
+    reset_streams(gateway, 1000)
 
 
 def refuse_http(gateway: GatewayProcess, body: bytes, headers: dict[str, str], path: str = INFER) -> tuple[int, str]:
@@ -47,7 +67,7 @@ def refuse_http(gateway: GatewayProcess, body: bytes, headers: dict[str, str], p
 def refuse_grpc(gateway: GatewayProcess, data: bytes) -> tuple[grpc.StatusCode, str]:
     """Send bytes as a ``ModelInfer`` request and return the status and its message."""
     with grpc.insecure_channel(gateway.grpc) as channel:
-        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as caught:
             call(data, timeout=30)
     return caught.value.code(), caught.value.details() or ""
@@ -169,7 +189,7 @@ def test_message_over_the_limit_is_refused_over_grpc(gateway: GatewayProcess) ->
     request = message(shape=(17 * MEBIBYTE,), raw=bytes(68 * MEBIBYTE))
     request.model_name = "sums"
     with grpc.insecure_channel(gateway.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
-        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as caught:
             call(request.SerializeToString(), timeout=30)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -247,14 +267,74 @@ def test_client_that_never_finishes_is_cut_off(gateway: GatewayProcess, start: b
     assert not answer or b" 408 " in answer.split(b"\r\n")[0]
 
 
+def test_client_that_never_reads_its_answer_is_cut_off(gateway: GatewayProcess) -> None:
+    if "pyvoy" in str(gateway.process.args):
+        pytest.skip("pyvoy does not expose Envoy's stream timeouts; see the decision page on frontends")
+    host, _, port = gateway.http.partition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect((host, int(port)))
+        # One after the other, because the kernel may take a whole file or two off the gateway's hands.
+        connection.sendall(f"GET {ARTIFACT} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * MANY_FILES)
+        give_up_s = time.monotonic() + 30
+        while is_connected(gateway, connection.getsockname()[1]):  # others are answered all the while
+            assert gateway.call("GET", "/v2/health/ready")[0] == 200
+            assert time.monotonic() < give_up_s
+        answer = read_all(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    announced = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index] # it is there, or this fails
+    assert head.startswith(b"HTTP/1.1 200")
+    assert len(body) < announced * MANY_FILES
+
+
+def test_good_clients_are_answered_beside_many_slow_ones(gateway: GatewayProcess) -> None:
+    start = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n".encode()
+    with ExitStack() as stack:
+        for number in range(50):
+            slow = stack.enter_context(connect(gateway.http))
+            slow.sendall(start if number % 2 else start + b"\r\n{")
+        for ask in (ask_plain, ask_grpc):
+            assert ask(gateway, Question()).sums == (4.0,)
+
+
+def test_stream_flood_is_survived(gateway: GatewayProcess) -> None:
+    with connect(gateway.grpc):  # one client keeps a connection through it
+        reset_streams(gateway, 20_000)
+        assert ask_grpc(gateway, Question()).sums == (4.0,)
+        assert ask_plain(gateway, Question()).sums == (4.0,)
+
+
+def test_many_calls_cancelled_at_once_are_survived(gateway: GatewayProcess) -> None:
+    request = message(shape=(1, 4), raw=b"\0" * 16)
+    request.model_name = "sums"
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        call: Any = channel.unary_unary(METHOD)
+        calls = [call.future(request.SerializeToString(), timeout=30) for _ in range(500)]
+        for item in calls:
+            item.cancel()
+        assert ask_grpc(gateway, Question()).sums == (4.0,)
+    assert ask_plain(gateway, Question()).sums == (4.0,)
+
+
+def test_only_inferences_that_cannot_be_decoded_count_as_malformed(gateway: GatewayProcess) -> None:
+    before = malformed_count(gateway)
+    for method, path in (("GET", "/favicon.ico"), ("GET", INFER), ("POST", "/v2/repository/models/sums/load")):
+        assert gateway.call(method, path)[0] >= 400
+    assert gateway.call("POST", INFER.replace("sums", "absent"), one(), JSON)[0] == 404
+    assert malformed_count(gateway) == before
+    assert gateway.call("POST", INFER, b"{", JSON)[0] == 400
+    refuse_grpc(gateway, b"\xff" * 9)
+    assert malformed_count(gateway) == before + 2
+
+
 def test_what_is_no_http_is_refused(gateway: GatewayProcess) -> None:
     answer = converse(gateway, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n" * 10)
     assert not answer or b" 400 " in answer.split(b"\r\n")[0]
 
 
 def test_what_is_no_grpc_is_survived(gateway: GatewayProcess) -> None:
-    host, _, port = gateway.grpc.partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with connect(gateway.grpc) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
@@ -282,9 +362,8 @@ def binary(tensor: dict[str, Any], raw: bytes) -> tuple[bytes, dict[str, str]]:
 
 def converse(gateway: GatewayProcess, data: bytes) -> bytes:
     """Send raw bytes; return all that comes back until an answer is whole or the connection is closed."""
-    host, _, port = gateway.http.partition(":")
     answer = b""
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with connect(gateway.http) as connection:
         try:
             connection.sendall(data)
             while b"\r\n\r\n" not in answer:
@@ -295,3 +374,56 @@ def converse(gateway: GatewayProcess, data: bytes) -> bytes:
         except (ConnectionResetError, BrokenPipeError):
             pass  # closed on us before all was sent, as it may
     return answer
+
+
+def connect(where: str) -> socket.socket:
+    """Return a connection to an address of the gateway."""
+    host, _, port = where.partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def is_connected(gateway: GatewayProcess, port: int) -> bool:
+    """Tell whether the gateway holds a connection from a client's port."""
+    connections = psutil.Process(gateway.process.pid).net_connections("tcp")
+    return any(tuple(item.raddr)[1:2] == (port,) for item in connections)  # a listener's address is empty
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return what is there until the other side's end."""
+    pieces = []
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def reset_streams(gateway: GatewayProcess, count: int) -> None:
+    """Open streams of an HTTP/2 connection and reset each at once (CVE-2023-44487), until the gateway has enough."""
+    settings = http2_frame(4, 0, 0, b"")
+    flood = (
+        http2_frame(1, 4, 2 * number + 1, call_headers()) + http2_frame(3, 0, 2 * number + 1, struct.pack(">I", 8))
+        for number in range(count)
+    )
+    with connect(gateway.grpc) as connection, suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + b"".join(flood))
+        connection.shutdown(socket.SHUT_WR)
+        read_all(connection)
+
+
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return a frame of RFC 9113."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def call_headers() -> bytes:
+    """Return a call's headers in HPACK (RFC 7541): two of the static table, the others as literals."""
+    named = ((b"\x04", METHOD.encode()), (b"\x01", b"x"), (b"\x0f\x10", b"application/grpc"))
+    fields = b"".join(name + bytes([len(value)]) + value for name, value in named)
+    return b"\x83\x86" + fields + b"\x00\x02te\x08trailers"
+
+
+def malformed_count(gateway: GatewayProcess) -> float:
+    """Return how many inferences could not be decoded, on either protocol."""
+    text = gateway.call("GET", "/metrics")[2].decode()
+    lines = [line for line in text.splitlines() if line.startswith("tiergate_requests_total{")]
+    return sum(float(line.split()[-1]) for line in lines if 'model=""' in line and 'outcome="invalid"' in line)

@@ -37,7 +37,7 @@ class RawFeatures:
         pruning=Pruning(ratio=0.5, iterations=1, training=Training(steps=20)),
         distillation=Training(steps=60),
         thresholds=Thresholds(min_full=0.85, max_loss=0.1, min_agreement=0.9),
-        quantization=Quantization(methods=("minmax",), max_float_nodes=1),
+        quantization=Quantization(methods=("minmax",), max_float_nodes=9),  # more than there are layers
         profiling=Profiling(batch_sizes=(1, 2), threads=(1,), rounds=2, runs=4, cell_s=0.1, memory_repeats=1),
     )
 

@@ -189,6 +189,15 @@ def test_quantize_returns_the_worst_node_to_float_when_the_error_is_too_large(bu
     assert types.get(kept.input[1]) == onnx.TensorProto.FLOAT
 
 
+def test_quantize_stops_when_no_node_is_left_to_return_to_float(built: BuildResult, tiny: Recipe) -> None:
+    parts = tiny.load(0)
+    plan = Quantization(methods=("minmax",), max_kl=-1.0, max_float_nodes=99)
+    float_file = (built.folder / "distilled.onnx").read_bytes()
+    file, chosen = quantize(float_file, parts.calibration.inputs[:4], parts.validation.inputs[:4], plan, nothing)
+    assert len(chosen["float_nodes"]) == len(set(chosen["float_nodes"])) >= 4
+    assert not fits_int16_pairs(file), "nothing is left in int8"
+
+
 def test_quantized_has_the_macs_of_its_parent(manifest: ModelManifest) -> None:
     for tier in ("pruned", "distilled"):
         assert manifest.variant(f"{tier}-quantized").size.macs == manifest.variant(tier).size.macs

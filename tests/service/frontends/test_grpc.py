@@ -19,7 +19,7 @@ async def echo(data: bytes, _: aio.ServicerContext[bytes, bytes]) -> bytes:
 
 
 def make_server() -> GrpcServer:
-    methods = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
     return GrpcServer([grpc.method_handlers_generic_handler("test.Service", methods)], LIMITS)
 
 
