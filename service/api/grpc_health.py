@@ -52,5 +52,8 @@ async def watch_health(
 
 
 def _status(plane: Plane, service: str) -> int:
-    is_ready = plane.is_ready() if service in _SERVER_NAMES else plane.is_model_ready(split_model_name(service)[0], "")
+    if service not in _SERVER_NAMES:
+        split_model_name(service)  # refuses what is no name
+        return _SERVING if plane.is_model_ready(service, "") else _NOT_SERVING
+    is_ready = plane.is_ready()
     return _SERVING if is_ready else _NOT_SERVING

@@ -168,8 +168,7 @@ async def _server_metadata(plane: Plane, _: Proto, __: CallContext) -> Proto:
 
 
 async def _model_ready(plane: Plane, message: Proto, _: CallContext) -> Proto:
-    model, _pinned = split_model_name(message.name)
-    return service_pb2.ModelReadyResponse(ready=plane.is_model_ready(model, check_version(message.version, model)))
+    return service_pb2.ModelReadyResponse(ready=plane.is_model_ready(*_named(message)))
 
 
 async def _model_metadata(plane: Plane, message: Proto, _: CallContext) -> Proto:

@@ -90,7 +90,7 @@ async def _models(plane: Plane, _: HttpRequest) -> Reply:
 
 async def _model_ready(plane: Plane, request: HttpRequest) -> Reply:
     name, version = _model(request)
-    is_ready = plane.is_model_ready(split_model_name(name)[0], version)
+    is_ready = plane.is_model_ready(name, version)
     return json_reply({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
 

@@ -12,6 +12,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from grpc_health.v1 import health_pb2
+from tritonclient.utils import InferenceServerException
 
 from tests.integration.clients import Question, ask_grpc, ask_plain
 
@@ -45,6 +46,16 @@ def test_server_and_model_are_live_and_ready(client: Any) -> None:  # noqa: ANN4
     assert client.is_model_ready("sums")
     assert client.is_model_ready("sums", "1")
     assert client.is_model_ready("sums--distilled")
+
+
+def test_variant_that_does_not_exist_is_not_ready(gateway: GatewayProcess) -> None:
+    status, _, content = gateway.call("GET", "/v2/models/sums--absent/ready")
+    assert (status, "no variant 'absent'" in content["error"]) == (404, True)
+    with (
+        triton_grpc.InferenceServerClient(gateway.grpc) as client,
+        pytest.raises(InferenceServerException, match="no variant 'absent'"),
+    ):
+        client.is_model_ready("sums--absent")
 
 
 def test_metadata_tells_the_interface_with_its_batch_dimension(client: Any) -> None:  # noqa: ANN401
