@@ -55,7 +55,7 @@ class PyvoyApp:
         await self._gateway.start()
         self._app = self._gateway.combined_app()
         limits = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
-        self._admin = HttpServer(self._gateway.admin_app(), limits)
+        self._admin = HttpServer(self._gateway.admin_app(), limits, self._gateway.note_refusal)
         await self._admin.start(listener)
 
     async def _stop(self) -> None:

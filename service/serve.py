@@ -80,8 +80,8 @@ async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], N
             return
         stack.push_async_callback(gateway.close)
         connections = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
-        http = HttpServer(gateway.http_app(), connections)
-        admin = HttpServer(gateway.admin_app(), connections)
+        http = HttpServer(gateway.http_app(), connections, gateway.note_refusal)
+        admin = HttpServer(gateway.admin_app(), connections, gateway.note_refusal)
         grpc = GrpcServer(gateway.grpc_handlers(), CallLimits(settings.max_body_bytes, settings.max_connections))
         grpc_port = await grpc.start(settings.host, settings.grpc_port)
         stack.push_async_callback(grpc.close, 1.0)
