@@ -178,7 +178,7 @@ def _write(source: Path, target: Path, payload: bytes, manifest: ModelManifest) 
     """Write a version folder anew: the manifest as given, the variants as verified, then the report beside them."""
     target.mkdir(parents=True)
     (target / MANIFEST_FILE).write_bytes(payload)
-    for variant in manifest.variants:
+    for variant in manifest.published:
         content, _ = read_variant(source, variant)
         (target / variant.file).write_bytes(content)
     for entry in sorted(source.iterdir()):
@@ -211,6 +211,6 @@ def _metadata(manifest: ModelManifest) -> dict[str, Any]:
                 "file_bytes": variant.size.file_bytes,
                 "sha256": variant.sha256,
             }
-            for variant in manifest.variants
+            for variant in manifest.published
         },
     }

@@ -60,14 +60,14 @@ def _as_json(stored: StoredBento) -> dict[str, object]:
         "model": manifest.model,
         "version": manifest.version,
         "build_key": manifest.build_key,
-        "variants": [variant.name for variant in manifest.variants],
+        "variants": [variant.name for variant in manifest.published],
         "repository": str(stored.repository),
     }
 
 
 def _as_text(stored: StoredBento) -> str:
     manifest = stored.manifest
-    size_mb = sum(variant.size.file_bytes for variant in manifest.variants) / 1e6
-    what = f"{manifest.model} version {manifest.version} ({len(manifest.variants)} variants, {size_mb:.1f} MB)"
+    size_mb = sum(variant.size.file_bytes for variant in manifest.published) / 1e6
+    what = f"{manifest.model} version {manifest.version} ({len(manifest.published)} variants, {size_mb:.1f} MB)"
     how = "is in the BentoML model store as" if stored.is_new else "was in the BentoML model store already as"
     return f"{what} {how} {stored.tag}\nnext: tiergate serve bento:{stored.tag}"

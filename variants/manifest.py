@@ -11,6 +11,7 @@ Units: seconds, bytes, ratios 0..1. Every figure was measured by the build on th
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
@@ -18,12 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
+MOST_ELEMENTS: Final = 2**28
+"""Elements of one row of a tensor; more cannot be warmed up with, let alone served."""
+MOST_BYTES: Final = 16 * 2**20
+"""A manifest of a dozen variants has some tens of kilobytes."""
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(ge=0.0)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Verdict = Literal["pass", "fail", "inconclusive"]
 Tier = Literal["full", "pruned", "quantized", "distilled", "pruned-quantized", "distilled-quantized"]
@@ -47,7 +52,19 @@ class TensorInfo(Strict):
         "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
         "FP16", "FP32", "FP64", "BF16", "BYTES",
     ]  # fmt: skip
-    shape: tuple[int, ...] = Field(min_length=1)
+    shape: tuple[int, ...] = Field(min_length=1, max_length=16)
+
+    @field_validator("shape")
+    @classmethod
+    def _shape_starts_with_the_batch(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        elements = math.prod(dim for dim in value if dim > 0)
+        if value[0] != -1 or any(dim == 0 or dim < -1 for dim in value) or elements > MOST_ELEMENTS:
+            message = (
+                f"shape {list(value)} must start with -1, the batch; other dimensions are -1 or at least 1, and one "
+                f"row has at most {MOST_ELEMENTS} elements"
+            )
+            raise ValueError(message)
+        return value
 
 
 class Step(Strict):
@@ -266,7 +283,7 @@ class ModelManifest(Strict):
     labels: tuple[str, ...]
     inputs: tuple[TensorInfo, ...] = Field(min_length=1)
     outputs: tuple[TensorInfo, ...] = Field(min_length=1)
-    max_batch_size: int = Field(ge=1)
+    max_batch_size: int = Field(ge=1, le=4096)
     recipe: str
     recipe_parameters: dict[str, Any]
     build_key: Sha256 = Field(description="digest of recipe, parameters, seed, data, tool versions and instruction set")
@@ -285,6 +302,11 @@ class ModelManifest(Strict):
             message = f"variant names and files must be distinct; got {names} and {files}"
             raise ValueError(message)
         return self
+
+    @property
+    def published(self) -> tuple[VariantManifest, ...]:
+        """The variants whose files are there: all but those that a gate kept back."""
+        return tuple(variant for variant in self.variants if variant.is_published)
 
     def variant(self, name: str) -> VariantManifest:
         """Return the variant of that name.
@@ -335,10 +357,14 @@ def read_manifest(folder: Path) -> ModelManifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise ManifestError(message) from None
+    if len(text) > MOST_BYTES:
+        message = f"{path} is larger than {MOST_BYTES} bytes, more than any manifest needs"
+        raise ManifestError(message)
     return parse_manifest(text, str(path))
 
 

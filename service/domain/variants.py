@@ -56,9 +56,9 @@ class Variant:
     """One built form of a model, as routing sees it.
 
     ``accuracy`` is the measured metric on the test split, 0..1, higher is better. ``memory_bytes`` is what a
-    process gains by loading it. ``is_routable`` is false for variants that a gate or domination keeps out of
-    routing; they still answer when pinned. ``note`` says why, and ``dominated_by`` names the variant that is no
-    larger, no slower and no less accurate: where that one may not answer, this one may.
+    process gains by loading it. ``is_routable`` is false for a dominated variant, which still
+    answers when pinned. ``note`` says why, and ``dominated_by`` names the variant that is no larger, no slower and no
+    less accurate: where that one may not answer, this one may.
     """
 
     name: str

@@ -10,6 +10,7 @@ import math
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -40,6 +41,10 @@ _WARM_UP_RUNS: Final = 30
 _WARM_UP_MOST_S: Final = 0.5
 
 
+OpenVariant = Callable[["StoredModel", "ModelInfo", "VariantManifest"], "tuple[Backend, StoredFile]"]
+"""Reads, verifies and loads one variant."""
+
+
 class Registry:
     """The loaded models by name; ``load`` and ``unload`` may be called from any thread, reads from all.
 
@@ -47,9 +52,15 @@ class Registry:
     """
 
     def __init__(
-        self, repository: Repository, policy: PolicyFile, observer: Observer, max_timeout_s: float = 60.0
+        self,
+        repository: Repository,
+        policy: PolicyFile,
+        observer: Observer,
+        max_timeout_s: float = 60.0,
+        open_variant: OpenVariant | None = None,
     ) -> None:
-        """Start empty; ``load_all`` fills it."""
+        """Start empty; ``load_all`` fills it. ``open_variant`` makes a variant's backend, ONNX Runtime's by default."""
+        self._open = open_variant or open_onnx_variant
         self._repository = repository
         self._policy = policy
         self._max_timeout_s = max_timeout_s
@@ -191,11 +202,9 @@ class Registry:
         problems: dict[str, str] = {}
         ratios: dict[str, float] = {}
         files: dict[str, StoredFile] = {}
-        for variant in manifest.variants:
-            if variant.routing.state == "rejected":
-                continue  # a gate kept it from being published: there is evidence, and no file
+        for variant in manifest.published:
             try:
-                backend, file = _open(stored, info, variant)
+                backend, file = self._open(stored, info, variant)
                 ratios[variant.name] = _warm_up(backend, info, variant.name)
                 backends[variant.name], files[variant.name] = backend, file
             except Exception as error:  # noqa: BLE001 - a variant's surprise must not keep the others from serving
@@ -226,7 +235,12 @@ def _without(items: Mapping[str, _Item], name: str) -> dict[str, _Item]:
     return {key: value for key, value in items.items() if key != name}
 
 
-def _open(stored: StoredModel, info: ModelInfo, variant: VariantManifest) -> tuple[Backend, StoredFile]:
+def open_onnx_variant(stored: StoredModel, info: ModelInfo, variant: VariantManifest) -> tuple[Backend, StoredFile]:
+    """Read, verify and load one variant.
+
+    Raises:
+        BackendFailed: Its file is not what the manifest says, reaches outside itself, or the runtime refuses it.
+    """
     if not any(row.threads == 1 for row in variant.latency.rows):
         raise BackendFailed("the manifest has no latency measured with one thread")
     content, file = read_variant(stored.folder, variant)

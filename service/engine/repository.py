@@ -141,14 +141,14 @@ def _open_unfollowed(path: str, flags: int) -> int:
 
 
 def describe(manifest: ModelManifest) -> ModelInfo:
-    """Turn a manifest into what routing and clients see."""
+    """Turn a manifest into what routing and clients see; what a gate kept from being published is not among it."""
     return ModelInfo(
         name=manifest.model,
         version=manifest.version,
         inputs=tuple(map(_spec, manifest.inputs)),
         outputs=tuple(map(_spec, manifest.outputs)),
         max_batch_size=manifest.max_batch_size,
-        variants=tuple(map(_variant, manifest.variants)),
+        variants=tuple(map(_variant, manifest.published)),
         metric=manifest.metric,
         labels=manifest.labels,
     )

@@ -105,13 +105,13 @@ def _pinned(model: ModelInfo, knobs: Knobs) -> list[Variant]:
         raise VariantNotFound(
             f"model '{model.name}' has no tier '{knobs.tier}'; its tiers are {', '.join(model.tiers)}"
         )
-    # A tier may hold variants that a gate keeps out of routing; they answer only where nothing better is in the tier.
+    # A tier may hold dominated variants; they answer only where nothing better is in the tier.
     return [item for item in of_tier if item.is_routable] or of_tier
 
 
 def _is_allowed(variant: Variant, policy: ModelPolicy) -> bool:
-    is_published = variant.is_routable or bool(variant.dominated_by)
-    return is_published and (not policy.variants or variant.name in policy.variants)
+    may_route = variant.is_routable or bool(variant.dominated_by)
+    return may_route and (not policy.variants or variant.name in policy.variants)
 
 
 def _undominated(variants: Sequence[Variant], ready: Collection[str]) -> list[Variant]:

@@ -59,3 +59,26 @@ def test_task_that_nothing_builds_is_refused(manifest: ModelManifest) -> None:
     raw = json.loads(manifest.model_dump_json()) | {"task": "regression"}
     with pytest.raises(ManifestError, match="task: Input should be 'classification'"):
         parse_manifest(json.dumps(raw), "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("inputs", [{"name": "x", "datatype": "FP32", "shape": [8, 4]}], "must start with -1"),
+        ("inputs", [{"name": "x", "datatype": "FP32", "shape": [-1, 0]}], "at least 1"),
+        ("inputs", [{"name": "x", "datatype": "FP32", "shape": [-1, 10**6, 10**6]}], "elements"),
+        ("max_batch_size", 20_000_000, "4096"),
+    ],
+)
+def test_manifest_that_would_exhaust_the_server_is_refused(
+    manifest: ModelManifest, field: str, value: object, named: str
+) -> None:
+    document = json.loads(manifest.model_dump_json()) | {field: value}
+    with pytest.raises(ManifestError, match=named):
+        parse_manifest(json.dumps(document), "manifest.json")
+
+
+def test_manifest_file_larger_than_any_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b" " * (16 * 2**20 + 1))
+    with pytest.raises(ManifestError, match="larger than"):
+        read_manifest(tmp_path)
