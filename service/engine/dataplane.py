@@ -33,6 +33,7 @@ class DataPlane(Catalog):
         self._lanes = lanes
         self._observer = observer
         self._is_refusing = False
+        self._is_first_in_turn = True
         self._idle = asyncio.Event()
         self._idle.set()
         self.inflight = 0
@@ -73,6 +74,9 @@ class DataPlane(Catalog):
     async def wait_until_idle(self) -> None:
         """Return when no request is inside."""
         await self._idle.wait()
+
+    def _begin_turn(self) -> None:
+        self._is_first_in_turn = True
 
     def _refuse_if_draining(self) -> None:
         if self._is_refusing:
@@ -117,8 +121,11 @@ class DataPlane(Catalog):
         )
 
     async def _run(self, ticket: Ticket) -> Outcome:
-        job = self._dispatcher.submit(ticket)
+        job = self._dispatcher.submit(ticket, may_inline=self._is_first_in_turn)
         if job is not None:
+            # Requests that came in the same turn of the event loop are better off together, on a lane.
+            self._is_first_in_turn = False
+            ticket.loop.call_soon(self._begin_turn)
             self._lanes.execute(job)
             if ticket.done.done():
                 return ticket.done.result()

@@ -84,7 +84,7 @@ class Dispatcher:
         self._models: dict[LoadedModel, None] = {}
         self._is_closed = False
 
-    def submit(self, ticket: Ticket) -> Job | None:
+    def submit(self, ticket: Ticket, *, may_inline: bool = True) -> Job | None:
         """Let a ticket in; return its job where the caller should compute it at once, else wake a lane.
 
         Raises:
@@ -98,7 +98,7 @@ class Dispatcher:
             displaced = self._admit(ticket)
             ticket.met_idle = not self._models and any(not lane.is_busy for lane in self.lanes)
             self._push(ticket)
-            if ticket.met_idle and self._may_inline(ticket):
+            if may_inline and ticket.met_idle and self._may_inline(ticket):
                 job = self._take_inline(ticket)
                 if job is not None:
                     return job
