@@ -34,7 +34,7 @@ MODEL: Final = "digits"
 _START_S: Final = 60
 _READY: Final = re.compile(r"HTTP on (\S+):(\d+), gRPC on (\S+):(\d+)")
 _BURST: Final = 64
-_ROOM_MS: Final = 0.4
+_ROOM_MS: Final = 0.6
 """Time around a run that a budget of the demo leaves for the rest of the machine."""
 _HOPELESS_MS: Final = 0.05
 """A budget that no variant keeps."""
@@ -123,7 +123,7 @@ def choose_questions(server: Server) -> list[Question]:
 def _budgets_ms(predicted_ms: Sequence[float]) -> list[float]:
     """Return budgets a little above the predictions, the roomiest first, without near repetitions."""
     budgets: list[float] = []
-    for budget in sorted((round(time_ms * 1.4 + _ROOM_MS, 1) for time_ms in predicted_ms), reverse=True):
+    for budget in sorted((round(time_ms * 1.5 + _ROOM_MS, 1) for time_ms in predicted_ms), reverse=True):
         if not budgets or budget < 0.9 * budgets[-1]:
             budgets.append(budget)
     return budgets
