@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,3 +234,15 @@ def caller(plane: StubPlane, refusals: list[Refusal]) -> Caller:
 @pytest.fixture
 def image() -> np.ndarray[Any, Any]:
     return np.arange(4, dtype=np.float32).reshape(1, 4)
+
+
+def content(answer: HttpAnswer | None) -> Any:  # noqa: ANN401 - JSON
+    assert answer is not None
+    return json.loads(answer.body)
+
+
+async def ask(caller: Caller, method: str, path: str, **more: Any) -> HttpAnswer:  # noqa: ANN401
+    answer = await caller.call(method, path, **more)
+    assert answer is not None
+    assert int(answer.headers.get("content-length", 0)) == len(answer.body) or method == "HEAD"
+    return answer

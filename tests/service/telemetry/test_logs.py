@@ -69,8 +69,8 @@ def test_events_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str],
 
 def test_libraries_are_heard_from_warnings_up(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("debug", "json")
-    logging.getLogger("some.library").info("chatter")
-    logging.getLogger("some.library").warning("trouble")
+    logging.getLogger("some.package").info("chatter")
+    logging.getLogger("some.package").warning("trouble")
     assert [line["event"] for line in lines(capsys)] == ["trouble"]
 
 
