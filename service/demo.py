@@ -36,6 +36,8 @@ _READY: Final = re.compile(r"HTTP on (\S+):(\d+), gRPC on (\S+):(\d+)")
 _BURST: Final = 64
 _ROOM_MS: Final = 0.6
 """Time around a run that a budget of the demo leaves for the rest of the machine."""
+_TIGHT_MS: Final = 0.4
+"""A budget for the smallest variants."""
 _HOPELESS_MS: Final = 0.05
 """A budget that no variant keeps."""
 
@@ -126,7 +128,7 @@ def _budgets_ms(predicted_ms: Sequence[float]) -> list[float]:
     for budget in sorted((round(time_ms * 1.5 + _ROOM_MS, 1) for time_ms in predicted_ms), reverse=True):
         if not budgets or budget < 0.9 * budgets[-1]:
             budgets.append(budget)
-    return budgets
+    return [*budgets, _TIGHT_MS]
 
 
 def route(server: Server) -> dict[str, Any]:
