@@ -58,5 +58,5 @@ class Observers:
         for observer in self._observers:
             try:
                 getattr(observer, hook)(*arguments, **options)
-            except Exception:
+            except Exception:  # whatever it is, counting must never end a request or a lane
                 _LOGGER.exception("%s failed in %s", type(observer).__name__, hook)
