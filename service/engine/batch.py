@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from service.engine.queue import Ticket
+    from service.engine.ticket import Ticket
 
 
 def join_inputs(tickets: Sequence[Ticket]) -> dict[str, NDArray[Any]]:

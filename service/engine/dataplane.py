@@ -11,7 +11,7 @@ from service.domain.inference import Answer, InferenceResponse, Reason
 from service.domain.interface import check_request
 from service.domain.tensors import Tensor
 from service.engine.catalog import Catalog
-from service.engine.queue import Ticket
+from service.engine.ticket import Ticket
 from service.policy.routing import name_reason
 from service.policy.scheduling import Waiting
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.engine.catalog import Parts
     from service.engine.lanes import Lanes
     from service.engine.loaded import LoadedModel
-    from service.engine.queue import Outcome
+    from service.engine.ticket import Outcome
 
 
 class DataPlane(Catalog):

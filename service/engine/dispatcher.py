@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from service.domain.observer import Observer
     from service.engine.loaded import LoadedModel
-    from service.engine.queue import Ticket
+    from service.engine.ticket import Ticket
     from service.policy.scheduling import ChooseRun
 
 _LOOKED_AT: Final = 256

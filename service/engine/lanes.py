@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from service.domain.errors import BackendFailed
 from service.domain.observer import RunReport
 from service.engine.batch import join_inputs, split_outputs
-from service.engine.queue import Outcome, deliver
+from service.engine.ticket import Outcome, deliver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from service.domain.observer import Observer
     from service.engine.dispatcher import Dispatcher, Job
-    from service.engine.queue import Ticket
+    from service.engine.ticket import Ticket
 
 _MOST_FAILURES_ALONE: Final = 2
 

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from service.engine.queue import DeadlineQueue
+from service.policy.deadline_queue import DeadlineQueue
 from service.policy.latency import Correction, safe_table
 from service.policy.routing import Route, choose_route
 from service.policy.scheduling import Costs
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from service.domain.variants import ModelInfo
     from service.engine.backends.backend import Backend
     from service.engine.repository import StoredFile
+    from service.engine.ticket import Ticket
     from service.policy.routing import Rules
 
 _FAILURES_TO_TAKE_OUT: Final = 3
@@ -59,7 +60,7 @@ class LoadedModel:
     health: dict[str, VariantHealth] = field(default_factory=dict)
     tables: dict[str, tuple[float, ...]] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
-    queue: DeadlineQueue = field(default_factory=DeadlineQueue)
+    queue: DeadlineQueue[Ticket] = field(default_factory=DeadlineQueue)
     _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
     _costs_until_s: float = -math.inf
     _no_inline_until_s: float = -math.inf

@@ -22,10 +22,10 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.loaded import LoadedModel
 from service.engine.observers import Observers
-from service.engine.queue import Ticket
 from service.engine.registry import Registry
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
+from service.engine.ticket import Ticket
 from service.policy.routing import Rules
 from service.policy.scheduling import Waiting
 from tests.builders import LADDER, make_model, make_request

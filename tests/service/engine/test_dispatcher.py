@@ -8,13 +8,13 @@ import pytest
 
 from service.domain.errors import DeadlineExceeded, Draining
 from service.engine.dispatcher import Dispatcher
-from service.engine.queue import Outcome, deliver
+from service.engine.ticket import Outcome, deliver
 from tests.service.engine.conftest import Events, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.engine.queue import Ticket
+    from service.engine.ticket import Ticket
 
 
 @pytest.fixture

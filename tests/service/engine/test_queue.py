@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.domain.inference import Criticality
-from service.engine.queue import DeadlineQueue
+from service.engine.ticket import Ticket
+from service.policy.deadline_queue import DeadlineQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.engine.queue import Ticket
-
 
 async def test_queue_serves_by_criticality_then_due_moment_then_arrival(make_ticket: Callable[..., Ticket]) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Ticket]()
     order = [
         make_ticket(9.0, Criticality.CRITICAL),
         make_ticket(1.0),
@@ -31,14 +30,14 @@ async def test_queue_serves_by_criticality_then_due_moment_then_arrival(make_tic
 
 
 async def test_queue_counts_the_work_that_is_at_least_as_important(make_ticket: Callable[..., Ticket]) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Ticket]()
     for criticality in Criticality:
         queue.push(make_ticket(criticality=criticality))
     assert [queue.work_s(number) for number in (0, 1, 2)] == pytest.approx([0.25, 0.5, 0.75])
 
 
 async def test_queue_takes_out_by_position(make_ticket: Callable[..., Ticket]) -> None:
-    queue, tickets = DeadlineQueue(), [make_ticket(float(due_s)) for due_s in range(5)]
+    queue, tickets = DeadlineQueue[Ticket](), [make_ticket(float(due_s)) for due_s in range(5)]
     for ticket in tickets:
         queue.push(ticket)
     assert queue.take((0, 2, 3)) == [tickets[0], tickets[2], tickets[3]]
@@ -48,7 +47,7 @@ async def test_queue_takes_out_by_position(make_ticket: Callable[..., Ticket]) -
 
 
 async def test_queue_tells_whether_what_it_removes_was_waiting(make_ticket: Callable[..., Ticket]) -> None:
-    queue, ticket = DeadlineQueue(), make_ticket()
+    queue, ticket = DeadlineQueue[Ticket](), make_ticket()
     queue.push(ticket)
     assert [queue.remove(ticket), queue.remove(ticket)] == [True, False]
 
@@ -56,7 +55,7 @@ async def test_queue_tells_whether_what_it_removes_was_waiting(make_ticket: Call
 async def test_queue_sets_late_tickets_behind_everything_that_can_be_on_time(
     make_ticket: Callable[..., Ticket],
 ) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Ticket]()
     late_critical = make_ticket(0.5, Criticality.CRITICAL)
     late, timely = make_ticket(0.5), make_ticket(5.0)
     sheddable = make_ticket(5.0, Criticality.SHEDDABLE)
@@ -68,7 +67,7 @@ async def test_queue_sets_late_tickets_behind_everything_that_can_be_on_time(
 
 
 async def test_queue_does_not_count_late_work_as_ahead_of_newcomers(make_ticket: Callable[..., Ticket]) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Ticket]()
     queue.push(make_ticket(0.5))
     queue.push(make_ticket(5.0))
     queue.set_late_aside(now_s=1.0)
@@ -76,7 +75,7 @@ async def test_queue_does_not_count_late_work_as_ahead_of_newcomers(make_ticket:
 
 
 async def test_queue_finds_the_least_important_among_late_and_timely(make_ticket: Callable[..., Ticket]) -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue[Ticket]()
     late_sheddable = make_ticket(0.5, Criticality.SHEDDABLE)
     for ticket in (late_sheddable, make_ticket(0.5, Criticality.CRITICAL), make_ticket(5.0)):
         queue.push(ticket)
@@ -85,7 +84,7 @@ async def test_queue_finds_the_least_important_among_late_and_timely(make_ticket
 
 
 async def test_queue_keeps_its_sums_through_any_sequence(make_ticket: Callable[..., Ticket]) -> None:
-    queue, random_, now_s = DeadlineQueue(), random.Random(7), 0.0  # noqa: S311 - a repeatable mix, no secret
+    queue, random_, now_s = DeadlineQueue[Ticket](), random.Random(7), 0.0  # noqa: S311 - a repeatable mix, no secret
     inside: list[Ticket] = []
     for _ in range(2000):
         now_s += 0.01

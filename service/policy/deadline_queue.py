@@ -1,0 +1,137 @@
+"""The deadline queue: which waiting request is served first, and how much work waits.
+
+Service order is by criticality, then by due moment (earliest deadline first), then by arrival, and what is known to be
+late comes behind everything else, so that a backlog of late work hides no request that can still be on time. The queue
+knows its entries by the four attributes of ``Entry`` only: the gateway queues tickets, the simulator its own requests.
+
+Nothing here locks, and time is an argument; who shares a queue between threads guards it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from operator import attrgetter
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.policy.scheduling import Waiting
+
+_ORDER = attrgetter("order")
+
+
+class Entry(Protocol):
+    """What the queue needs of a waiting request.
+
+    ``order`` and ``is_queued`` are the queue's own: service order (late, criticality, due moment, arrival), and
+    whether the entry waits. ``fastest_s`` is the predicted compute time of its fastest candidate.
+    """
+
+    order: tuple[bool, int, float, int]
+    is_queued: bool
+    waiting: Waiting
+    fastest_s: float
+
+    @property
+    def criticality(self) -> int:
+        """Who is served first; lower is."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class DeadlineQueue(Generic[E]):
+    """The waiting entries of one model in service order, and how much work they are at the least."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._entries: list[E] = []
+        self._arrivals = 0
+        # By criticality: all entries, those not set aside as late, and the work of these.
+        self._counts = [0, 0, 0]
+        self._timely = [0, 0, 0]
+        self._work_s = [0.0, 0.0, 0.0]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._entries)
+
+    @property
+    def head(self) -> E:
+        """The entry that is served first."""
+        return self._entries[0]
+
+    @property
+    def least_important(self) -> E:
+        """The entry that is missed least: of the lowest criticality, the one that is served last."""
+        return max(self._entries, key=lambda entry: (entry.criticality, entry.order))
+
+    @property
+    def lowest_criticality(self) -> int:
+        """The criticality of ``least_important``, 0 where nothing waits."""
+        return max((number for number, count in enumerate(self._counts) if count), default=0)
+
+    def push(self, entry: E) -> None:
+        """Let an entry wait; an entry that comes back keeps its due moment."""
+        self._arrivals += 1
+        entry.order = (False, entry.criticality, entry.waiting.due_s, self._arrivals)
+        entry.is_queued = True
+        insort(self._entries, entry, key=_ORDER)
+        self._counts[entry.criticality] += 1
+        self._timely[entry.criticality] += 1
+        self._work_s[entry.criticality] += entry.fastest_s
+
+    def remove(self, entry: E) -> bool:
+        """Take an entry out; return whether it was waiting."""
+        if not entry.is_queued:
+            return False
+        entry.is_queued = False
+        del self._entries[bisect_left(self._entries, entry.order, key=_ORDER)]  # orders are unique
+        self._counts[entry.criticality] -= 1
+        if not entry.order[0]:
+            self._forget_timely(entry)
+        return True
+
+    def set_late_aside(self, now_s: float) -> None:
+        """Move first entries that even their fastest candidate cannot finish by the due moment behind all others."""
+        start = 0
+        for criticality in range(len(self._timely)):
+            while self._timely[criticality]:
+                entry = self._entries[start]
+                if now_s + entry.fastest_s <= entry.waiting.due_s:
+                    break
+                self._forget_timely(self._entries.pop(start))
+                entry.order = (True, *entry.order[1:])
+                insort(self._entries, entry, key=_ORDER)
+            start += self._timely[criticality]
+
+    def take(self, positions: tuple[int, ...]) -> list[E]:
+        """Take out the entries at these positions, in order."""
+        taken = [self._entries[position] for position in positions]
+        for entry in taken:
+            self.remove(entry)
+        return taken
+
+    def take_all(self) -> list[E]:
+        """Take out every entry."""
+        return self.take(tuple(range(len(self._entries))))
+
+    def waiting(self, most: int) -> list[Waiting]:
+        """Return the first ``most`` entries as scheduling sees them."""
+        return [entry.waiting for entry in self._entries[:most]]
+
+    def work_s(self, criticality: int) -> float:
+        """Return the compute, at the fastest variants, of the timely entries at least as important."""
+        return max(0.0, sum(self._work_s[: criticality + 1]))
+
+    def work_before_s(self, criticality: int, due_s: float) -> float:
+        """Return the compute, at the fastest variants, of the timely entries that are served before such a newcomer."""
+        end = bisect_left(self._entries, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
+        return sum(entry.fastest_s for entry in self._entries[:end])
+
+    def _forget_timely(self, entry: E) -> None:
+        self._timely[entry.criticality] -= 1
+        self._work_s[entry.criticality] -= entry.fastest_s
