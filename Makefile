@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix bench clean
+.PHONY: help install demo test check fix bench bench-peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,5 +35,8 @@ fix: $(INSTALLED)  ## apply the formatter and the safe fixes
 bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side by side
 	$(BIN)/python -m loadtests.overhead
 
+bench-peers: $(INSTALLED)  ## measure the gateway beside Triton, MLServer, BentoML, LitServe and Ray Serve, side by side
+	$(BIN)/python -m loadtests.peer_bench --plot docs/images/peers.svg --docs docs/benchmarks.md $(BENCH_PEERS)
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) repository .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

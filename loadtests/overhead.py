@@ -12,11 +12,9 @@ import contextlib
 import functools
 import json
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +22,15 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.h2load import Figures, LoadError, measure
-from loadtests.servers import Servers, Target, one_row
-from variants.machine import describe_machine
+from loadtests.h2load import Figures, Load, LoadError, measure
+from loadtests.record import describe_run
+from loadtests.servers import Servers, one_row
 from variants.manifest import ManifestError, ModelManifest, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from loadtests.shots import Target
 
     Results = dict[tuple[str, str, int], list[Figures]]
 
@@ -94,7 +94,9 @@ def run_rounds(
         bare_s.append(bare())
         for count in parsed.connections:
             for target in targets:
-                figures = measure(target.shot, count, parsed.duration_s)
+                figures = measure(target.shot, Load(count, parsed.duration_s))
+                if figures.errors:
+                    raise LoadError(f"{target.shot.url} answered {figures.errors} requests with an error")
                 results.setdefault((target.name, target.protocol, count), []).append(figures)
     return results, bare_s
 
@@ -116,10 +118,7 @@ def report(results: Results, bare_rounds_s: Sequence[float], parsed: argparse.Na
     Console(width=120).print(table)
     parsed.output.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "command": " ".join(["python -m loadtests.overhead", *sys.argv[1:]]),
-        "machine": describe_machine().model_dump(mode="json"),
-        "commit": _commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **describe_run("python -m loadtests.overhead", sys.argv[1:]),
         "bare_s": bare_rounds_s,
         "results": [
             {"server": name, "protocol": protocol, "connections": count, "rounds": [asdict(item) for item in rounds]}
@@ -127,11 +126,6 @@ def report(results: Results, bare_rounds_s: Sequence[float], parsed: argparse.Na
         ],
     }
     parsed.output.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607 - git of the PATH
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -12,27 +12,29 @@ from typing import TYPE_CHECKING, Final
 
 import service
 from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
-from service.api.grpc_servicer import generic_handlers
 from service.api.http_app import HttpApp
+from service.api.policy_routes import policy_routes
 from service.bento_store import repository_folder
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
 from service.engine.dispatcher import Dispatcher
+from service.engine.holding import Holding
 from service.engine.lanes import Lanes
 from service.engine.observers import Observers
+from service.engine.policy_in_force import PolicyInForce
 from service.engine.policy_reader import read_policy
 from service.engine.registry import Registry
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
+from service.engine.uses import Uses
+from service.frontends.short_way import ShortWay
 from service.frontends.wrappers import TokenGuard, WithMetrics
 from service.settings import SettingsError
 from service.telemetry.logs import LogObserver, log_refusal
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import grpc
+    from collections.abc import Callable
 
     from service.api.asgi import App
     from service.api.plane import Refusal
@@ -56,28 +58,33 @@ class Gateway:
         Raises:
             PolicyError, SettingsError: The policy file or the token file cannot be used.
         """
-        policy, digest = read_policy(settings.policy)
+        policy = read_policy(settings.policy)
         self._settings = settings
         self._token = _read_token(settings)
-        self.metrics = Metrics(_budgets_s(policy))
-        self.metrics.policy_loaded(digest)
+        self.metrics = Metrics(_budgets_s(policy.policy))
+        self.metrics.policy_loaded(policy.digest)
         statistics = StatisticsObserver()
-        observer = Observers((statistics, self.metrics, LogObserver(access_log=settings.access_log)))
+        uses, budget_bytes = Uses(), settings.memory_budget_bytes
+        counting = () if budget_bytes is None else (uses,)  # only evictions go by it
+        observer = Observers((statistics, self.metrics, LogObserver(access_log=settings.access_log), *counting))
         cores = _cores(settings)
         self._dispatcher = dispatcher = Dispatcher(
             len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3
         )
         self.lanes = Lanes(dispatcher, cores, observer)
-        self.registry = Registry(
-            Repository(repository_folder(settings.repository)), policy, observer, settings.max_timeout_s
-        )
+        self.holding = Holding(observer, budget_bytes, uses=uses, parking=dispatcher.parking)
+        repository = Repository(repository_folder(settings.repository))
+        self.registry = Registry(repository, policy.policy, observer, settings.max_timeout_s, self.holding)
+        self.policies = PolicyInForce(policy, settings.policy, self.registry, dispatcher, observer)
+        self._watching: asyncio.Task[None] | None = None
         identity = Identity("tiergate", service.__version__, settings.required_models)
         parts = Parts(identity, self.registry, dispatcher, statistics)
         self.plane = DataPlane(parts, self.lanes, observer)
+        self._public = HttpApp(self.plane, max_body_bytes=settings.max_body_bytes, on_refused=self.note_refusal)
         self.metrics.watch(
             depths=dispatcher.depths,
             inflight=lambda: self.plane.inflight,
-            busy_s=lambda: [lane.busy_s for lane in dispatcher.lanes],
+            busy_s=lambda: [lane.busy_s for lane in dispatcher.desk.lanes],
         )
 
     async def start(self) -> None:
@@ -90,7 +97,9 @@ class Gateway:
         # What is loaded now lives until the end: looking through it again and again would only stall requests.
         gc.collect()
         gc.freeze()
+        self.holding.start()
         self.lanes.start()
+        self._watching = asyncio.create_task(self.policies.watch())
 
     async def drain(self) -> None:
         """Stop being ready, answer on through the grace window, then refuse newcomers and finish what is inside."""
@@ -108,31 +117,41 @@ class Gateway:
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self.holding.close()
         await asyncio.to_thread(self.lanes.close, _LEAVE_BEHIND_S)
 
     def http_app(self) -> App:
         """Return the public ASGI application: the protocol, and the metrics."""
-        public = HttpApp(self.plane, max_body_bytes=self._settings.max_body_bytes, on_refused=self.note_refusal)
-        return WithMetrics(public, self.metrics.render)
+        return WithMetrics(self._public, self.metrics.render)
+
+    def short_way(self) -> ShortWay:
+        """Return what answers plain infer requests without ASGI."""
+        return ShortWay(self._public.answer, self._settings.max_body_bytes)
 
     def combined_app(self) -> App:
         """Return one public ASGI application for HTTP and gRPC, for servers that carry both on one port."""
         limit = self._settings.max_body_bytes
         http = HttpApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
-        grpc_app = GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
-        return WithMetrics(CombinedApp(http, grpc_app), self.metrics.render)
+        return WithMetrics(CombinedApp(http, self.grpc_app()), self.metrics.render)
 
     def admin_app(self) -> App:
-        """Return the administrators' ASGI application: the same, and loading and unloading, behind the token."""
+        """Return the administrators' ASGI application: the same, and models and policy to change, behind the token."""
         admin = HttpApp(
-            self.plane, max_body_bytes=self._settings.max_body_bytes, admin=True, on_refused=self.note_refusal
+            self.plane,
+            max_body_bytes=self._settings.max_body_bytes,
+            admin=True,
+            on_refused=self.note_refusal,
+            more=policy_routes(self.policies),
         )
         app = WithMetrics(admin, self.metrics.render)
         return TokenGuard(app, self._token, self.note_refusal) if self._token else app
 
-    def grpc_handlers(self) -> Sequence[grpc.GenericRpcHandler]:
-        """Return the public gRPC services as grpcio takes them."""
-        return generic_handlers(self.plane, on_refused=self.note_refusal)
+    def grpc_app(self) -> GrpcAsgiApp:
+        """Return what answers public gRPC calls."""
+        limit = self._settings.max_body_bytes
+        return GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
 
     def note_refusal(self, refusal: Refusal) -> None:
         """Log a refused request; count an inference that could not be decoded, since the data plane never saw it."""

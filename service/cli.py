@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every subcommand."""
-    from service import demo_cli, export_cli
+    from loadtests import cli as loadtests_cli
+    from loadtests.tuner import cli as tuner_cli
+    from service import demo_cli, export_cli, policy_cli
     from variants import cli as variants_cli
 
     parser = argparse.ArgumentParser(
@@ -45,7 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo_cli.add_commands(subparsers)
     variants_cli.add_commands(subparsers)
     _add_serve(subparsers)
+    loadtests_cli.add_commands(subparsers)
+    tuner_cli.add_commands(subparsers)
     export_cli.add_commands(subparsers)
+    policy_cli.add_commands(subparsers)
     return parser
 
 
@@ -87,7 +92,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: Any) -> None:  
 
 def _metavar(name: str) -> str:
     last = name.rsplit("_", 1)[-1]
-    return {"s": "SECONDS", "ms": "MS", "mib": "MIB", "file": "FILE", "policy": "FILE", "port": "PORT"}.get(
+    return {"s": "SECONDS", "ms": "MS", "mib": "MIB", "mb": "MB", "file": "FILE", "policy": "FILE", "port": "PORT"}.get(
         last, "NAMES" if name == "required_models" else "ADDRESS" if last == "host" else "N"
     )
 

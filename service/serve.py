@@ -59,6 +59,8 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
         admin_port = port_of(probe)
     inner = settings.model_copy(update={"admin_port": admin_port})
     environment = {SETTINGS_VARIABLE: inner.model_dump_json()}
+    if settings.policy is not None:
+        signals.on_hangup(lambda: None)  # the gateway inside looks at the file by itself
     envoy = PyvoyProcess("service.pyvoy_app:app", settings.host, settings.http_port, environment)
     port = await envoy.start()
     try:
@@ -72,23 +74,30 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
 async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
     signals = _Signals()
     gateway = Gateway(settings)
+    if settings.policy is not None:
+        signals.on_hangup(gateway.policies.ask)
     async with contextlib.AsyncExitStack() as stack:
         http_socket = stack.enter_context(bind(settings.host, settings.http_port, "http_port"))
         admin_socket = stack.enter_context(bind(settings.admin_host, settings.admin_port, "admin_port"))
-        bind(settings.host, settings.grpc_port, "grpc_port").close()  # says it before the models are loaded
+        grpc_socket = stack.enter_context(bind(settings.host, settings.grpc_port, "grpc_port"))
         if await signals.is_heard_before(gateway.start()):
             return
         stack.push_async_callback(gateway.close)
         connections = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
-        http = HttpServer(gateway.http_app(), connections, gateway.note_refusal)
+        http = HttpServer(gateway.http_app(), connections, gateway.note_refusal, gateway.short_way())
         admin = HttpServer(gateway.admin_app(), connections, gateway.note_refusal)
-        grpc = GrpcServer(gateway.grpc_handlers(), CallLimits(settings.max_body_bytes, settings.max_connections))
-        grpc_port = await grpc.start(settings.host, settings.grpc_port)
+        calls = CallLimits(settings.max_connections, settings.max_connections, settings.read_timeout_s)
+        grpc = GrpcServer(gateway.grpc_app(), calls, gateway.note_refusal)
+        await grpc.start(grpc_socket)
         stack.push_async_callback(grpc.close, 1.0)
         for server, listener in ((admin, admin_socket), (http, http_socket)):
             await server.start(listener)
             stack.push_async_callback(server.close)
-        on_ready(Addresses(settings.host, port_of(http_socket), grpc_port, settings.admin_host, port_of(admin_socket)))
+        on_ready(
+            Addresses(
+                settings.host, port_of(http_socket), port_of(grpc_socket), settings.admin_host, port_of(admin_socket)
+            )
+        )
         await signals.wait()
         await signals.unless_again(gateway.drain())
 
@@ -102,6 +111,10 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._hear)
+
+    def on_hangup(self, act: Callable[[], None]) -> None:
+        """Act at every SIGHUP; without this it ends the process, as a closed terminal should."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
     async def wait(self) -> None:
         await self._first.wait()

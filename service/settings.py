@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     )
     lanes: int = Field(default=0, ge=0, le=1024, description="worker lanes; 0 takes one for each core")
     pin_lanes: bool = Field(default=True, description="pin each lane to a core")
+    memory_budget_mb: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=2.0**24,
+        description="memory for loaded variants, in MiB of the manifests' measured sizes; others are loaded on demand",
+    )
     inline_compute_ms: float = Field(
         default=0.1, ge=0.0, le=10.0, description="compute this short runs without a hand-over to a lane"
     )
@@ -73,6 +79,11 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """The largest request body in bytes."""
         return int(self.max_body_mib * 2**20)
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """The memory budget in bytes, ``None`` where there is none."""
+        return None if self.memory_budget_mb is None else int(self.memory_budget_mb * 2**20)
 
     @field_validator("required_models", mode="before")
     @classmethod

@@ -12,20 +12,14 @@ from onnx import TensorProto, helper
 
 from service.domain.inference import NO_KNOBS, InferenceRequest, Knobs
 from service.domain.tensors import Tensor, TensorSpec
-from service.domain.variants import LatencyCell, ModelInfo, Profile, Variant
+from service.domain.variants import Cascade, LatencyCell, ModelInfo, Profile, Variant
+from variants.evidence import Accuracy, Cost, Hardware, Latency, LatencyRow, Memory, Reference, Size
 from variants.manifest import (
     MANIFEST_FILE,
-    Accuracy,
-    Cost,
-    Hardware,
-    Latency,
-    LatencyRow,
+    CascadeManifest,
     Machine,
-    Memory,
     ModelManifest,
-    Reference,
     Routing,
-    Size,
     Split,
     TensorInfo,
     Tier,
@@ -50,6 +44,7 @@ class VariantPlan:
     scale: float = 1.0
     is_routable: bool = True
     threads: int = 1
+    memory_bytes: int = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,6 +59,7 @@ class ModelPlan:
         VariantPlan("quantized", "quantized", 0.915, 0.009),
         VariantPlan("distilled", "distilled", 0.86, 0.002),
     )
+    cascades: tuple[Cascade, ...] = ()
 
 
 SUMS = ModelPlan()
@@ -142,6 +138,22 @@ def make_manifest(model: ModelPlan, contents: dict[str, bytes]) -> ModelManifest
         machine=Machine(cpu="test", cores=1, memory_bytes=2**30, system="test", isa=()),
         built_at="2025-01-01T00:00:00+00:00",
         variants=tuple(_manifest_of(plan, contents[plan.name], model.max_batch_size) for plan in model.variants),
+        cascades=tuple(map(_cascade_of, model.cascades)),
+    )
+
+
+def _cascade_of(plan: Cascade) -> CascadeManifest:
+    return CascadeManifest(
+        variant=plan.variant,
+        escalate_to=plan.escalate_to,
+        margin=plan.margin,
+        calibrated_ratio=plan.escalated_ratio,
+        escalated_ratio=plan.escalated_ratio,
+        accuracy=plan.accuracy,
+        low=max(0.0, plan.accuracy - 0.05),
+        high=min(1.0, plan.accuracy + 0.05),
+        lost=0,
+        gained=0,
     )
 
 
@@ -164,7 +176,7 @@ def _manifest_of(plan: VariantPlan, content: bytes, most_rows: int) -> VariantMa
             file_bytes=len(content),
             compressed_bytes=len(content),
         ),
-        memory=Memory(loaded_bytes=2**20, peak_bytes=2**20),
+        memory=Memory(loaded_bytes=plan.memory_bytes, peak_bytes=plan.memory_bytes),
         latency=Latency(rows=tuple(_latency_row(size, plan) for size in sizes), cold_start_s=0.01, load_average=0.0),
         accuracy=Accuracy(
             metric="accuracy",
@@ -235,7 +247,12 @@ LADDER = (
 """The ladder of the first simulation in the design notes."""
 
 
-def make_model(variants: Sequence[Variant] = LADDER, name: str = "sums", max_batch_size: int = 8) -> ModelInfo:
+def make_model(
+    variants: Sequence[Variant] = LADDER,
+    name: str = "sums",
+    max_batch_size: int = 8,
+    cascades: Sequence[Cascade] = (),
+) -> ModelInfo:
     """Return a model from ``x [-1, 4]`` to ``y [-1, 1]``."""
     return ModelInfo(
         name=name,
@@ -244,6 +261,7 @@ def make_model(variants: Sequence[Variant] = LADDER, name: str = "sums", max_bat
         outputs=(TensorSpec("y", "FP32", (-1, 1)),),
         max_batch_size=max_batch_size,
         variants=tuple(variants),
+        cascades=tuple(cascades),
     )
 
 

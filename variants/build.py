@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from variants.cache import StepCache
-from variants.data import check_parts
+from variants.data import load_parts
 from variants.errors import naming_step
 from variants.identity import identify
 from variants.machine import describe_machine
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from variants.identity import Identity
-    from variants.manifest import VariantManifest
+    from variants.measuring import Described
     from variants.progress import Progress
     from variants.recipe import Recipe
 
@@ -62,9 +62,7 @@ def build_model(
     """
     options, progress = options or BuildOptions(), progress or SilentProgress()
     machine = describe_machine()
-    with naming_step("load data"):
-        parts = recipe.load(options.seed)
-        check_parts(parts, recipe.input_shape, len(recipe.labels))
+    parts = load_parts(recipe, options.seed)
     with naming_step("identify"):
         identity = identify(recipe, parts, options.seed, machine.isa)
     with model_lock(output, recipe.name):
@@ -80,7 +78,7 @@ def build_model(
             subject = Subject(recipe, parts, identity.splits, machine, made)
             files: dict[str, Path] = {one.tier: work / "candidates" / f"{one.tier}.onnx" for one in made}
             described = describe_variants(subject, files, progress)
-            published = {item.file for item in described if item.is_published}
+            published = {item.file for item in described.variants if item.is_published}
             stage({path.name: path.read_bytes() for path in files.values() if path.name in published}, work / "staging")
             version = max(versions(output, recipe.name), default=0) + 1
             with naming_step("report"):
@@ -108,7 +106,7 @@ def find_built(output: Path, model: str, key: str) -> BuildResult | None:
 
 
 def describe_model(
-    subject: Subject, identity: Identity, seed: int, version: int, variants: tuple[VariantManifest, ...]
+    subject: Subject, identity: Identity, seed: int, version: int, described: Described
 ) -> ModelManifest:
     """Put the model's manifest together."""
     recipe = subject.recipe
@@ -129,7 +127,8 @@ def describe_model(
         splits=identity.splits,
         machine=subject.machine,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        variants=variants,
+        variants=described.variants,
+        cascades=described.cascades,
     )
 
 

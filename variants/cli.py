@@ -1,4 +1,4 @@
-"""``tiergate build`` and ``tiergate inspect``.
+"""``tiergate build``, ``tiergate inspect`` and ``tiergate rows``.
 
 Handlers import what they need when they run: ``tiergate --help`` stays quick, and an install without torch can still
 inspect, and can be told which extra brings the rest. Named errors become one line on stderr and exit code 2.
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
+RECIPE_HELP: Final = "a bundled recipe (digits, images) or a .py file that assigns RECIPE"
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register ``build`` and ``inspect``; each sets ``run``, a handler that takes the arguments and returns a code."""
+    """Register ``build``, ``inspect`` and ``rows``; each sets ``run``, which takes the arguments and returns a code."""
     build = subparsers.add_parser("build", help="make a model's variants, measure them, publish them in a repository")
-    build.add_argument("recipe", metavar="RECIPE", help="a bundled recipe (digits) or a .py file that assigns RECIPE")
+    build.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     build.add_argument(
         "--output", metavar="REPOSITORY", type=Path, default=Path("repository"), help="default: %(default)s"
     )
@@ -43,6 +44,14 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     inspect.add_argument("--png", metavar="FILE", type=Path, help="write the Pareto plot")
     inspect.add_argument("--html", metavar="FILE", type=Path, help="write the report, one file that needs no other")
     inspect.set_defaults(run=run_inspect)
+    rows = subparsers.add_parser("rows", help="write a recipe's rows and labels to a file, to send them to a server")
+    rows.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    rows.add_argument("output", metavar="FILE", type=Path, help="an .npz file with the arrays inputs and labels")
+    rows.add_argument(
+        "--part", choices=("train", "calibration", "validation", "test"), default="test", help="default: %(default)s"
+    )
+    rows.add_argument("--seed", metavar="N", type=_seed, default=0, help="as the build's; default: 0")
+    rows.set_defaults(run=run_rows)
 
 
 def run_build(arguments: argparse.Namespace) -> int:
@@ -74,6 +83,23 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _refuse(f"cannot write {error.filename}: {error.strerror}")
     _show(manifest, as_json=arguments.json)
+    return 0
+
+
+def run_rows(arguments: argparse.Namespace) -> int:
+    """Write one part of a recipe's data to an ``.npz`` file; return the exit code."""
+    from variants.data import load_parts, write_rows
+    from variants.errors import BuildError
+    from variants.sources.recipes import load_recipe
+
+    try:
+        part = load_parts(load_recipe(arguments.recipe), arguments.seed).named()[arguments.part]
+        write_rows(part, arguments.output)
+    except BuildError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot write {arguments.output}: {error.strerror}")
+    print(f"{len(part)} {arguments.part} rows in {arguments.output}")
     return 0
 
 

@@ -8,15 +8,19 @@ under two labels is still a leak.
 from __future__ import annotations
 
 import hashlib
+import io
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from variants.errors import RecipeError
+from variants.errors import RecipeError, naming_step
+from variants.publication import write_whole
 
 if TYPE_CHECKING:
-    from variants.recipe import DataParts, Examples, Floats
+    from pathlib import Path
+
+    from variants.recipe import DataParts, Examples, Floats, Recipe
 
 
 def hash_examples(examples: Examples) -> str:
@@ -31,6 +35,25 @@ def hash_examples(examples: Examples) -> str:
 def row_hashes(inputs: Floats) -> set[bytes]:
     """Return one digest for each distinct row of ``inputs`` (rows, ...)."""
     return {hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in inputs}
+
+
+def load_parts(recipe: Recipe, seed: int) -> DataParts:
+    """Return the data of a recipe, held to the protocol.
+
+    Raises:
+        BuildError: The recipe's ``load`` fails, or its data breaks the protocol.
+    """
+    with naming_step("load data"):
+        parts = recipe.load(seed)
+        check_parts(parts, recipe.input_shape, len(recipe.labels))
+    return parts
+
+
+def write_rows(examples: Examples, file: Path) -> None:
+    """Write a part as an ``.npz`` of two arrays, ``inputs`` as the model takes them and ``labels``."""
+    buffer = io.BytesIO()
+    np.savez(buffer, inputs=examples.inputs, labels=examples.labels)
+    write_whole(file, buffer.getvalue())
 
 
 def check_parts(parts: DataParts, input_shape: tuple[int, ...], classes: int) -> None:

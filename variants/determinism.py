@@ -15,8 +15,19 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from variants.recipe import ComputePrecision
 
 THREADS: Final = 2
+
+
+def computing_in(precision: ComputePrecision) -> AbstractContextManager[object]:
+    """Return a context in which convolutions and products are computed in ``precision`` from float32 weights.
+
+    bfloat16 halves the time on processors that have it (``avx512_bf16``, ``amx_bf16``) and wastes it on others.
+    """
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from variants.determinism import deterministic
+from variants.determinism import computing_in, deterministic
 from variants.fitting import Lesson, fit
 from variants.losses import DistillationLoss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from variants.recipe import Examples, Recipe
+    from variants.recipe import ComputePrecision, Examples, Recipe
 
 ROWS_AT_ONCE = 128
 
@@ -41,7 +41,7 @@ def make_lesson(
         for _ in range(teaching.copies):
             copy = recipe.augment(originals, generator)  # (rows, ...)
             inputs.append(copy)
-            answers.append(_answer(teacher, copy))
+            answers.append(_answer(teacher, copy, teaching.precision))
             advance()
     return Lesson(
         inputs=torch.cat(inputs),  # (copies * rows, ...)
@@ -58,7 +58,7 @@ def distil(recipe: Recipe, lesson: Lesson, seed: int, advance: Callable[[], None
     return fit(student, lesson, recipe.plan.distillation, seed, advance)
 
 
-def _answer(teacher: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
+def _answer(teacher: torch.nn.Module, inputs: torch.Tensor, precision: ComputePrecision) -> torch.Tensor:
+    with torch.inference_mode(), computing_in(precision):
         answers = torch.cat([teacher(rows) for rows in torch.split(inputs, ROWS_AT_ONCE)])  # (rows, classes)
-    return answers.clone()
+    return answers.float().clone()

@@ -38,7 +38,7 @@ from variants.manifest import Routing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from variants.manifest import Gate
+    from variants.evidence import Gate
 
 TOLERANCE: Final = 1.05
 MEMORY_NOISE_BYTES: Final = 2**20

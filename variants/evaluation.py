@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from variants.evidence import Accuracy, Histogram, Reference
 from variants.intervals import judge, mcnemar, wilson
-from variants.manifest import Accuracy, Histogram, Reference
 from variants.probabilities import mean_kl, softmax
 
 if TYPE_CHECKING:

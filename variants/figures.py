@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from variants.manifest import LatencyRow, ModelManifest, VariantManifest
+    from variants.evidence import LatencyRow
+    from variants.manifest import CascadeManifest, ModelManifest, VariantManifest
 
 KIB = 1024
 MICRO = 1e-6
@@ -47,7 +48,7 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
         Figure(
             manifest.metric,
             "share right on the test rows, with its 95 % interval",
-            tuple(_accuracy(v) for v in variants),
+            tuple(_accuracy(v.accuracy.value, v.accuracy.low, v.accuracy.high) for v in variants),
         ),
         Figure(
             "lost / gained",
@@ -58,6 +59,55 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
         Figure("0.1 % verdict", "at most 0.1 point worse than full?", tuple(_verdict(v, 1) for v in variants)),
         Figure("routing", "may routing choose it?", tuple(v.routing.state for v in variants)),
     )
+
+
+def cascade_figures(manifest: ModelManifest) -> tuple[Figure, ...]:
+    """Return every column of the cascades, in the manifest's order."""
+    cascades = manifest.cascades
+    full_s = cell(manifest.variants[0], 1).p50_s
+    expected = [expected_s(manifest, cascade) for cascade in cascades]
+    return (
+        Figure("cascade", "its name in the plot", cascade_names(manifest)),
+        Figure("answers", "the variant that answers first", tuple(c.variant for c in cascades)),
+        Figure("escalates to", "the variant whose answer counts where", tuple(c.escalate_to for c in cascades)),
+        Figure(
+            "margin below",
+            "the first one's two highest outputs differ by less than this, set on validation rows",
+            tuple(f"{c.margin:.3g}" for c in cascades),
+        ),
+        Figure("escalated", "share of test rows where they do", tuple(f"{c.escalated_ratio:.1%}" for c in cascades)),
+        Figure(
+            "expected p50",
+            "p50 of the first, and of the other for the share that escalates",
+            tuple(_time(time_s) for time_s in expected),
+        ),
+        Figure(
+            "speed-up",
+            "full's p50 over the expected one",
+            tuple(f"{full_s / time_s:.1f}x" for time_s in expected),
+        ),
+        Figure(
+            manifest.metric,
+            "share right on the test rows, with its 95 % interval",
+            tuple(_accuracy(c.accuracy, c.low, c.high) for c in cascades),
+        ),
+        Figure(
+            "lost / gained",
+            "test rows right in the first alone and wrong together / the reverse",
+            tuple(f"{c.lost} / {c.gained}" for c in cascades),
+        ),
+    )
+
+
+def cascade_names(manifest: ModelManifest) -> tuple[str, ...]:
+    """Return a short name for each cascade, in the manifest's order."""
+    return tuple(f"C{number}" for number in range(1, len(manifest.cascades) + 1))
+
+
+def expected_s(manifest: ModelManifest, cascade: CascadeManifest) -> float:
+    """Return a cascade's expected compute time of one row on one thread."""
+    first, other = manifest.variant(cascade.variant), manifest.variant(cascade.escalate_to)
+    return cell(first, 1).p50_s + cascade.escalated_ratio * cell(other, 1).p50_s
 
 
 def cell(variant: VariantManifest, batch_size: int, threads: int = 1) -> LatencyRow:
@@ -87,9 +137,8 @@ def summary(manifest: ModelManifest) -> str:
     )
 
 
-def _accuracy(variant: VariantManifest) -> str:
-    accuracy = variant.accuracy
-    return f"{accuracy.value * 100:.2f} % ({accuracy.low * 100:.1f}-{accuracy.high * 100:.1f})"
+def _accuracy(value: float, low: float, high: float) -> str:
+    return f"{value * 100:.2f} % ({low * 100:.1f}-{high * 100:.1f})"
 
 
 def _verdict(variant: VariantManifest, which: int) -> str:

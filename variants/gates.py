@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from variants.errors import GateFailed
-from variants.manifest import Gate
+from variants.evidence import Gate
 
 if TYPE_CHECKING:
-    from variants.manifest import Accuracy, Parity, Tier
+    from variants.evidence import Accuracy, Parity
+    from variants.manifest import Tier
     from variants.recipe import Thresholds
 
 

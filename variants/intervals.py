@@ -27,10 +27,10 @@ from __future__ import annotations
 from math import comb, sqrt
 from typing import TYPE_CHECKING, Final
 
-from variants.manifest import NonInferiority
+from variants.evidence import NonInferiority
 
 if TYPE_CHECKING:
-    from variants.manifest import Verdict
+    from variants.evidence import Verdict
 
 Z_TWO_SIDED_95: Final = 1.959963984540054
 Z_ONE_SIDED_95: Final = 1.6448536269514722

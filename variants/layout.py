@@ -1,7 +1,8 @@
 """Where everything on the Pareto plot goes, in pixels; drawing is left to the two forms (SVG and PNG).
 
 Latency runs to the right on a log scale, because tiers differ by factors; accuracy runs up on a linear one. A
-bubble's AREA is proportional to the file's bytes (radius to the square root): eyes compare areas. Labels stand beside
+bubble's AREA is proportional to the file's bytes (radius to the square root): eyes compare areas. A cascade stands at
+its expected latency, with a mark of one size, since it has no file. Labels stand beside
 their bubbles rather than in a legend: of the places around a bubble that meet no bubble, no label placed before
 and no edge, a label takes the nearest, where crossing another variant's whisker counts as half a step further away (a
 greedy point-feature labelling; Christensen, Marks, Shieber 1995). A label that had to move away gets a leader line.
@@ -14,7 +15,7 @@ from itertools import product
 from math import ceil, cos, floor, log10, pi, sin, sqrt
 from typing import TYPE_CHECKING, Final
 
-from variants.figures import MICRO, MILLI, cell, front
+from variants.figures import MICRO, MILLI, cascade_names, cell, expected_s, front
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 24, 32, 52
 CHARACTER_WIDTH: Final = 8.0
 LINE_HEIGHT: Final = 16
 GAP: Final = 5
+CASCADE: Final = "cascade"
+CASCADE_RADIUS: Final = 6.0
 SMALLEST: Final = 5.0
 ROOM: Final = 160.0
 PERCENT: Final = 100.0
@@ -62,7 +65,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """One variant: its centre, radius, the ends of its accuracy interval, and where its label stands."""
+    """One variant or cascade: its centre, radius, the ends of its accuracy interval, and where its label stands.
+
+    ``state`` is the variant's in routing, or ``CASCADE``.
+    """
 
     name: str
     state: str
@@ -89,6 +95,19 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
+class _Point:
+    """What is shown of one variant or cascade, in seconds and ratios; ``radius`` is in pixels."""
+
+    name: str
+    state: str
+    p50_s: float
+    accuracy: float
+    low: float
+    high: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Scale:
     """A linear map of [low, high] to [start, end] pixels."""
 
@@ -103,30 +122,34 @@ class _Scale:
 
 def lay_out(manifest: ModelManifest, width: int, height: int) -> Plot:
     """Return the plot of a manifest at a size in pixels."""
-    variants = manifest.variants
-    largest = min(34.0, width / 18)
-    p50s_s = [cell(v, 1).p50_s for v in variants]
+    points = _points(manifest, min(34.0, width / 18))
+    p50s_s = [point.p50_s for point in points]
     margin = max(0.25, ROOM / width)  # decades beside the outermost bubbles, for their labels
     x = _Scale(log10(min(p50s_s)) - margin, log10(max(p50s_s)) + margin, LEFT, width - RIGHT)
-    lows, highs = [v.accuracy.low * PERCENT for v in variants], [v.accuracy.high * PERCENT for v in variants]
+    lows, highs = [point.low * PERCENT for point in points], [point.high * PERCENT for point in points]
     y = _Scale(min(lows) - 0.2, max(highs) + 0.2, height - BOTTOM, TOP)
-    biggest = max(v.size.file_bytes for v in variants)
-    circles = [
-        (
-            x(log10(cell(v, 1).p50_s)),
-            y(v.accuracy.value * PERCENT),
-            max(SMALLEST, largest * sqrt(v.size.file_bytes / biggest)),
-        )
-        for v in variants
-    ]
+    circles = [(x(log10(point.p50_s)), y(point.accuracy * PERCENT), point.radius) for point in points]
     whiskers = [(y(low), y(high)) for low, high in zip(lows, highs, strict=True)]
-    labels = _place_labels([v.name for v in variants], circles, whiskers, Box(LEFT, TOP, width, height - BOTTOM))
+    labels = _place_labels([point.name for point in points], circles, whiskers, Box(LEFT, TOP, width, height - BOTTOM))
     bubbles = tuple(
-        Bubble(v.name, v.routing.state, *circle, *whisker, *label)
-        for v, circle, whisker, label in zip(variants, circles, whiskers, labels, strict=True)
+        Bubble(point.name, point.state, *circle, *whisker, *label)
+        for point, circle, whisker, label in zip(points, circles, whiskers, labels, strict=True)
     )
     edge = tuple((x(log10(cell(v, 1).p50_s)), y(v.accuracy.value * PERCENT)) for v in front(manifest))
     return Plot(width, height, manifest.metric, bubbles, edge, tuple(_time_ticks(x)), tuple(_percent_ticks(y)))
+
+
+def _points(manifest: ModelManifest, largest: float) -> list[_Point]:
+    """Return what is to be shown; ``largest`` is the radius of the largest file's bubble, in pixels."""
+    biggest = max(v.size.file_bytes for v in manifest.variants)
+    points = []
+    for v in manifest.variants:
+        radius = max(SMALLEST, largest * sqrt(v.size.file_bytes / biggest))
+        whisker = v.accuracy.low, v.accuracy.high
+        points.append(_Point(v.name, v.routing.state, cell(v, 1).p50_s, v.accuracy.value, *whisker, radius))
+    for name, c in zip(cascade_names(manifest), manifest.cascades, strict=True):
+        points.append(_Point(name, CASCADE, expected_s(manifest, c), c.accuracy, c.low, c.high, CASCADE_RADIUS))
+    return points
 
 
 def _place_labels(

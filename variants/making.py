@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     import torch
 
     from variants.cache import Kept, StepCache
+    from variants.evidence import Parity
     from variants.fitting import Lesson
-    from variants.manifest import Parity, Tier
+    from variants.manifest import Tier
     from variants.progress import Progress
     from variants.recipe import DataParts, Recipe
 

@@ -15,7 +15,23 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from variants.evidence import (
+    Accuracy,
+    Cost,
+    Count,
+    Gate,
+    Hardware,
+    Latency,
+    Memory,
+    Parity,
+    Ratio,
+    Reference,
+    Sha256,
+    Size,
+    Strict,
+)
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
@@ -23,25 +39,15 @@ MOST_ELEMENTS: Final = 2**28
 """Elements of one row of a tensor; more cannot be warmed up with, let alone served."""
 MOST_BYTES: Final = 16 * 2**20
 """A manifest of a dozen variants has some tens of kilobytes."""
+MOST_CASCADES: Final = 64
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-Verdict = Literal["pass", "fail", "inconclusive"]
 Tier = Literal["full", "pruned", "quantized", "distilled", "pruned-quantized", "distilled-quantized"]
 
 
 class ManifestError(ValueError):
     """A manifest is missing, malformed, or of a version that this program does not read."""
-
-
-class Strict(BaseModel):
-    """Frozen, and refuses fields that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TensorInfo(Strict):
@@ -73,141 +79,6 @@ class Step(Strict):
     name: str
     parameters: dict[str, Any]
     seed: int
-
-
-class Size(Strict):
-    """How big the variant is, by every measure that users ask for."""
-
-    parameters: Count
-    nonzero_parameters: Count
-    macs: Count = Field(description="multiply-accumulates for one row")
-    weight_bytes: dict[str, Count] = Field(description="bytes of weights by ONNX element type")
-    file_bytes: Count
-    compressed_bytes: Count = Field(description="size of the file when compressed for download (zlib level 9)")
-
-
-class Memory(Strict):
-    """Memory of a fresh process that loads and runs only this variant, over one that only imports the runtime."""
-
-    loaded_bytes: Count
-    peak_bytes: Count
-
-
-class LatencyRow(Strict):
-    """Compute time of one batch size at one thread count, over ``runs`` timed runs after ``warmups``."""
-
-    batch_size: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    warmups: Count
-    runs: int = Field(ge=1)
-    mean_s: Seconds
-    p50_s: Seconds
-    p90_s: Seconds
-    p95_s: Seconds
-    p99_s: Seconds
-
-
-class Latency(Strict):
-    """Every measured cell, the time to load and answer first, and how busy the machine was."""
-
-    rows: tuple[LatencyRow, ...] = Field(min_length=1)
-    cold_start_s: Seconds
-    load_average: float = Field(ge=0.0, description="one-minute load average around profiling, the highest reading")
-
-
-class NonInferiority(Strict):
-    """Is the variant at most ``margin`` worse than full? From a paired interval of the difference on the same rows."""
-
-    margin: Ratio
-    verdict: Verdict
-    difference: float = Field(description="metric of this variant minus metric of full")
-    low: float = Field(description="lower end of the two-sided 90 % Tango interval: each verdict is one-sided at 5 %")
-    high: float
-
-
-class Accuracy(Strict):
-    """The metric on the held-out test split, and the paired comparison with full on the same rows."""
-
-    metric: str
-    dataset: str
-    dataset_sha256: Sha256
-    rows: int = Field(ge=1)
-    value: Ratio
-    low: Ratio = Field(description="lower end of the 95 % Wilson interval")
-    high: Ratio = Field(description="upper end of the 95 % Wilson interval")
-    ratio_to_full: float = Field(ge=0.0)
-    flips: Count = Field(description="rows whose predicted class differs from full's")
-    lost: Count = Field(description="rows right in full and wrong here")
-    gained: Count = Field(description="rows wrong in full and right here")
-    mcnemar_p: Ratio = Field(description="exact two-sided p of lost against gained")
-    non_inferiority: tuple[NonInferiority, ...] = Field(description="one verdict per margin; none for full itself")
-    kl_to_full: float = Field(description="mean Kullback-Leibler divergence from full's output, nats")
-    kl_to_parent: float | None = Field(default=None, description="the same from the parent's; null for full")
-    calibration_error: Ratio = Field(description="expected calibration error, 15 equal-width bins")
-    calibration_sha256: Sha256 | None = Field(
-        default=None, description="hash of the rows that calibrated quantization; disjoint from test"
-    )
-
-
-class Parity(Strict):
-    """The exported file against the torch model on real rows; ``None`` where there is no torch model."""
-
-    rows: int = Field(ge=1)
-    max_error: float = Field(ge=0.0)
-    mean_error: float = Field(ge=0.0)
-    argmax_agreement: Ratio
-
-
-class Hardware(Strict):
-    """Where it was measured, on which instruction sets it is known to be right, and what the session must be told."""
-
-    measured_on: str
-    isa: tuple[str, ...] = Field(description="what the measuring machine has")
-    verified_isa: tuple[str, ...] = Field(description="paths that executed when accuracy and parity were measured")
-    proven_isa: tuple[str, ...] = Field(
-        description="int8 only: paths that add products in 16 bits, where the weights' bound excludes saturation; "
-        "empty for float files, which need no proof: instruction sets differ there in rounding alone"
-    )
-    session_options: dict[str, str] = Field(default_factory=dict)
-
-
-class Histogram(Strict):
-    """A distribution: ``counts[i]`` values lie between ``edges[i]`` and ``edges[i + 1]``."""
-
-    edges: tuple[float, ...] = Field(min_length=2)
-    counts: tuple[Count, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _edges_enclose_counts(self) -> Histogram:
-        if len(self.edges) != len(self.counts) + 1:
-            message = f"histogram has {len(self.counts)} counts and {len(self.edges)} edges; edges must be one more"
-            raise ValueError(message)
-        return self
-
-
-class Reference(Strict):
-    """Distributions on the validation split that drift is later compared with."""
-
-    rows: Count
-    inputs: dict[str, Histogram] = Field(description="values of each input, all elements together")
-    confidence: Histogram | None = Field(default=None, description="largest class probability")
-    predictions: dict[str, Count] = Field(default_factory=dict, description="rows predicted as each class")
-
-
-class Cost(Strict):
-    """What the variant took to make."""
-
-    train_s: Seconds
-    build_s: Seconds
-    energy_j: float | None = None
-
-
-class Gate(Strict):
-    """One threshold that the variant had to pass to be published."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 class Routing(Strict):
@@ -255,6 +126,25 @@ class VariantManifest(Strict):
         return self.routing.state != "rejected"
 
 
+class CascadeManifest(Strict):
+    """A calibrated pair: ``variant`` answers, and where its margin is below ``margin``, ``escalate_to`` is asked too.
+
+    The margin of a row is the difference of the two highest values of the first output. The threshold comes from
+    validation rows, every other figure from the test rows that the accuracy of the two alone is measured on.
+    """
+
+    variant: Name
+    escalate_to: Name
+    margin: float = Field(ge=0.0, allow_inf_nan=False, description="in the units of the variant's first output")
+    calibrated_ratio: Ratio = Field(description="share of validation rows whose margin is below")
+    escalated_ratio: Ratio = Field(description="share of test rows whose margin is below")
+    accuracy: Ratio = Field(description="the metric of the answers given")
+    low: Ratio = Field(description="lower end of the 95 % Wilson interval")
+    high: Ratio = Field(description="upper end of the 95 % Wilson interval")
+    lost: Count = Field(description="rows right in the variant alone and wrong in the cascade")
+    gained: Count = Field(description="rows wrong in the variant alone and right in the cascade")
+
+
 class Split(Strict):
     """One part of the data; parts share no row."""
 
@@ -293,6 +183,7 @@ class ModelManifest(Strict):
     machine: Machine
     built_at: str = Field(description="UTC, ISO 8601")
     variants: tuple[VariantManifest, ...] = Field(min_length=1)
+    cascades: tuple[CascadeManifest, ...] = Field(default=(), max_length=MOST_CASCADES)
 
     @model_validator(mode="after")
     def _variants_are_distinct(self) -> ModelManifest:
@@ -300,6 +191,22 @@ class ModelManifest(Strict):
         files = [variant.file for variant in self.variants]
         if len(set(names)) != len(names) or len(set(files)) != len(files):
             message = f"variant names and files must be distinct; got {names} and {files}"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _cascades_are_of_published_variants(self) -> ModelManifest:
+        names = {variant.name for variant in self.published}
+        asked = [(cascade.variant, cascade.escalate_to, cascade.margin) for cascade in self.cascades]
+        for variant, escalate_to, _ in asked:
+            if variant == escalate_to or not {variant, escalate_to} <= names:
+                message = (
+                    f"a cascade goes from '{variant}' to '{escalate_to}'; it must join two different published "
+                    f"variants of {', '.join(sorted(names))}"
+                )
+                raise ValueError(message)
+        if len(set(asked)) != len(asked):
+            message = f"cascades must be distinct; got {asked}"
             raise ValueError(message)
         return self
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxruntime
 
+from variants.cascading import Answers, find_cascades
 from variants.domination import PROOF_MARGIN, Contender, decide_routing
 from variants.errors import naming_step
-from variants.evaluation import Relatives, TestSet, describe_reference, evaluate
+from variants.evaluation import Relatives, TestSet, describe_reference, evaluate, is_correct
+from variants.evidence import Cost, Hardware
 from variants.export import OPSET
 from variants.gates import check_gates, require_full
 from variants.machine import proven_isa, verified_isa
-from variants.manifest import Cost, Hardware, VariantManifest
+from variants.manifest import VariantManifest
 from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
 from variants.quantization import fits_int16_pairs
 from variants.runtime import run_logits
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from variants.evidence import Accuracy, Gate, Latency, Memory
     from variants.making import Made
-    from variants.manifest import Accuracy, Gate, Latency, Machine, Memory, Routing, Split
+    from variants.manifest import CascadeManifest, Machine, Routing, Split
     from variants.progress import Progress
-    from variants.recipe import DataParts, Recipe
+    from variants.recipe import DataParts, Floats, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,25 @@ class Subject:
     made: tuple[Made, ...]
 
 
-def judge_accuracy(subject: Subject) -> tuple[dict[str, Accuracy], dict[str, tuple[Gate, ...]]]:
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The first output of one variant's file on two splits, (rows, classes) each."""
+
+    validation: Floats
+    test: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the manifest says of the variants, in the order made, and of pairs of them."""
+
+    variants: tuple[VariantManifest, ...]
+    cascades: tuple[CascadeManifest, ...]
+
+
+def judge_accuracy(
+    subject: Subject, outputs: Mapping[str, Outputs]
+) -> tuple[dict[str, Accuracy], dict[str, tuple[Gate, ...]]]:
     """Return the accuracy and the gates of every variant; done before the slow profiling.
 
     Raises:
@@ -54,7 +75,7 @@ def judge_accuracy(subject: Subject) -> tuple[dict[str, Accuracy], dict[str, tup
     recipe, parts = subject.recipe, subject.parts
     test = TestSet(recipe.metric, recipe.dataset, subject.splits["test"].sha256, parts.test.labels)
     calibration = subject.splits["calibration"].sha256
-    logits = {made.tier: run_logits(made.file, parts.test.inputs) for made in subject.made}
+    logits = {tier: found.test for tier, found in outputs.items()}
     accuracy: dict[str, Accuracy] = {}
     gates: dict[str, tuple[Gate, ...]] = {}
     for made in subject.made:
@@ -83,23 +104,31 @@ def measure_speed(
     return latency, {name: footprints[name].memory for name in files}
 
 
-def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Progress) -> tuple[VariantManifest, ...]:
-    """Return the manifest of every variant, in the order made.
+def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Progress) -> Described:
+    """Return the manifest of every variant and the useful cascades of them.
 
     Raises:
         GateFailed: The full variant misses a gate.
     """
     with naming_step("evaluate"):
-        accuracy, gates = judge_accuracy(subject)
+        outputs: dict[str, Outputs] = {made.tier: _run(subject.parts, made.file) for made in subject.made}
+        accuracy, gates = judge_accuracy(subject, outputs)
     with naming_step("profile"):
         latency, memory = measure_speed(subject, files, progress)
     found = {
-        made.tier: _Found(accuracy[made.tier], latency[made.tier], memory[made.tier], gates[made.tier])
+        made.tier: _Found(
+            outputs[made.tier], accuracy[made.tier], latency[made.tier], memory[made.tier], gates[made.tier]
+        )
         for made in subject.made
     }
     routing = decide_routing([_contender(made, found[made.tier]) for made in subject.made])
+    with naming_step("cascades"):
+        routable: dict[str, _Found] = {tier: one for tier, one in found.items() if routing[tier].state == "routable"}
+        cascades = _find_cascades(subject.parts, routable)
+    progress.note(f"cascades: {len(cascades)} above what single variants give for the same cost")
     with naming_step("describe"):
-        return tuple(_describe(subject, made, found[made.tier], routing[made.tier]) for made in subject.made)
+        described = tuple(_describe(subject, made, found[made.tier], routing[made.tier]) for made in subject.made)
+    return Described(described, cascades)
 
 
 def is_int8(made: Made) -> bool:
@@ -111,10 +140,31 @@ def is_int8(made: Made) -> bool:
 class _Found:
     """What was measured of one variant."""
 
+    outputs: Outputs
     accuracy: Accuracy
     latency: Latency
     memory: Memory
     gates: tuple[Gate, ...]
+
+
+def _run(parts: DataParts, file: bytes) -> Outputs:
+    return Outputs(run_logits(file, parts.validation.inputs), run_logits(file, parts.test.inputs))
+
+
+def _find_cascades(parts: DataParts, found: Mapping[str, _Found]) -> tuple[CascadeManifest, ...]:
+    """Pair variants that routing may choose: a dominated one answers only where its dominator may not."""
+    return find_cascades(
+        [
+            Answers(
+                name=tier,
+                p50_s=min(one.latency.rows, key=lambda row: (row.threads, row.batch_size)).p50_s,
+                validation=one.outputs.validation,
+                test=one.outputs.test,
+                right=is_correct(one.outputs.test, parts.test.labels),
+            )
+            for tier, one in found.items()
+        ]
+    )
 
 
 def _contender(made: Made, found: _Found) -> Contender:
@@ -132,8 +182,7 @@ def _contender(made: Made, found: _Found) -> Contender:
 
 
 def _describe(subject: Subject, made: Made, found: _Found, routing: Routing) -> VariantManifest:
-    validation = subject.parts.validation.inputs
-    logits = run_logits(made.file, validation)
+    inputs = {subject.recipe.input_name: subject.parts.validation.inputs}
     return VariantManifest(
         name=made.tier,
         tier=made.tier,
@@ -149,7 +198,7 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing) -> 
         accuracy=found.accuracy,
         parity=made.parity,
         hardware=_hardware(subject.machine, made),
-        reference=describe_reference({subject.recipe.input_name: validation}, logits, subject.recipe.labels),
+        reference=describe_reference(inputs, found.outputs.validation, subject.recipe.labels),
         cost=Cost(train_s=made.train_s, build_s=made.build_s),
         routing=routing,
         targets=(f"onnxruntime {onnxruntime.__version__} cpu",),

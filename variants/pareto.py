@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from variants.errors import MissingPart
-from variants.layout import BOTTOM, LEFT, RIGHT, TOP, lay_out
+from variants.layout import BOTTOM, CASCADE, LEFT, RIGHT, TOP, lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLOT_FILE: Final = "pareto.png"
 WIDTH, HEIGHT, DPI = 900, 520, 100
 POINTS_PER_INCH: Final = 72
-COLOURS: Final = {"routable": "#1f6f8b", "dominated": "#8a8a8a", "rejected": "#b3362b"}
+COLOURS: Final = {"routable": "#1f6f8b", "dominated": "#8a8a8a", "rejected": "#b3362b", CASCADE: "#a85d00"}
 INK, GRID = "#222222", "#d9d9d9"
 X_TITLE: Final = "p50 compute time, one row, one thread (log scale)"
 
@@ -74,10 +74,11 @@ def _png_axes(axes: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib is op
 
 def _png_bubble(axes: Any, bubble: Bubble) -> None:  # noqa: ANN401 - matplotlib is optional
     colour = COLOURS[bubble.state]
-    fill = colour if bubble.state == "routable" else "none"
+    fill = colour if bubble.state in {"routable", CASCADE} else "none"
+    marker = "D" if bubble.state == CASCADE else "o"
     area = (2 * bubble.radius * POINTS_PER_INCH / DPI) ** 2  # a scatter's size is an area in square points
     axes.plot([bubble.x, bubble.x], [bubble.low_y, bubble.high_y], color=colour, linewidth=1, zorder=2)
-    axes.scatter([bubble.x], [bubble.y], s=area, facecolor=fill, edgecolor=colour, alpha=0.75, zorder=3)
+    axes.scatter([bubble.x], [bubble.y], s=area, marker=marker, facecolor=fill, edgecolor=colour, alpha=0.75, zorder=3)
     middle_x, middle_y = (bubble.label.left + bubble.label.right) / 2, bubble.label.middle_y
     if bubble.has_leader:
         axes.plot([bubble.x, middle_x], [bubble.y, middle_y], color=colour, linewidth=0.7, zorder=2)
@@ -110,8 +111,14 @@ def _svg_front(plot: Plot) -> Iterator[str]:
 def _svg_bubble(bubble: Bubble) -> Iterator[str]:
     x, y = f"{bubble.x:.1f}", f"{bubble.y:.1f}"
     yield f'<g class="{bubble.state}"><line x1="{x}" y1="{bubble.low_y:.1f}" x2="{x}" y2="{bubble.high_y:.1f}"/>'
-    yield f'<circle cx="{x}" cy="{y}" r="{bubble.radius:.1f}"/>'
+    yield _svg_diamond(bubble) if bubble.state == CASCADE else f'<circle cx="{x}" cy="{y}" r="{bubble.radius:.1f}"/>'
     middle, bottom = (bubble.label.left + bubble.label.right) / 2, bubble.label.bottom
     if bubble.has_leader:
         yield f'<line class="leader" x1="{x}" y1="{y}" x2="{middle:.1f}" y2="{bubble.label.middle_y:.1f}"/>'
     yield f'<text x="{middle:.1f}" y="{bottom - 4:.1f}" text-anchor="middle">{escape(bubble.name)}</text></g>'
+
+
+def _svg_diamond(bubble: Bubble) -> str:
+    x, y, reach = bubble.x, bubble.y, bubble.radius
+    corners = ((x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y))
+    return f'<polygon points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in corners)}"/>'

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from variants.errors import BuildError
-from variants.manifest import Latency, LatencyRow, Memory
+from variants.evidence import Latency, LatencyRow, Memory
 from variants.runtime import open_session
 
 if TYPE_CHECKING:

@@ -44,16 +44,26 @@ class SilentProgress:
 
 
 class LineProgress:
-    """One line per finished step, for logs."""
+    """One line per finished step, and one every ``every_s`` seconds within a long one, for logs."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], every_s: float = 30.0) -> None:
+        self._stream, self._every_s = stream, every_s
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:  # noqa: ARG002 - the protocol's form
-        """Yield a function that does nothing; write the step's name and seconds at its end."""
-        start_s = time.monotonic()
-        yield lambda: None
+    def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+        """Yield a function that counts a part; write the step's name and seconds at its end."""
+        start_s = told_s = time.monotonic()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, told_s
+            done += 1
+            now_s = time.monotonic()
+            if now_s - told_s >= self._every_s and done < total:
+                told_s = now_s
+                self.note(f"{name}: {done} of {total}, {now_s - start_s:.0f} s")
+
+        yield advance
         self.note(f"{name}: {time.monotonic() - start_s:.1f} s")
 
     def note(self, text: str) -> None:

@@ -51,6 +51,9 @@ PASSING_KINDS: Final = (
 """Operators between them that stay int8, so that values are not converted back and forth. Scaling of raw inputs (Mul,
 Sub, Div, BatchNormalization) is left in float: one scale for features of different size would drown the small ones."""
 
+MOST_AT_ONCE: Final = 20
+"""Calibration rows that run together."""
+
 ACTIVATION_MAX: Final = 255
 INT16_MAX: Final = 32767
 METHODS: Final = {
@@ -152,7 +155,9 @@ class _Rows:
     """Feeds calibration rows one batch at a time, in order."""
 
     def __init__(self, name: str, inputs: Floats) -> None:
-        self._batches: Iterator[Floats] = iter(np.array_split(inputs, max(1, len(inputs) // 20)))
+        # The percentile and entropy methods want batches of one size.
+        size = next(size for size in range(MOST_AT_ONCE, 0, -1) if len(inputs) % size == 0)
+        self._batches: Iterator[Floats] = iter(np.split(inputs, len(inputs) // size))
         self._name = name
 
     def get_next(self) -> dict[str, Floats] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from variants.figures import cell, figures, summary
+from variants.figures import cascade_figures, cell, figures, summary
 from variants.pareto import draw_svg
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ REPORT_FILE: Final = "report.html"
 WIDE, NARROW = (960, 480), (350, 400)
 STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1d2328;--soft:#5b6670;--page:#fbfbfa;--card:#fff;--line:#dfe3e6;
---routable:#1f6f8b;--dominated:#7d848a;--rejected:#b3362b}
+--routable:#1f6f8b;--dominated:#7d848a;--rejected:#b3362b;--cascade:#a85d00}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9eb;--soft:#9aa5ad;--page:#15191c;--card:#1d2226;--line:#343b41;
---routable:#62b6d3;--dominated:#98a1a8;--rejected:#ef8377}}
+--routable:#62b6d3;--dominated:#98a1a8;--rejected:#ef8377;--cascade:#e0a458}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1240px;margin:0 auto;padding:24px 20px 48px}
@@ -36,13 +36,14 @@ td:first-child,th:first-child,table.words td,table.words th{text-align:left}
 td:first-child{font-weight:600}table.numbers td{white-space:nowrap}
 .scroll{overflow-x:auto}
 .routable{color:var(--routable)}.dominated{color:var(--dominated)}.rejected{color:var(--rejected)}
+.cascade{color:var(--cascade)}
 figure{margin:0;background:var(--card);border:1px solid var(--line);padding:8px;overflow-x:auto}
 figcaption{color:var(--soft);font-size:13px}
 svg{display:block;max-width:100%;height:auto;margin:0 auto;font:13px system-ui,sans-serif}
 .narrow svg{display:none}
 .grid{stroke:var(--line)}.tick{fill:var(--soft);font-size:12px}
 .front{fill:none;stroke:var(--routable);stroke-dasharray:5 4}
-g line,g circle{stroke:currentColor}g circle{fill:currentColor;fill-opacity:.7}
+g line,g circle,g polygon{stroke:currentColor}g circle,g polygon{fill:currentColor;fill-opacity:.7}
 g text{fill:currentColor;font-weight:600;paint-order:stroke;stroke:var(--card);stroke-width:4px}
 g line.leader{stroke-width:.7}
 g.dominated circle,g.rejected circle{fill-opacity:0;stroke-width:1.5}
@@ -69,14 +70,14 @@ def render_html(manifest: ModelManifest) -> str:
             _plot(manifest),
             "<h2>Variants</h2>",
             _table([c.heading for c in columns], _figure_rows(manifest), "numbers", [c.meaning for c in columns]),
+            *_cascades(manifest),
             "<h2>Routing and gates</h2>",
             _table(["variant", "routing", "reason", "gates"], _routing_rows(manifest.variants), "words"),
             "<h2>Latency by batch size</h2><p class='soft'>p50 compute time of a whole batch, one thread</p>",
             _batch_table(manifest),
             "<h2>Fidelity</h2>",
             _table(*_fidelity(manifest.variants), "numbers"),
-            "<h2>What the columns mean</h2>",
-            _list((c.heading, c.meaning) for c in columns),
+            *_meanings(manifest),
             "<h2>Where this comes from</h2>",
             _list(_origin(manifest)),
         )
@@ -89,10 +90,28 @@ def render_html(manifest: ModelManifest) -> str:
     )
 
 
+def _cascades(manifest: ModelManifest) -> Iterator[str]:
+    if manifest.cascades:
+        columns = cascade_figures(manifest)
+        rows = [list(row) for row in zip(*(column.texts for column in columns), strict=True)]
+        yield "<h2>Cascades</h2><p class='soft'>One variant answers; where it is unsure, a bigger one is asked. Only "
+        yield "pairs that are more accurate than any mixture of single variants of the same cost are kept.</p>"
+        yield _table([c.heading for c in columns], rows, "numbers", [c.meaning for c in columns])
+
+
+def _meanings(manifest: ModelManifest) -> Iterator[str]:
+    yield "<h2>What the columns mean</h2>"
+    yield _list((c.heading, c.meaning) for c in figures(manifest))
+    if manifest.cascades:
+        yield "<h2>What the columns of cascades mean</h2>"
+        yield _list((c.heading, c.meaning) for c in cascade_figures(manifest))
+
+
 def _plot(manifest: ModelManifest) -> str:
     caption = (
         "A bubble's area is the file's size, its whisker the 95 % interval of accuracy. "
-        "Filled: routable; hollow: kept out of routing. Dashed: the Pareto front."
+        "Filled: routable; hollow: kept out of routing. Dashed: the Pareto front of single variants."
+        + (" Diamonds: cascades, at their expected time." if manifest.cascades else "")
     )
     wide, narrow = draw_svg(manifest, *WIDE), draw_svg(manifest, *NARROW)
     return (

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from variants.manifest import Size
+from variants.evidence import Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""Loading and unloading models: offered by the administrative listener, refused by the public one."""
+"""What only the administrative listener offers, and the public one refuses: loading and unloading models.
+
+The policy's routes are in ``policy_routes``, because they need no data plane; their refusals are here.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.api.http_message import HttpRequest, Reply, json_reply
 from service.api.names import split_model_name
+from service.api.policy_routes import POLICY_PATH
 from service.domain.errors import AdminOnly
 
 if TYPE_CHECKING:
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from service.api.plane import Plane
 
 REFUSAL: Final = "models are loaded and unloaded through the administrative listener only"
+_POLICY_REFUSAL: Final = "the policy is read and replaced through the administrative listener only"
 
 _LOAD: Final = "v2/repository/models/{}/load"
 _UNLOAD: Final = "v2/repository/models/{}/unload"
@@ -34,5 +39,14 @@ async def _refuse(_: Plane, __: HttpRequest) -> Reply:
     raise AdminOnly(REFUSAL)
 
 
+async def _refuse_policy(_: Plane, __: HttpRequest) -> Reply:
+    raise AdminOnly(_POLICY_REFUSAL)
+
+
 ADMIN_ROUTES: Final[tuple[Route, ...]] = (("POST", _LOAD, _load), ("POST", _UNLOAD, _unload))
-PUBLIC_REFUSALS: Final[tuple[Route, ...]] = (("POST", _LOAD, _refuse), ("POST", _UNLOAD, _refuse))
+PUBLIC_REFUSALS: Final[tuple[Route, ...]] = (
+    ("POST", _LOAD, _refuse),
+    ("POST", _UNLOAD, _refuse),
+    ("GET", POLICY_PATH, _refuse_policy),
+    ("PUT", POLICY_PATH, _refuse_policy),
+)

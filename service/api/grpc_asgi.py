@@ -1,7 +1,7 @@
 """The gRPC side as an ASGI application, for servers that carry HTTP/2 and send trailers (``http.response.trailers``).
 
-An adapter from the same method table as ``grpc_servicer``. Messages leave uncompressed. With ``CombinedApp`` one port
-serves HTTP and gRPC.
+Unary calls whose message is there as a whole can be answered without ASGI, by ``answer``. Messages leave uncompressed.
+With ``CombinedApp`` one port serves HTTP and gRPC.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from service.api.departures import ClientLeft, stream_unless_left, unless_left
 from service.api.grpc_errors import GrpcStatus
-from service.api.grpc_frames import decode_timeout, encode_frame, encode_message, read_frames
+from service.api.grpc_frames import GrpcReply, decode_timeout, encode_frame, encode_message, read_frames
 from service.api.grpc_methods import (
     CallContext,
     Unary,
@@ -46,6 +46,7 @@ _RESPONSE_HEADERS: Final = [
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", b"identity, deflate, gzip"),
 ]
+_OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
 _METADATA: Final = {name.encode(): name for name in HEADERS | {"x-request-id"}}
 
 
@@ -81,15 +82,44 @@ class GrpcAsgiApp:
         on_refused: OnRefused = ignore_refusal,
     ) -> None:
         self._plane = plane
-        self._max_body_bytes = max_body_bytes
+        self.max_message_bytes = max_body_bytes
         self._on_refused = on_refused
         self._methods = methods(admin=admin)
+        self._unary = {name.encode(): method for name, method in self._methods.items() if isinstance(method, Unary)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
         # ASGI servers raise an OSError from ``send`` when the client is gone: there is nobody to answer then.
         with contextlib.suppress(OSError, ClientLeft):
             await self._answer(scope, receive, _Answer(send))
+
+    def is_unary(self, path: bytes) -> bool:
+        """Tell whether a path names a method with one request and one response."""
+        return path in self._unary
+
+    async def answer(self, path: bytes, headers: Mapping[bytes, bytes], message: bytes, waited_s: float) -> GrpcReply:
+        """Answer a unary call whose message is here as a whole, for servers that can do without ASGI.
+
+        Args:
+            path: A path of which ``is_unary`` is true.
+            headers: Lower-case names and values.
+            message: The message, decompressed and within the limit.
+            waited_s: How long ago the call began; its deadline counts from there.
+        """
+        method = self._unary[path]
+        context = _context(headers, self._on_refused, method)
+        try:
+            take_request_id(context)
+            if b"grpc-timeout" in headers:
+                context.time_left = _time_left(decode_timeout(headers), waited_s)
+            response = await method.handler(self._plane, parse(method.request_class, message), context)
+            return GrpcReply(response.SerializeToString(), [*_OK_TRAILERS, *_encoded(context.trailers)])
+        except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
+            return _failed(context.refuse(error))
+
+    def refuse(self, path: bytes, headers: Mapping[bytes, bytes], error: Exception) -> GrpcReply:
+        """Refuse a call for a reason that the server has found."""
+        return _failed(_context(headers, self._on_refused, self._unary.get(path)).refuse(error))
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -101,7 +131,7 @@ class GrpcAsgiApp:
             if method is None:
                 raise unknown_method(scope["path"])  # noqa: TRY301 - it is answered like every other failure
             if isinstance(method, Unary):
-                frames = read_frames(receive, headers, self._max_body_bytes)
+                frames = read_frames(receive, headers, self.max_message_bytes)
                 request = parse(method.request_class, await _only(frames))
                 await answer.message(await unless_left(method.handler(self._plane, request, context), receive))
             else:
@@ -116,7 +146,7 @@ class GrpcAsgiApp:
     async def _stream(
         self, method: Stream, headers: Mapping[bytes, bytes], context: CallContext, answer: _Answer, receive: Receive
     ) -> None:
-        frames = read_frames(receive, headers, self._max_body_bytes)
+        frames = read_frames(receive, headers, self.max_message_bytes)
         messages = (parse(method.request_class, frame) async for frame in frames)
         async with aclosing(method.handler(self._plane, messages, context)) as responses:
             async for response in responses:
@@ -137,10 +167,7 @@ class _Answer:
 
     async def finish(self, status: GrpcStatus, trailers: Iterable[tuple[str, str]] = ()) -> None:
         await self._start()
-        lines = [(b"grpc-status", b"%d" % status.code.value[0])]
-        if status.message:
-            lines.append((b"grpc-message", encode_message(status.message)))
-        lines += [(name.encode(), value.encode()) for name, value in (*status.metadata, *trailers)]
+        lines = [*_status_lines(status), *_encoded(trailers)]
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         await self._send({"type": "http.response.trailers", "headers": lines, "more_trailers": False})
 
@@ -149,6 +176,21 @@ class _Answer:
             self._is_started = True
             start = {"type": "http.response.start", "status": 200, "headers": _RESPONSE_HEADERS, "trailers": True}
             await self._send(start)
+
+
+def _status_lines(status: GrpcStatus) -> list[tuple[bytes, bytes]]:
+    lines = [(b"grpc-status", b"%d" % status.code.value[0])]
+    if status.message:
+        lines.append((b"grpc-message", encode_message(status.message)))
+    return [*lines, *_encoded(status.metadata)]
+
+
+def _encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in pairs]
+
+
+def _failed(status: GrpcStatus) -> GrpcReply:
+    return GrpcReply(b"", _status_lines(status), is_failed=True)
 
 
 async def _only(frames: AsyncIterator[bytes]) -> bytes:
@@ -163,13 +205,15 @@ def _is_grpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _context(headers: Mapping[bytes, bytes], on_refused: OnRefused, method: Method | None) -> CallContext:
-    metadata = {_METADATA[name]: headers[name].decode("latin-1") for name in _METADATA.keys() & headers.keys()}
+    metadata = {}
+    if not _METADATA.keys().isdisjoint(headers):
+        metadata = {key: headers[name].decode("latin-1") for name, key in _METADATA.items() if name in headers}
     return CallContext(metadata, on_refused=on_refused, stage=first_stage(method))
 
 
-def _time_left(timeout_s: float | None) -> Callable[[], float | None]:
+def _time_left(timeout_s: float | None, waited_s: float = 0.0) -> Callable[[], float | None]:
     if timeout_s is None:
         return no_deadline
     now = asyncio.get_running_loop().time
-    deadline = now() + timeout_s
+    deadline = now() + timeout_s - waited_s
     return lambda: deadline - now()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from service.api.asgi import Receive
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcReply:
+    """How a call with one response ends: its message, and the trailers with its status."""
+
+    message: bytes
+    trailers: list[tuple[bytes, bytes]]
+    is_failed: bool = False
+
 
 _PREFIX: Final = struct.Struct(">BI")
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")

@@ -1,8 +1,8 @@
 """Every gRPC method as a row of one table, independent of the server that carries it.
 
-A row has the request's message class and a handler. An adapter (``grpc_servicer`` for grpcio, ``grpc_asgi`` for ASGI
-servers with trailers) parses bytes into the message, calls the handler with the plane and a ``CallContext``, and sends
-what comes back. Handlers raise the domain's errors; the adapters map them with ``CallContext.refuse``.
+A row has the request's message class and a handler. The adapter (``grpc_asgi``) parses bytes into the message, calls
+the handler with the plane and a ``CallContext``, and sends what comes back. Handlers raise the domain's errors; the
+adapter maps them with ``CallContext.refuse``.
 
 The requests of one stream are answered one after the other, in their order: a slow one holds up those behind it. A
 client that wants them computed together sends them as calls of their own.
@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from service.api.admin_routes import REFUSAL
-from service.api.answers import answer_parameters, answer_texts
+from service.api.answers import Story
 from service.api.grpc_errors import grpc_status
 from service.api.grpc_health import check_health, watch_health
 from service.api.http_codec import RequestHead
@@ -132,9 +132,9 @@ async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
     context.request_id = request.id
     context.stage = "infer"
     response = await plane.infer(request)
-    parameters = answer_parameters(response.answer)
-    context.trailers += answer_texts(parameters)
-    return encode_response(response, parameters)
+    story = Story(response.answer)
+    context.trailers += story.metadata()
+    return encode_response(response, story.parameters())
 
 
 async def _stream_infer(

@@ -7,10 +7,11 @@ is awaited, one small task listens for the client leaving and cancels the wait, 
 from __future__ import annotations
 
 import contextlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from service.api.admin_routes import ADMIN_ROUTES, PUBLIC_REFUSALS
-from service.api.answers import answer_parameters, answer_texts, server_timing
+from service.api.answers import Story
 from service.api.departures import ClientLeft, unless_left
 from service.api.http_body import check_content_type, compress, json_length, read_body
 from service.api.http_codec import RequestHead, decode_request, encode_response
@@ -23,10 +24,11 @@ from service.api.plane import Refusal, ignore_refusal
 from service.domain.errors import NotFound, TiergateError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from service.api.asgi import Receive, Scope, Send
     from service.api.http_message import Headers
+    from service.api.http_routes import Route
     from service.api.plane import OnRefused, Plane, Stage
     from service.domain.inference import InferenceRequest, InferenceResponse
 
@@ -46,6 +48,7 @@ class HttpApp:
         max_body_bytes: The largest body taken, counted after decompression.
         admin: Whether models can be loaded and unloaded here; a public listener says no.
         on_refused: Called once for every request that is refused or fails.
+        more: Routes beside the protocol's.
     """
 
     def __init__(
@@ -55,11 +58,12 @@ class HttpApp:
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         admin: bool = False,
         on_refused: OnRefused = ignore_refusal,
+        more: Iterable[Route] = (),
     ) -> None:
         self._plane = plane
         self._max_body_bytes = max_body_bytes
         self._on_refused = on_refused
-        self._router = Router((*ROUTES, *(ADMIN_ROUTES if admin else PUBLIC_REFUSALS)))
+        self._router = Router((*ROUTES, *(ADMIN_ROUTES if admin else PUBLIC_REFUSALS), *more))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -86,6 +90,23 @@ class HttpApp:
             reply = self._refuse(error, request_id, "decode" if is_infer else "route")
         await self._send(send, reply, request_id, with_body=scope["method"] != "HEAD")
 
+    async def answer(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        """Answer an infer request that is here as a whole, for servers that can do without ASGI.
+
+        Args:
+            path: The path of an infer request, decoded.
+            headers: Lower-case names and values; the body has no content coding.
+            body: The body, within the limit.
+        """
+        request_id = ""
+        try:
+            request_id = _request_id(headers)
+            head = _request_head(path, headers, request_id)
+            check_content_type(headers)
+            return await self._answer(head, headers, body)
+        except Exception as error:  # noqa: BLE001 - the last line: every failure becomes an answer
+            return self._refuse(error, request_id or new_request_id(), "decode")
+
     async def _send(self, send: Send, reply: Reply, request_id: str, *, with_body: bool) -> None:
         # ASGI servers raise an OSError from ``send`` when the client is gone: there is nobody to answer then.
         with contextlib.suppress(OSError):
@@ -98,12 +119,12 @@ class HttpApp:
     async def _infer(self, head: RequestHead, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         check_content_type(headers)
         body = await read_body(receive, headers, self._max_body_bytes)
+        return await unless_left(self._answer(head, headers, body), receive)
+
+    async def _answer(self, head: RequestHead, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
         request = decode_request(body, json_length(headers), head)
         try:
-            response = await unless_left(self._plane.infer(request), receive)
-            return _infer_reply(request, response, headers)
-        except ClientLeft:
-            raise
+            return _infer_reply(request, await self._plane.infer(request), headers)
         except Exception as error:  # noqa: BLE001 - caught here for the id that the body gave
             return self._refuse(error, request.id, "infer")
 
@@ -149,19 +170,26 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
 
 def _request_head(path: str, headers: Mapping[bytes, bytes], request_id: str) -> RequestHead:
     """Return what ``/v2/models/{m}[/versions/{v}]/infer`` and the headers say."""
+    model, version, pinned = _named(path)
+    if _KNOB_HEADERS.keys().isdisjoint(headers):
+        return RequestHead(model, request_id, version, pinned)
+    knob_headers = {name: headers[key].decode("latin-1") for key, name in _KNOB_HEADERS.items() if key in headers}
+    return RequestHead(model, request_id, version, pinned, knob_headers)
+
+
+@lru_cache(maxsize=1024)
+def _named(path: str) -> tuple[str, str, str | None]:
+    """Return the model, the version and the pinned variant that an infer request's path names."""
     name, versions, version = path[len(_MODELS) : -len(_INFER)].partition("/versions/")
     model, pinned = split_model_name(name)
     if versions and not version:
         raise NotFound(f"no route {shown(path)}; a version is missing after /versions/")
-    knob_headers = {}
-    for key in _KNOB_HEADERS.keys() & headers.keys():
-        knob_headers[_KNOB_HEADERS[key]] = headers[key].decode("latin-1")
-    return RequestHead(model, request_id, check_version(version, model), pinned, knob_headers)
+    return model, check_version(version, model), pinned
 
 
 def _infer_reply(request: InferenceRequest, response: InferenceResponse, headers: Mapping[bytes, bytes]) -> Reply:
-    parameters = answer_parameters(response.answer)
-    body, length = encode_response(request, response, parameters)
+    story = Story(response.answer)
+    body, length = encode_response(request, response, story.json())
     lines: Headers = [JSON_TYPE if length is None else _BINARY_TYPE]
     if length is not None:
         lines.append((b"inference-header-content-length", b"%d" % length))
@@ -171,6 +199,4 @@ def _infer_reply(request: InferenceRequest, response: InferenceResponse, headers
         if coding is not None:
             lines += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
     lines.append((b"content-length", b"%d" % len(body)))
-    lines += [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer_texts(parameters)]
-    lines.append((b"server-timing", server_timing(response.answer).encode()))
-    return Reply(200, lines, body)
+    return Reply(200, lines, body, head=story.head())

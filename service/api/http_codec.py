@@ -8,6 +8,7 @@ clients send the header for pure JSON too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,13 +25,12 @@ from service.domain.tensors import Tensor, dtype_of, element_count
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.api.answers import Parameter
     from service.domain.inference import InferenceResponse
 
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
     """What is known of a request before its body is read."""
 
@@ -62,7 +62,7 @@ def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> I
         id=check_request_id(wire.id) if wire.id else head.id,
         inputs=_decode_inputs(wire.inputs, raw),
         version=head.version,
-        outputs=tuple([_decode_output(output, binary_outputs) for output in wire.outputs or ()]),
+        outputs=tuple([_decode_output(output, binary_outputs) for output in wire.outputs]) if wire.outputs else (),
         binary_outputs=binary_outputs,
         knobs=decode_knobs(parameters, head.knob_headers, pinned=head.pinned),
     )
@@ -84,14 +84,14 @@ def check_json_length(json_length: int, body: bytes) -> int:
 
 
 def encode_response(
-    request: InferenceRequest, response: InferenceResponse, parameters: Mapping[str, Parameter]
+    request: InferenceRequest, response: InferenceResponse, parameters: str
 ) -> tuple[bytes, int | None]:
-    """Return the body, and the length of its JSON part where raw tensors follow it.
+    """Return the body, and the length of its JSON part where raw tensors follow it; ``parameters`` are JSON already.
 
     Raises:
         InvalidRequest: An output was asked for as JSON, which cannot carry it.
     """
-    binary = {output.name: output.binary for output in request.outputs}
+    binary = {output.name: output.binary for output in request.outputs} if request.outputs else {}
     raws: list[bytes] = []
     outputs: list[dict[str, Any]] = []
     for tensor in response.outputs:
@@ -103,16 +103,18 @@ def encode_response(
         else:
             output["data"] = encode_data(tensor)
         outputs.append(output)
-    text = _encode_json(
-        {
-            "model_name": response.model,
-            "model_version": response.version,
-            "id": response.id,
-            "parameters": parameters,
-            "outputs": outputs,
-        }
+    text = b'%b%b,"parameters":%b,"outputs":%b}' % (
+        _opening(response.model, response.version),
+        _encode_json(response.id),
+        parameters.encode(),
+        _encode_json(outputs),
     )
     return (b"".join([text, *raws]), len(text)) if raws else (text, None)
+
+
+@lru_cache(maxsize=256)
+def _opening(model: str, version: str) -> bytes:
+    return _encode_json({"model_name": model, "model_version": version})[:-1] + b',"id":'
 
 
 def _decode_inputs(wires: list[WireInput], raw: memoryview) -> tuple[Tensor, ...]:

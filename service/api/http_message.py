@@ -45,12 +45,24 @@ class BodyStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; ``stream`` gives the body in pieces where it is not at hand as a whole."""
+    """One reply; ``stream`` gives the body in pieces where it is not at hand as a whole.
+
+    ``head`` holds further headers as lines that are ready to be sent, each with its line end.
+    """
 
     status: int
     headers: Headers = field(default_factory=list)
     body: bytes = b""
     stream: BodyStream | None = None
+    head: bytes = b""
+
+    @property
+    def all_headers(self) -> Headers:
+        """Every header as a pair."""
+        if not self.head:
+            return self.headers
+        pairs = (line.split(b": ", 1) for line in self.head.split(b"\r\n")[:-1])
+        return [*self.headers, *((name, value) for name, value in pairs)]
 
 
 def json_reply(content: Any, status: int = 200, headers: Headers | None = None) -> Reply:  # noqa: ANN401 - JSON
@@ -65,12 +77,12 @@ async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> Non
     if reply.stream is not None:
         with contextlib.closing(reply.stream):
             return await _send_stream(send, reply, reply.stream if with_body else None)
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers})
     return await send({"type": "http.response.body", "body": reply.body if with_body else b""})
 
 
 async def _send_stream(send: Send, reply: Reply, stream: BodyStream | None) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers})
     if stream is not None:
         async for piece in stream:
             await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -6,6 +6,7 @@ costs a small multiple of the bytes outside the data.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -83,7 +84,17 @@ def decode_shape(raw: msgspec.Raw, name: str) -> tuple[int, ...]:
         raise InvalidRequest(
             f"the shape of input '{name}' takes {len(text)} bytes; at most {MAX_SHAPE_BYTES} are allowed"
         )
-    return read(_decode_shape, text, f"the shape of input '{name}'")
+    shape = _known_shape(bytes(text))
+    return read(_decode_shape, text, f"the shape of input '{name}'") if shape is None else shape
+
+
+@lru_cache(maxsize=1024)
+def _known_shape(text: bytes) -> tuple[int, ...] | None:
+    """Return a shape that its text was seen to be before; models are asked with few shapes, many times."""
+    try:
+        return _decode_shape(text)
+    except (ValueError, RecursionError):
+        return None  # what is wrong is said where it is read
 
 
 def decode_parameters(raw: msgspec.Raw, where: str) -> Parameters:
@@ -92,6 +103,8 @@ def decode_parameters(raw: msgspec.Raw, where: str) -> Parameters:
     Raises:
         InvalidRequest: It is no JSON object, or longer than any real one.
     """
+    if raw is _EMPTY:
+        return {}
     text = memoryview(raw)
     if not text:
         return {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from service.api.hardware import HINT_HEADERS, decode_hardware, decode_hints
@@ -100,9 +101,11 @@ def decode_knobs(
         InvalidRequest: A knob is malformed or out of range, or two knobs contradict each other.
     """
     if pinned is None and deadline_s is None and parameters.keys().isdisjoint(PARAMETERS):
-        if headers.keys().isdisjoint(HEADERS):
+        if not headers or headers.keys().isdisjoint(HEADERS):
             return NO_KNOBS
         parameters = {}
+    elif deadline_s is None and not headers and (not parameters or parameters.keys().isdisjoint(PARAMETERS)):
+        return _pinned_alone(pinned)
     return Knobs(
         budget_s=_budget_s(parameters, headers),
         timeout_s=_timeout_s(parameters, headers, deadline_s),
@@ -112,6 +115,11 @@ def decode_knobs(
         hardware=_hardware(parameters, headers),
         criticality=_criticality(parameters, headers),
     )
+
+
+@lru_cache(maxsize=1024)
+def _pinned_alone(variant: str | None) -> Knobs:
+    return Knobs(variant=variant)
 
 
 def _budget_s(parameters: Mapping[str, object], headers: Mapping[str, str]) -> float | None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from service.api.answers import Parameter, text
 from service.api.binary_codec import decode_raw, encode_raw
 from service.api.http_codec import RequestHead, refuse_output_parameters
 from service.api.knobs import decode_knobs
@@ -22,10 +21,11 @@ from service.domain.inference import InferenceRequest, RequestedOutput
 from service.domain.tensors import DTYPES, MAX_RANK, Tensor, dtype_of, element_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
+    from service.api.answers import Parameter
     from service.domain.inference import InferenceResponse
 
 _CONTENTS: Final[Mapping[str, str]] = {
@@ -75,14 +75,14 @@ def decode_request(message: Any, head: RequestHead, deadline_s: float | None) ->
     )
 
 
-def encode_response(response: InferenceResponse, parameters: Mapping[str, Parameter]) -> Any:  # noqa: ANN401 - protobuf ships no types
+def encode_response(response: InferenceResponse, parameters: Iterable[Parameter]) -> Any:  # noqa: ANN401 - protobuf ships no types
     """Return the ``ModelInferResponse``."""
     message = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
-    for name, value in parameters.items():
-        if isinstance(value, bool):
-            message.parameters[name].bool_param = value
+    for name, text, kind in parameters:
+        if kind is bool:
+            message.parameters[name].bool_param = text == "true"
         else:
-            message.parameters[name].string_param = text(value)
+            message.parameters[name].string_param = text
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
         message.raw_output_contents.append(encode_raw(tensor))

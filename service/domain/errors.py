@@ -8,6 +8,8 @@ The errors say what happened and carry no status code: each wire form maps them 
     |   `-- UnsupportedMedia      its content type or encoding is not one we read
     |-- PayloadTooLarge           the body is over the configured limit
     |-- AdminOnly                 offered by the admin listener only
+    |-- PolicyChanged             the policy in force is not the one that the caller would replace
+    |-- PolicyNotKept             the policy file of this server cannot be written
     |-- NotFound
     |   |-- ModelNotFound
     |   `-- VariantNotFound
@@ -41,6 +43,14 @@ class PayloadTooLarge(TiergateError):
 
 class AdminOnly(TiergateError):
     """The call is offered by the admin listener only."""
+
+
+class PolicyChanged(TiergateError):
+    """The policy in force is not the one that the caller would replace."""
+
+
+class PolicyNotKept(TiergateError):
+    """A policy is not put in force, because this server's policy file cannot be written and would soon undo it."""
 
 
 class NotFound(TiergateError):

@@ -1,4 +1,7 @@
-"""A request as the data plane sees it, and its answer, free of any wire form."""
+"""A request as the data plane sees it, and its answer, free of any wire form.
+
+What is made anew for each request is not frozen, because that makes the making twice as dear; nobody changes it either.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class RequestedOutput:
     binary: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferenceRequest:
     """One decoded request.
 
@@ -92,7 +95,7 @@ class InferenceRequest:
     protocol: str = "http"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Who answered and how that compares with what was asked; all durations in seconds."""
 
@@ -109,7 +112,7 @@ class Answer:
     batch_size: int = 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferenceResponse:
     """The outputs in the order asked for, and the story of how they came about."""
 

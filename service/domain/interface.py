@@ -17,6 +17,11 @@ def check_request(model: ModelInfo, request: InferenceRequest) -> int:
     Raises:
         InvalidRequest: Something is unknown, missing, of another type or shape, or the batch is too large.
     """
+    if len(request.inputs) == len(model.inputs) == 1 and request.inputs[0].name == model.inputs[0].name:
+        model.inputs[0].check(request.inputs[0], model.name)
+        if request.outputs:
+            _check_outputs(model, request)
+        return _row_count(model, request.inputs[0].data.shape[0])
     specs = {spec.name: spec for spec in model.inputs}
     for tensor in request.inputs:
         spec = specs.pop(tensor.name, None)
@@ -46,7 +51,10 @@ def _rows(model: ModelInfo, request: InferenceRequest) -> int:
     if len(rows) != 1:
         shapes = ", ".join(f"'{tensor.name}' {list(tensor.shape)}" for tensor in request.inputs)
         raise InvalidRequest(f"inputs of model '{model.name}' must share the batch dimension; got {shapes}")
-    count = rows.pop()
+    return _row_count(model, rows.pop())
+
+
+def _row_count(model: ModelInfo, count: int) -> int:
     if not 1 <= count <= model.max_batch_size:
         raise InvalidRequest(
             f"the batch has {count} rows; model '{model.name}' takes 1 to {model.max_batch_size} in one request"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from service.domain.inference import Answer, Criticality, InferenceRequest
-    from service.domain.variants import ModelInfo
+    from service.domain.variants import ModelInfo, Variant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunReport:
     """One finished run of a batch on a lane; seconds. ``rows`` is the batch size, ``requests`` share it.
 
@@ -37,7 +37,7 @@ class Observer(Protocol):
     """The hooks."""
 
     def model_loaded(self, model: ModelInfo) -> None:
-        """A model became available; its label sets can be made. Its variants here are those that were loaded."""
+        """A model became available; its label sets can be made. Its variants here are those that can answer."""
 
     def model_unloaded(self, model: str) -> None:
         """A model is gone."""
@@ -59,6 +59,18 @@ class Observer(Protocol):
 
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """A variant could not be loaded, or was taken out because its runs fail."""
+
+    def variant_held(self, model: str, variant: Variant, cause: str) -> None:
+        """A variant came into memory: with its ``model``, on ``demand``, by a ``swap``, or since there is ``room``."""
+
+    def variant_evicted(self, model: str, variant: str) -> None:
+        """A variant was taken out of memory to make room; it is loaded again when a request needs it."""
+
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
+        """Another policy is in force; ``changes`` are the fields that differ, in words."""
+
+    def policy_refused(self, why: str) -> None:
+        """A policy that was to be put in force is not valid or cannot be read; the one before stays."""
 
 
 class SilentObserver:
@@ -86,4 +98,16 @@ class SilentObserver:
         """Ignore."""
 
     def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """Ignore."""
+
+    def variant_held(self, model: str, variant: Variant, cause: str) -> None:
+        """Ignore."""
+
+    def variant_evicted(self, model: str, variant: str) -> None:
+        """Ignore."""
+
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
+        """Ignore."""
+
+    def policy_refused(self, why: str) -> None:
         """Ignore."""

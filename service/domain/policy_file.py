@@ -6,9 +6,9 @@ Times carry ``_ms`` because people write the file; code asks for the ``_s`` prop
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 POLICY_SCHEMA_VERSION: Final = 1
 
@@ -17,6 +17,15 @@ Milliseconds = Annotated[float, Field(gt=0.0, le=3_600_000.0, allow_inf_nan=Fals
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse ``yes`` and ``true`` where a number stands; YAML makes them easily, and they would count as 1."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError("must not be true or false")
+        return value
 
 
 class HardwareMatch(_Strict):
@@ -56,6 +65,27 @@ class ModelPolicy(_Strict):
     max_batch_size: int = Field(default=16, ge=1, le=4096, description="rows that one run may take")
     max_queued: int = Field(default=1000, ge=1, le=1_000_000, description="requests that may wait")
     variants: tuple[str, ...] = Field(default=(), description="variants that routing may choose; empty: all published")
+    objective: Literal["accuracy", "cost"] = Field(
+        default="accuracy",
+        description="accuracy: spend what is idle; cost: the smallest CPU bill within max_accuracy_loss",
+    )
+    max_accuracy_loss: float = Field(
+        default=0.01, ge=0.0, le=1.0, description="objective cost: how far below the best candidate an answer may be"
+    )
+    price_per_cpu_s: float = Field(
+        default=0.0, ge=0.0, le=1e6, allow_inf_nan=False, description="accuracy that a CPU-second must gain to be spent"
+    )
+    burst_price: float = Field(
+        default=0.0, ge=0.0, le=1e3, description="time kept free for bursts: what a full queue must gain to fill it"
+    )
+    shortage_weight: float = Field(
+        default=40.0, ge=0.0, le=1e6, description="how much recent losses for want of time add to burst_price"
+    )
+    weight: float = Field(default=1.0, ge=1e-3, le=1e3, description="share of the lanes among models that wait")
+    exploration_share: float = Field(
+        default=0.01, ge=0.0, le=0.5, description="decisions that give variants judged slow here another chance"
+    )
+    cascades: bool = Field(default=False, description="use the cascades of the manifest: answer small, then ask bigger")
 
     @property
     def default_budget_s(self) -> float:

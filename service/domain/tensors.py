@@ -47,9 +47,12 @@ MAX_ELEMENTS: Final = 2**31
 """Products above this cannot be a real request; refusing them early keeps the arithmetic exact."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Tensor:
-    """One named tensor; ``data`` has the dtype of ``DTYPES[datatype]`` and the tensor's shape."""
+    """One named tensor; ``data`` has the dtype of ``DTYPES[datatype]`` and the tensor's shape.
+
+    It is made for each request, and so not frozen; nobody changes one.
+    """
 
     name: str
     datatype: str
@@ -79,14 +82,19 @@ class TensorSpec:
             message = f"input '{self.name}' has datatype {tensor.datatype}; model '{model}' expects {self.datatype}"
             raise InvalidRequest(message)
         shape = tensor.data.shape
-        fits = len(shape) == len(self.shape) and all(
-            want in (-1, have) for want, have in zip(self.shape, shape, strict=True)
-        )
-        if not fits:
+        if shape != self.shape and not self._fits(shape):
             message = f"input '{self.name}' has shape {list(shape)}; model '{model}' expects {list(self.shape)}"
             raise InvalidRequest(message)
         if self.datatype == "BYTES":
             _check_text(tensor)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != len(self.shape):
+            return False
+        for want, have in zip(self.shape, shape, strict=True):  # noqa: SIM110 - a generator costs more than the look
+            if want not in (-1, have):
+                return False
+        return True
 
 
 def _check_text(tensor: Tensor) -> None:
@@ -118,6 +126,8 @@ def element_count(shape: Iterable[int], tensor_name: str) -> int:
         InvalidRequest: The shape has a dimension below 1, too many dimensions, or too many elements.
     """
     dims = list(shape)
+    if 0 < len(dims) <= MAX_RANK and min(dims) >= 1 and (count := math.prod(dims)) <= MAX_ELEMENTS:
+        return count
     if len(dims) > MAX_RANK:
         message = f"tensor '{tensor_name}' has {len(dims)} dimensions; at most {MAX_RANK} are allowed"
         raise InvalidRequest(message)

@@ -74,6 +74,22 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Cascade:
+    """A calibrated pair: ``variant`` answers, and where its margin is below ``margin``, ``escalate_to`` is asked too.
+
+    The margin is the difference of the two highest values of a row of the first output, in that output's own units.
+    ``escalated_ratio`` is the share of test rows that escalate, ``accuracy`` the measured metric of the answers given,
+    both 0..1.
+    """
+
+    variant: str
+    escalate_to: str
+    margin: float
+    escalated_ratio: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as clients see it; the first dimension of every input and output is the batch."""
 
@@ -84,6 +100,7 @@ class ModelInfo:
     max_batch_size: int
     variants: tuple[Variant, ...]
     metric: str = "accuracy"
+    cascades: tuple[Cascade, ...] = ()
     labels: tuple[str, ...] = field(default=(), repr=False)
 
     def variant(self, name: str) -> Variant | None:

@@ -91,7 +91,8 @@ class Catalog:
         except ModelNotReady:
             return False
         ready = loaded.ready(self._clock())
-        return not self._is_leaving and (bool(ready) if variant is None else variant.name in ready)
+        able = ready | loaded.evicted  # what is not in memory is loaded when a request needs it
+        return not self._is_leaving and (bool(ready) if variant is None else variant.name in able)
 
     def model_info(self, model: str, version: str) -> ModelInfo:
         """Return what clients see of a model; ``m--variant`` names the model too.
@@ -189,13 +190,15 @@ class Catalog:
     def _report(
         self, loaded: LoadedModel, item: Variant, is_candidate: bool, wait_s: float, budget_s: float
     ) -> CandidateReport:
-        if item.name not in loaded.backends:
+        if item.name not in loaded.health:
             return CandidateReport(item.name, item.tier, item.accuracy, 0.0, False, False, "not loaded")
         cost_s = loaded.costs(self._clock()).of(item.name, 1)
         predicted_s = wait_s + self._idle_s(loaded, item.name, cost_s)
         fits = predicted_s <= budget_s
         if is_candidate:
             why = "fits the budget" if fits else "too slow for the budget"
+        elif item.name in loaded.evicted:
+            why = "evicted: loaded when a request needs it"
         else:
             why = "excluded by the request's knobs" if item.is_routable else item.note
         return CandidateReport(item.name, item.tier, item.accuracy, predicted_s, fits, is_candidate, why)

@@ -18,10 +18,12 @@ from service.policy.scheduling import Waiting
 if TYPE_CHECKING:
     from service.domain.inference import InferenceRequest
     from service.domain.observer import Observer
+    from service.domain.variants import Variant
     from service.engine.catalog import Parts
     from service.engine.lanes import Lanes
     from service.engine.loaded import LoadedModel
     from service.engine.ticket import Outcome
+    from service.policy.routing import Route
 
 
 class DataPlane(Catalog):
@@ -33,7 +35,9 @@ class DataPlane(Catalog):
         self._lanes = lanes
         self._observer = observer
         self._is_refusing = False
-        self._is_first_in_turn = True
+        self._turn: list[Ticket] = []
+        self._is_turn_open = False
+        self._expects_more = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.inflight = 0
@@ -75,8 +79,20 @@ class DataPlane(Catalog):
         """Return when no request is inside."""
         await self._idle.wait()
 
-    def _begin_turn(self) -> None:
-        self._is_first_in_turn = True
+    def _end_turn(self) -> None:
+        """Compute what gathered in this turn of the event loop; what is left waits for a lane, until its deadline."""
+        tickets, self._turn, self._is_turn_open = self._turn, [], False
+        self._expects_more = len(tickets) > 1
+        for ticket in tickets:
+            if ticket.done.cancelled():
+                self._dispatcher.cancel(ticket)
+        job = self._dispatcher.take_gathered()
+        if job is not None:
+            self._lanes.execute(job)
+        for ticket in tickets:
+            if not ticket.done.done():
+                left_s = ticket.waiting.deadline_s - self._clock()
+                ticket.timer = ticket.done.get_loop().call_later(left_s, self._dispatcher.expire, ticket)
 
     def _refuse_if_draining(self) -> None:
         if self._is_refusing:
@@ -94,67 +110,55 @@ class DataPlane(Catalog):
     def _ticket(self, request: InferenceRequest, model: LoadedModel, rows: int, arrived_s: float) -> Ticket:
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
-        times = {item.name: costs.of(item.name, rows) for item in route.candidates}
-        timeout_s = model.rules.timeout_s(request.knobs)
-        deadline_s, limit_s = arrived_s + timeout_s, min(route.budget_s, timeout_s)
+        deadline_s = arrived_s + model.rules.timeout_s(request.knobs)
         waiting = Waiting(
             due_s=min(arrived_s + route.budget_s - self._handover.after_s, deadline_s),
             deadline_s=deadline_s,
             rows=rows,
-            candidates=tuple(times),
+            candidates=route.names,
             batch_key=_batch_key(model, request),
         )
-        loop = asyncio.get_running_loop()
-        return Ticket(
-            request=request,
-            model=model,
-            route=route,
-            waiting=waiting,
-            arrived_s=arrived_s,
-            fastest_s=min(times.values()),
-            fits_idle=frozenset(
-                name for name, cost_s in times.items() if self._idle_s(model, name, cost_s, rows) <= limit_s
-            ),
-            loop=loop,
-            thread=threading.get_ident(),
-            done=loop.create_future(),
-        )
+        done = asyncio.get_running_loop().create_future()
+        thread = threading.get_ident()
+        return Ticket(request, model, route, waiting, costs, arrived_s, costs.fastest_s(waiting), thread, done)
 
     async def _run(self, ticket: Ticket) -> Outcome:
-        job = self._dispatcher.submit(ticket, may_inline=self._is_first_in_turn)
+        # Requests that come in the same turn of the event loop are computed together, at its end. The first one goes
+        # ahead at once where the last turn brought no other: a lone client's request should wait for nobody.
+        gathers = self._is_turn_open or self._expects_more
+        if not self._is_turn_open:
+            self._is_turn_open = True
+            ticket.done.get_loop().call_soon(self._end_turn)
+        job = self._dispatcher.submit(ticket, gathers=gathers)
+        self._turn.append(ticket)
         if job is not None:
-            # Requests that came in the same turn of the event loop are better off together, on a lane.
-            self._is_first_in_turn = False
-            ticket.loop.call_soon(self._begin_turn)
             self._lanes.execute(job)
             if ticket.done.done():
                 return ticket.done.result()
             # The run failed; the request waits for a lane now, like any other.
-        left_s = ticket.waiting.deadline_s - self._clock()
-        timer = ticket.loop.call_later(left_s, self._dispatcher.expire, ticket)
         try:
             outcome = await ticket.done
         except asyncio.CancelledError:
             self._dispatcher.cancel(ticket)
             raise
         finally:
-            timer.cancel()
-        if ticket.met_idle and not outcome.is_fallback:
+            if ticket.timer is not None:
+                ticket.timer.cancel()
+        if ticket.met_idle and ticket.timer is not None and not outcome.is_fallback:  # it went through a lane
             self._handover.observe_before(outcome.started_s - ticket.arrived_s)
         return outcome
 
     def _response(self, ticket: Ticket, outcome: Outcome) -> InferenceResponse:
         request, model, route = ticket.request, ticket.model, ticket.route
-        variant = next(item for item in model.info.variants if item.name == outcome.variant)
+        variant = _named(route, outcome.variant)
         queue_s = outcome.started_s - ticket.arrived_s
         total_s = self._clock() - ticket.arrived_s
         predicted_s = queue_s + outcome.predicted_s + self._handover.after_s
         self._handover.observe_after(total_s - queue_s - outcome.compute_s)
-        reason = name_reason(route, variant.name, ticket.fits_idle, is_late=outcome.is_late)
         answer = Answer(
             variant=variant.name,
             tier=variant.tier,
-            reason=Reason.FALLBACK if outcome.is_fallback else reason,
+            reason=self._reason(ticket, outcome),
             predicted_s=predicted_s,
             queue_s=queue_s,
             compute_s=outcome.compute_s,
@@ -164,14 +168,30 @@ class DataPlane(Catalog):
             expected_accuracy=variant.accuracy,
             batch_size=outcome.batch_size,
         )
-        tensors = tuple(
-            Tensor(spec.name, spec.datatype, data)
-            for spec, data in zip(model.info.outputs, outcome.outputs, strict=True)
-        )
+        pairs = zip(model.info.outputs, outcome.outputs, strict=True)
+        tensors = tuple([Tensor(spec.name, spec.datatype, data) for spec, data in pairs])
         if request.outputs:
             by_name = {tensor.name: tensor for tensor in tensors}
             tensors = tuple(by_name[wanted.name] for wanted in request.outputs)
         return InferenceResponse(request.model, model.info.version, request.id, tensors, answer, request)
+
+    def _reason(self, ticket: Ticket, outcome: Outcome) -> Reason:
+        route, rows, costs = ticket.route, ticket.waiting.rows, ticket.costs
+        if outcome.is_fallback:
+            return Reason.FALLBACK
+        if route.is_pinned:
+            return Reason.PINNED
+        limit_s = min(route.budget_s, ticket.waiting.deadline_s - ticket.arrived_s)
+        names = [item.name for item in route.candidates]
+        fits_idle = {name for name in names if self._idle_s(ticket.model, name, costs.of(name, rows), rows) <= limit_s}
+        return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late)
+
+
+def _named(route: Route, name: str) -> Variant:
+    for item in route.candidates:  # a few at most
+        if item.name == name:
+            return item
+    raise LookupError(name)
 
 
 def _batch_key(model: LoadedModel, request: InferenceRequest) -> object:

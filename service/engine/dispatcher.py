@@ -10,46 +10,37 @@ its result for that request thrown away.
 
 from __future__ import annotations
 
-import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import DeadlineExceeded, Draining, Overloaded
-from service.domain.inference import Criticality
-from service.policy.limits import LEAST_RETRY_S, Load, Verdict, earliest_start_s, judge_arrival
-from service.policy.scheduling import Run, Situation, choose_run
+from service.engine.parking import Parking
+from service.engine.ticket import settle
+from service.policy.desk import Desk
+from service.policy.limits import LEAST_RETRY_S, Verdict
+from service.policy.scheduling import choose_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from service.domain.observer import Observer
     from service.engine.loaded import LoadedModel
-    from service.engine.ticket import Ticket
-    from service.policy.scheduling import ChooseRun
-
-_LOOKED_AT: Final = 256
-"""Tickets of one queue that a decision sees; more than policy's own look-ahead, for late work."""
+    from service.engine.ticket import Outcome, Ticket
+    from service.policy.costs import Plan
+    from service.policy.desk import Lane
+    from service.policy.situation import ChooseRun, Run
 
 _STALL_S: Final = 0.02
 """A run on the event loop's thread that takes this long has stalled everything; its like goes to a lane."""
-
-
-@dataclass(slots=True, eq=False)
-class LaneState:
-    """What is known of one lane: busy until about ``free_s``; ``busy_s`` sums its computing so far."""
-
-    number: int
-    free_s: float = 0.0
-    is_busy: bool = False
-    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that a lane has taken."""
 
-    lane: LaneState
+    lane: Lane
     model: LoadedModel
     run: Run
     tickets: Sequence[Ticket]
@@ -73,19 +64,28 @@ class Dispatcher:
         policy: ChooseRun = choose_run,
     ) -> None:
         """Start with idle lanes and empty queues."""
-        self.lanes = tuple(LaneState(number) for number in range(lanes))
+        self.desk: Desk[LoadedModel] = Desk(lanes)
         self.clock = clock
         self.inline_s = inline_s
-        self._inline = LaneState(-1)
+        self._inline = self.desk.lane_of_its_own()
         self._running: dict[int, Job] = {}
         self._choose_run = policy
         self._observer = observer
         self._changed = threading.Condition()
-        self._models: dict[LoadedModel, None] = {}
+        self.parking = Parking(self._changed, self._running, self._push)
         self._is_closed = False
+        self._is_gathering = False
 
-    def submit(self, ticket: Ticket, *, may_inline: bool = True) -> Job | None:
+    @property
+    def deciding(self) -> AbstractContextManager[object]:
+        """The lock under which runs are chosen; who holds it may change, quickly, what decisions depend on."""
+        return self._changed
+
+    def submit(self, ticket: Ticket, *, gathers: bool = False) -> Job | None:
         """Let a ticket in; return its job where the caller should compute it at once, else wake a lane.
+
+        With ``gathers`` a ticket whose run would be short waits for ``take_gathered`` instead: the caller knows that
+        more may come in the same turn of the event loop, and together they are one run.
 
         Raises:
             DeadlineExceeded: No variant could answer before the hard deadline even on an idle machine.
@@ -95,18 +95,39 @@ class Dispatcher:
         with self._changed:
             if self._is_closed:
                 raise Draining("the server is shutting down")
-            displaced = self._admit(ticket)
-            ticket.met_idle = not self._models and any(not lane.is_busy for lane in self.lanes)
-            self._push(ticket)
-            if may_inline and ticket.met_idle and self._may_inline(ticket):
+            if ticket.model.evicted and self.parking.receives(ticket):
+                return None
+            ticket.model.standing.losses.arrived()
+            is_idle = ticket.met_idle = (not self.desk.models or self._is_gathering) and self.desk.has_idle_lane
+            displaced = None if is_idle and self.desk.fits_at_once(ticket, self.clock()) else self._admit(ticket)
+            is_short = is_idle and displaced is None and self._may_inline(ticket)
+            if is_short and not gathers and not self.desk.models:
                 job = self._take_inline(ticket)
                 if job is not None:
                     return job
+            self._push(ticket)
+            self._is_gathering = is_short and gathers
+            if self._is_gathering:
+                return None
             self._changed.notify()
         if displaced is not None:
-            self._shed(displaced, "displaced")
-            displaced.fail(Overloaded("displaced by a more critical request", LEAST_RETRY_S))
+            if displaced.kept is None:
+                self._shed(displaced, "displaced")
+            _end(displaced, Overloaded("displaced by a more critical request", LEAST_RETRY_S))
         return None
+
+    def take_gathered(self) -> Job | None:
+        """Return the run of what gathered where the caller should compute it at once; what is left wakes the lanes."""
+        with self._changed:
+            if not self._is_gathering:
+                return None
+            self._is_gathering = False
+            job, model = None, self.desk.next_model(self.clock())
+            if model is not None and self.desk.has_idle_lane:
+                job = self._choose(model, self._inline)
+            if self.desk.models:
+                self._changed.notify(len(self.desk.lanes))
+            return job
 
     def resubmit(self, ticket: Ticket) -> None:
         """Let a ticket wait again after a failed run, unless its end is decided; it is not judged a second time."""
@@ -114,16 +135,18 @@ class Dispatcher:
             if ticket.is_over:
                 return
             if not self._is_closed:
+                if ticket.model.evicted and self.parking.holds_up(ticket):
+                    return
                 self._push(ticket)
                 self._changed.notify()
                 return
         ticket.fail(Draining("the server is shutting down"))
 
-    def take(self, lane: LaneState) -> Job | None:
+    def take(self, lane: Lane) -> Job | None:
         """Wait for work and return what the lane runs now; ``None`` when the dispatcher is closed and empty."""
         with self._changed:
             while True:
-                model = self._next_model()
+                model = self.desk.next_model(self.clock())
                 if model is not None:
                     job = self._choose(model, lane)
                     if job is not None:
@@ -144,14 +167,44 @@ class Dispatcher:
             self._running.pop(id(job), None)
             if job.lane is self._inline and now_s - job.taken_s > _STALL_S:
                 job.model.bar_inline(now_s)
-            job.lane.is_busy = False
-            job.lane.busy_s += now_s - job.taken_s
+            self.desk.end(job.lane, job.model, now_s)
             if compute_s is None:
                 return []
             rows = sum(ticket.waiting.rows for ticket in job.tickets)
             job.model.learn(job.run.variant, rows, compute_s, now_s)
             at_fault = [name for ticket in job.tickets for name in ticket.failed_on]
             return [name for name in at_fault if job.model.blame(name, now_s)]
+
+    def escalate(self, ticket: Ticket, kept: Outcome, plan: Plan) -> None:
+        """Let a ticket wait for the second stage of its cascade, as long as that can be on time; else give it ``kept``.
+
+        From then on the ticket ends with ``kept`` where it would otherwise fail or become late.
+        """
+        with self._changed:
+            now_s = self.clock()
+            ticket.kept, ticket.plan = kept, plan
+            ticket.fastest_s = ticket.model.costs(now_s).of(plan.escalate_to, ticket.waiting.rows)
+            left_s = ticket.waiting.due_s - ticket.fastest_s - now_s
+            if not ticket.is_over and not self._is_closed and left_s > 0 and not ticket.model.evicted:
+                ticket.waiting = replace(ticket.waiting, candidates=(plan.escalate_to,), kept_level=plan.accuracy)
+                self._push(ticket)
+                self._changed.notify()
+                ticket.call_on_loop(lambda: ticket.settle_after(left_s, self.settle))
+                return
+        settle(ticket)
+
+    def settle(self, ticket: Ticket) -> None:
+        """Answer a ticket with what it has, if its second stage still waits: it would be late from now on.
+
+        A second stage that runs has until the due moment.
+        """
+        with self._changed:
+            was_waiting = self.desk.remove(ticket)
+        left_s = ticket.waiting.due_s - self.clock()
+        if was_waiting or left_s <= 0:
+            settle(ticket)
+        else:
+            ticket.settle_after(left_s, self.settle)
 
     def cancel(self, ticket: Ticket) -> None:
         """Free a ticket's place; its result, if it is being computed, is thrown away."""
@@ -166,6 +219,9 @@ class Dispatcher:
                 return
             ticket.is_over = True
             was_waiting = self._remove(ticket)
+        if ticket.kept is not None:
+            settle(ticket)
+            return
         self._observer.request_expired(ticket.request.model, was_running=not was_waiting)
         ticket.fail(_expired(ticket))
 
@@ -173,13 +229,13 @@ class Dispatcher:
         """Refuse newcomers and what still waits; ``take`` returns ``None`` to the lanes."""
         with self._changed:
             self._is_closed = True
-            left = [ticket for model in self._models for ticket in model.queue.take_all()]
+            left = [ticket for model in self.desk.models for ticket in model.queue.take_all()] + self.parking.take_all()
             for ticket in left:
                 ticket.is_over = True
-            self._models = {}
+            self.desk.models = {}
             self._changed.notify_all()
         for ticket in left:
-            ticket.fail(Draining("the server is shutting down"))
+            _end(ticket, Draining("the server is shutting down"))
 
     def abandon(self) -> None:
         """End every ticket, the running ones too, whose results are thrown away; then close."""
@@ -188,7 +244,7 @@ class Dispatcher:
             for ticket in running:
                 ticket.is_over = True
         for ticket in running:
-            ticket.fail(Draining("the server is shutting down"))
+            _end(ticket, Draining("the server is shutting down"))
         self.close()
 
     def depths(self) -> dict[str, int]:
@@ -196,54 +252,27 @@ class Dispatcher:
         with self._changed:
             # A reloaded model is here twice while its old queue drains.
             result: dict[str, int] = {}
-            for model in self._models:
+            for model in self.desk.models:
                 result[model.info.name] = result.get(model.info.name, 0) + len(model.queue)
             return result
 
     def wait_s(self) -> float:
         """Return how long a normal newcomer would wait at least."""
         with self._changed:
-            queued_s = sum(model.queue.work_s(Criticality.NORMAL) for model in self._models)
-            return earliest_start_s(self._lanes_busy_s(self.clock()), queued_s)
+            return self.desk.wait_s(self.clock())
 
     # Everything below runs with the lock held, but _shed needs no lock.
 
-    def _next_model(self) -> LoadedModel | None:
-        now_s = self.clock()
-        for model in self._models:
-            model.queue.set_late_aside(now_s)
-        return min(self._models, key=lambda item: item.queue.head.order, default=None)
-
     def _push(self, ticket: Ticket) -> None:
-        ticket.model.queue.push(ticket)
-        self._models[ticket.model] = None
+        self.desk.push(ticket, self.clock())
 
     def _remove(self, ticket: Ticket) -> bool:
-        was_waiting = ticket.model.queue.remove(ticket)
-        if not ticket.model.queue:
-            self._models.pop(ticket.model, None)
-        return was_waiting
-
-    def _lanes_busy_s(self, now_s: float) -> tuple[float, ...]:
-        return tuple(max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in self.lanes)
-
-    def _load(self, ticket: Ticket, now_s: float) -> Load:
-        queue, lanes_busy_s = ticket.model.queue, self._lanes_busy_s(now_s)
-        # All that waits is more than what is served before the newcomer; where even that leaves time, nobody counts.
-        queued_s = sum(model.queue.work_s(Criticality.SHEDDABLE) for model in self._models)
-        left_s = ticket.waiting.deadline_s - now_s - ticket.fastest_s
-        if queued_s and earliest_start_s(lanes_busy_s, queued_s) > left_s:
-            is_late = now_s + ticket.fastest_s > ticket.waiting.due_s
-            due_s = math.inf if is_late else ticket.waiting.due_s
-            criticality = Criticality.SHEDDABLE if is_late else ticket.criticality
-            queued_s = sum(model.queue.work_before_s(criticality, due_s) for model in self._models)
-        return Load(len(queue), ticket.model.policy.max_queued, lanes_busy_s, queued_s, queue.lowest_criticality)
+        return self.desk.remove(ticket) or self.parking.let_go(ticket)
 
     def _admit(self, ticket: Ticket) -> Ticket | None:
-        now_s, queue = self.clock(), ticket.model.queue
-        load = self._load(ticket, now_s)
+        now_s = self.clock()
         timeout_s = ticket.waiting.deadline_s - now_s
-        verdict = judge_arrival(load, ticket.fastest_s, timeout_s, ticket.criticality)
+        verdict, load = self.desk.judge(ticket, now_s)
         if verdict is Verdict.INFEASIBLE:
             raise DeadlineExceeded(
                 f"model '{ticket.request.model}' needs {ticket.fastest_s * 1e3:.3f} ms at least; the deadline leaves "
@@ -258,62 +287,64 @@ class Dispatcher:
                 retry_after_s=max(LEAST_RETRY_S, load.wait_s),
             )
         if verdict is Verdict.DISPLACE:
-            displaced = queue.least_important
+            displaced = ticket.model.queue.least_important
             displaced.is_over = True
-            queue.remove(displaced)
+            self.desk.remove(displaced)
             return displaced
         return None
 
     def _may_inline(self, ticket: Ticket) -> bool:
         model, rows, now_s = ticket.model, ticket.waiting.rows, self.clock()
-        return any(model.may_inline(name, rows, self.inline_s, now_s) for name in ticket.waiting.candidates)
+        variants = (name for name in ticket.waiting.candidates if name not in model.plans)
+        return any(model.may_inline(name, rows, self.inline_s, now_s) for name in variants)
 
     def _take_inline(self, ticket: Ticket) -> Job | None:
         # The caller's thread is no lane: a lane that it borrowed could be woken and be busy twice.
-        lane = self._inline
-        situation = self._situation(ticket.model, lane)
-        run = self._choose_run([ticket.waiting], situation)
+        situation = self.desk.situation(ticket.model, self._inline, self.clock())
+        run = self._choose_run((ticket.waiting,), situation)
         if run is None:
             return None
         if not ticket.model.may_inline(run.variant, ticket.waiting.rows, self.inline_s, situation.now_s):
             return None
-        return self._start(ticket.model, run, lane, situation.now_s)
+        return self._start(ticket.model, run, [ticket], self._inline, situation.now_s)
 
-    def _choose(self, model: LoadedModel, lane: LaneState) -> Job | None:
-        situation = self._situation(model, lane)
-        run = self._choose_run(model.queue.waiting(_LOOKED_AT), situation)
+    def _choose(self, model: LoadedModel, lane: Lane) -> Job | None:
+        situation = self.desk.situation(model, lane, self.clock())
+        waiting = model.queue.waiting()
+        run = self._choose_run(waiting, situation)
         if run is not None:
-            return self._start(model, run, lane, situation.now_s)
-        for ticket in model.queue.take(tuple(range(min(_LOOKED_AT, len(model.queue))))):
+            if lane is self._inline:
+                rows = sum(waiting[member].rows for member in run.members)
+                if not model.may_inline(run.variant, rows, self.inline_s, situation.now_s):
+                    return None
+            tickets = self.desk.take(model, run)
+            if not run.is_settled:
+                return self._start(model, run, tickets, lane, situation.now_s)
+            settle(tickets[0])
+            return None
+        for ticket in self.desk.take_hopeless(model):
             ticket.is_over = True
             self._observer.request_expired(ticket.request.model, was_running=False)
             ticket.fail(_expired(ticket))
-        if not model.queue:
-            self._models.pop(model)
         return None
 
-    def _start(self, model: LoadedModel, run: Run, lane: LaneState, asked_s: float) -> Job:
-        tickets = model.queue.take(run.members)
-        if not model.queue:
-            self._models.pop(model)
+    def _start(self, model: LoadedModel, run: Run, tickets: Sequence[Ticket], lane: Lane, asked_s: float) -> Job:
         now_s = self.clock()
-        lane.is_busy, lane.free_s = True, now_s + run.predicted_s
+        self.desk.begin(lane, model, run, now_s)
         job = Job(lane, model, run, tickets, now_s, now_s - asked_s)
         self._running[id(job)] = job
         return job
 
-    def _situation(self, model: LoadedModel, lane: LaneState) -> Situation:
-        now_s = self.clock()
-        return Situation(
-            costs=model.costs(now_s),
-            now_s=now_s,
-            lanes_free_s=tuple(item.free_s if item.is_busy and item is not lane else now_s for item in self.lanes),
-            idle_lanes=sum(not item.is_busy for item in self.lanes),
-            max_rows=model.max_rows,
-        )
-
     def _shed(self, ticket: Ticket, why: str) -> None:
         self._observer.request_shed(ticket.request.model, ticket.request.knobs.criticality, why)
+
+
+def _end(ticket: Ticket, error: Exception) -> None:
+    """End a ticket with what it has, or else with an error."""
+    if ticket.kept is not None:
+        settle(ticket)
+    else:
+        ticket.fail(error)
 
 
 def _expired(ticket: Ticket) -> DeadlineExceeded:

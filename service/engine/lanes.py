@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from service.domain.errors import BackendFailed
 from service.domain.observer import RunReport
 from service.engine.batch import join_inputs, split_outputs
-from service.engine.ticket import Outcome, deliver
+from service.engine.cascade import is_unsure
+from service.engine.ticket import Outcome, deliver, settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,27 +79,41 @@ class Lanes:
             self._observer.variant_failed(job.model.info.name, name, "its runs fail where another variant's succeed")
         report = _report(job, (started_s, joined_s, computed_s), clock(), failed=False)
         self._observer.run_finished(report)
-        deliver(
-            [
-                (ticket, _outcome(job, ticket, part, report, started_s))
-                for ticket, part in zip(job.tickets, parts, strict=True)
-            ]
-        )
+        outcomes = [
+            (ticket, _outcome(job, ticket, part, report, started_s))
+            for ticket, part in zip(job.tickets, parts, strict=True)
+        ]
+        if job.run.plan:
+            outcomes = self._escalate(job, outcomes)
+        if outcomes:
+            deliver(outcomes)
 
     def _serve(self, number: int, core: int | None) -> None:
         if core is not None:
             os.sched_setaffinity(0, {core})  # 0 is the calling thread
-        lane = self._dispatcher.lanes[number]
+        lane = self._dispatcher.desk.lanes[number]
         while (job := self._dispatcher.take(lane)) is not None:
             self.execute(job)
+
+    def _escalate(self, job: Job, outcomes: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
+        plan, sure = job.model.plans[job.run.plan], []
+        for ticket, outcome in outcomes:
+            if is_unsure(outcome.outputs, plan.margin):
+                self._dispatcher.escalate(ticket, outcome, plan)
+            else:
+                sure.append((ticket, outcome))
+        return sure
 
     def _retry(self, ticket: Ticket, job: Job, error: Exception) -> None:
         if ticket.done.done():
             return  # its client left or its deadline passed
+        if ticket.kept is not None:
+            settle(ticket)
+            return
         was_alone = len(job.tickets) == 1
         if was_alone:
             ticket.failed_on.append(job.run.variant)
-        left = tuple(name for name in ticket.waiting.candidates if name not in ticket.failed_on)
+        left = job.model.without(ticket.waiting.candidates, ticket.failed_on)
         if not left or len(ticket.failed_on) >= _MOST_FAILURES_ALONE:
             ticket.fail(
                 error if isinstance(error, BackendFailed) else BackendFailed(f"{type(error).__name__} in a run")
@@ -127,13 +142,16 @@ def _report(job: Job, moments: tuple[float, float, float], now_s: float, *, fail
 def _outcome(
     job: Job, ticket: Ticket, outputs: tuple[NDArray[Any], ...], report: RunReport, started_s: float
 ) -> Outcome:
+    kept = ticket.kept
+    typical_s = job.model.typical_s(job.run.variant, report.rows)
     return Outcome(
         variant=job.run.variant,
         outputs=outputs,
-        started_s=started_s,
-        compute_s=report.compute_s,
-        predicted_s=job.run.predicted_s,
+        started_s=kept.started_s if kept else started_s,
+        compute_s=report.compute_s + (kept.compute_s if kept else 0.0),
+        predicted_s=typical_s + (started_s - kept.started_s if kept else 0.0),
         batch_size=report.rows,
         is_late=job.run.is_late,
         is_fallback=bool(ticket.failed_on),
+        is_cascaded=kept is not None,
     )

@@ -12,17 +12,19 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from service.domain.errors import ModelNotReady
+from service.policy.costs import Costs, Plan
 from service.policy.deadline_queue import DeadlineQueue
+from service.policy.desk import Standing
 from service.policy.latency import Correction, safe_table
 from service.policy.routing import Route, choose_route
-from service.policy.scheduling import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from service.domain.inference import Knobs
     from service.domain.policy_file import ModelPolicy
-    from service.domain.variants import ModelInfo
+    from service.domain.variants import Cascade, ModelInfo
     from service.engine.backends.backend import Backend
     from service.engine.repository import StoredFile
     from service.engine.ticket import Ticket
@@ -33,6 +35,14 @@ _REST_S: Final = 30.0
 _ROUTES_KEPT: Final = 1024
 _RELAX_EVERY_S: Final = 0.02
 _NO_INLINE_S: Final = 60.0
+_UNMEASURED_S: Final = 1.0
+_NOTICED: Final = 0.02
+
+
+def _plan(cascade: Cascade) -> Plan:
+    name = f"{cascade.variant}+{cascade.escalate_to}@{cascade.escalated_ratio:.3f}"
+    pair = (cascade.variant, cascade.escalate_to)
+    return Plan(name, *pair, cascade.margin, cascade.escalated_ratio, cascade.accuracy)
 
 
 @dataclass(slots=True)
@@ -49,33 +59,72 @@ class VariantHealth:
 
 @dataclass(slots=True, eq=False)
 class LoadedModel:
-    """One model, loaded; ``problems`` holds the variants that are not, with the reason."""
+    """One model, loaded; ``problems`` holds the variants that are not, with the reason.
+
+    ``evicted`` are those that were taken out of memory, or never fitted, and are loaded when a request needs them.
+    """
 
     info: ModelInfo
     rules: Rules
     backends: Mapping[str, Backend]
     problems: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, StoredFile] = field(default_factory=dict)
+    evicted: frozenset[str] = frozenset()
     corrections: dict[str, Correction] = field(default_factory=dict)
     health: dict[str, VariantHealth] = field(default_factory=dict)
     tables: dict[str, tuple[float, ...]] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     queue: DeadlineQueue[Ticket] = field(default_factory=DeadlineQueue)
+    standing: Standing = field(default_factory=Standing)
+    plans: dict[str, Plan] = field(default_factory=dict)
     _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
     _costs_until_s: float = -math.inf
     _no_inline_until_s: float = -math.inf
     _learning: threading.Lock = field(default_factory=threading.Lock)
     _routes: dict[Knobs, Route] = field(default_factory=dict)
     _routes_ready: frozenset[str] = frozenset()
+    _medians_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    _everyone: frozenset[str] = frozenset()
+    _rest_until_s: float = -math.inf
+    _shapes_of: ModelInfo | None = None
+    _has_dynamic_shapes: bool = False
+    _missed: dict[Knobs, str] = field(default_factory=dict)
+    _missed_among: frozenset[str] = frozenset()
+    _unmeasured: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Make the tables that scheduling reads."""
         for variant in self.info.variants:
-            if variant.name in self.backends:
+            if variant.name in self.backends or variant.name in self.evicted:
                 self.corrections[variant.name] = Correction()
                 self.health[variant.name] = VariantHealth()
-                self.tables[variant.name] = safe_table(variant, self.policy, self.info.max_batch_size)
                 self.accuracy[variant.name] = variant.accuracy
+                rows = range(1, self.info.max_batch_size + 1)
+                self._medians_s[variant.name] = (0.0, *(variant.profile.at(count).p50_s for count in rows))
+        self._everyone, self._unmeasured = frozenset(self.backends), self.evicted
+        self.go_by(self.rules)
+
+    def tables_by(self, policy: ModelPolicy) -> dict[str, tuple[float, ...]]:
+        """Return the uncorrected predictions under a policy; many rows take milliseconds, so prepare them elsewhere."""
+        rows = self.info.max_batch_size
+        return {
+            item.name: safe_table(item, policy, rows) for item in self.info.variants if item.name in self.corrections
+        }
+
+    def go_by(self, rules: Rules, tables: dict[str, tuple[float, ...]] | None = None) -> None:
+        """Go by these rules from now on; what waits, and what was learned of this machine, stays.
+
+        ``tables`` are those that ``tables_by`` gave for the same policy, if they were prepared.
+        Once the model serves, only on the event loop's thread and with the dispatcher's lock held: then no request is
+        being routed, and no run chosen. Requests inside keep the candidates and the budget that they came with.
+        """
+        with self._learning:
+            self.tables = self.tables_by(rules.policy) if tables is None else tables
+            if rules.policy.cascades:  # plans once known stay known: requests that wait may name them
+                self.plans = {plan.name: plan for plan in map(_plan, self.info.cascades)}
+            self._costs_until_s = -math.inf
+            self.rules = rules
+        self._routes, self._missed = {}, {}
 
     @property
     def policy(self) -> ModelPolicy:
@@ -85,7 +134,10 @@ class LoadedModel:
     @property
     def has_dynamic_shapes(self) -> bool:
         """Tell whether a dimension other than the batch may differ from request to request."""
-        return any(dim < 0 for spec in self.info.inputs for dim in spec.shape[1:])
+        if self._shapes_of is not self.info:  # asked many times for each request
+            self._has_dynamic_shapes = any(dim < 0 for spec in self.info.inputs for dim in spec.shape[1:])
+            self._shapes_of = self.info
+        return self._has_dynamic_shapes
 
     @property
     def max_rows(self) -> int:
@@ -93,17 +145,45 @@ class LoadedModel:
         return min(self.policy.max_batch_size, self.info.max_batch_size)
 
     def ready(self, now_s: float) -> frozenset[str]:
-        """Return the variants that are loaded and not resting."""
-        return frozenset(name for name, health in self.health.items() if not health.is_out(now_s))
+        """Return the variants that are in memory and not resting."""
+        if now_s >= self._rest_until_s:
+            return self._everyone
+        return frozenset(name for name in self._everyone if not self.health[name].is_out(now_s))
 
     def costs(self, now_s: float) -> Costs:
         """Return the predicted compute times now; they relax in steps, because every request asks."""
         if now_s >= self._costs_until_s:
             with self._learning:
                 ratios = {name: correction.at(now_s) for name, correction in self.corrections.items()}
-                self._costs = Costs(self.tables, ratios, self.accuracy)
+                self._costs = Costs(self.tables, ratios, self.accuracy, self.plans)
                 self._costs_until_s = now_s + _RELAX_EVERY_S
         return self._costs
+
+    def calm_costs(self, now_s: float) -> Costs:
+        """Return the predictions with variants that were not measured lately as fast as this machine is when calm.
+
+        A variant that was judged slow in a bad moment is not run, and so never judged again; a few decisions go by
+        these predictions.
+        """
+        with self._learning:
+            ratios = {
+                name: correction.base if now_s - correction.updated_s > _UNMEASURED_S else correction.at(now_s)
+                for name, correction in self.corrections.items()
+            }
+        return Costs(self.tables, ratios, self.accuracy, self.plans)
+
+    def typical_s(self, variant: str, rows: int) -> float:
+        """Return the median compute time of a run as this machine is now: what it will most likely take."""
+        return self._medians_s[variant][rows] * self.corrections[variant].ratio
+
+    def without(self, candidates: tuple[str, ...], variants: Collection[str]) -> tuple[str, ...]:
+        """Return the candidates that need none of these variants."""
+        return tuple(name for name in candidates if not self.needs(name) & set(variants))
+
+    def needs(self, candidate: str) -> frozenset[str]:
+        """Return the variants that a candidate runs: itself, or both stages of a cascade."""
+        plan = self.plans.get(candidate)
+        return frozenset((plan.variant, plan.escalate_to) if plan else (candidate,))
 
     def calm_s(self, variant: str, rows: int) -> float:
         """Return the compute time as predicted at warm-up.
@@ -128,22 +208,91 @@ class LoadedModel:
             InvalidRequest, VariantNotFound, ModelNotReady: As ``policy.routing.choose_route``.
         """
         ready = self.ready(now_s)
-        if ready != self._routes_ready or len(self._routes) >= _ROUTES_KEPT:
+        if (ready is not self._routes_ready and ready != self._routes_ready) or len(self._routes) >= _ROUTES_KEPT:
             self._routes, self._routes_ready = {}, ready
         # A timeout differs from request to request (gRPC sends what is left of the deadline) and decides nothing here.
         key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = choose_route(self.info, key, self.rules, ready)
+            try:
+                route = self._routes[key] = self._with_plans(choose_route(self.info, key, self.rules, ready))
+            except ModelNotReady:
+                # Evicted variants too, then. The two sets are not compared: a variant may go from one to the other now.
+                able = {name for name, health in self.health.items() if not health.is_out(now_s)}
+                if able == ready:
+                    if why := self.problems.get(knobs.variant or ""):
+                        name = f"variant '{knobs.variant}' of model '{self.info.name}'"
+                        raise ModelNotReady(f"{name} is not ready: {why}") from None
+                    raise
+                # Not kept: a variant whose loading fails rests, and then this is no way out any more.
+                route = self._with_plans(choose_route(self.info, key, self.rules, able))
         return route
+
+    def _with_plans(self, route: Route) -> Route:
+        """Return the route with its names: the candidates, and between them the cascades that they can serve."""
+        accuracy = {item.name: item.accuracy for item in route.candidates}
+        names = tuple(accuracy)
+        if self.plans and self.policy.cascades and not route.is_pinned:
+            accuracy |= {
+                name: plan.accuracy for name, plan in self.plans.items() if self.needs(name) <= accuracy.keys()
+            }
+            names = tuple(sorted(accuracy, key=lambda name: -accuracy[name]))  # stable: a variant before its equals
+        return replace(route, names=names)
+
+    def missed(self, knobs: Knobs) -> str:
+        """Return the evicted variant that an idle machine would have answered with, '' where it is in memory."""
+        if self._missed_among is not self.evicted or len(self._missed) >= _ROUTES_KEPT:
+            self._missed, self._missed_among = {}, self.evicted
+        key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
+        missed = self._missed.get(key)
+        if missed is None:
+            route, costs = choose_route(self.info, key, self.rules, self.health), self._costs
+            timely = (item.name for item in route.candidates if costs.of(item.name, 1) <= route.budget_s)
+            preferred = next(timely, "")
+            missed = self._missed[key] = preferred if preferred in self.evicted else ""
+        return missed
+
+    def evict(self, variant: str) -> None:
+        """Take a variant out of routing; it still runs, until ``drop``. The dispatcher's lock is held."""
+        self.evicted |= {variant}
+        self._everyone -= {variant}
+
+    def drop(self, variant: str) -> None:
+        """Let go of an evicted variant's backend."""
+        self.backends = {name: backend for name, backend in self.backends.items() if name != variant}
+
+    def restore(self, variant: str, backend: Backend, ratio: float, now_s: float) -> None:
+        """Take an evicted variant back, loaded again and warm: ``ratio`` is its time here over its profile's.
+
+        It was measured beside live traffic; what was known of the variant from a calmer moment is believed instead.
+        """
+        self.backends = {**self.backends, variant: backend}
+        self.problems = {name: why for name, why in self.problems.items() if name != variant}
+        with self._learning:
+            known = math.inf if variant in self._unmeasured else self.corrections[variant].base
+            self.corrections[variant].rebase(min(ratio, known), now_s)
+            self._unmeasured -= {variant}
+            self._costs_until_s = -math.inf
+        self.health[variant] = VariantHealth()
+        self._everyone |= {variant}
+        self.evicted -= {variant}
+
+    def give_up(self, variant: str, why: str, now_s: float) -> None:
+        """Let an evicted variant that cannot be loaded rest, before it is tried again."""
+        self.problems = {**self.problems, variant: why}
+        self.health[variant].out_until_s = now_s + _REST_S
 
     def learn(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
         """Correct a variant's prediction by one finished run, and forget its failures."""
-        profile = next(item.profile for item in self.info.variants if item.name == variant)
+        median_s = self._medians_s[variant][rows]
         correction = self.corrections[variant]
         with self._learning:
-            correction.observe(compute_s, profile.at(rows).p50_s, now_s)
-            self._costs = Costs(self.tables, {**self._costs.ratios, variant: correction.ratio}, self.accuracy)
+            correction.observe(compute_s, median_s, now_s)
+            believed = self._costs.ratios.get(variant, 0.0)
+            # Ladders are made anew for new costs: what changes no decision is left to the next relaxation.
+            if abs(correction.ratio - believed) > _NOTICED * believed:
+                ratios = {**self._costs.ratios, variant: correction.ratio}
+                self._costs = Costs(self.tables, ratios, self.accuracy, self.plans)
         self.health[variant].failures = 0
 
     def blame(self, variant: str, now_s: float) -> bool:
@@ -152,5 +301,5 @@ class LoadedModel:
         health.failures += 1
         if health.failures < _FAILURES_TO_TAKE_OUT or health.is_out(now_s):
             return False
-        health.out_until_s = now_s + _REST_S
+        health.out_until_s = self._rest_until_s = now_s + _REST_S
         return True

@@ -5,22 +5,30 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from service.domain.observer import SilentObserver
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.observer import Observer, RunReport
-    from service.domain.variants import ModelInfo
+    from service.domain.variants import ModelInfo, Variant
 
 _LOGGER: Final = logging.getLogger("tiergate")
 
+_HOOKS: Final = tuple(name for name in vars(SilentObserver) if not name.startswith("_"))
+
 
 class Observers:
-    """Many observers as one; a hook that raises is logged, and harms neither the request nor the other observers."""
+    """Many observers as one; a hook that raises is logged, and harms neither the request nor the other observers.
+
+    Hooks that an observer leaves as ``SilentObserver`` has them are not called at all.
+    """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         """Keep the observers in the order they are told."""
-        self._observers = tuple(observers)
+        heard = tuple(observers)
+        self._hooks = {hook: _listeners(hook, heard) for hook in _HOOKS}
 
     def model_loaded(self, model: ModelInfo) -> None:
         """Tell all."""
@@ -54,9 +62,31 @@ class Observers:
         """Tell all."""
         self._tell("variant_failed", model, variant, why)
 
+    def variant_held(self, model: str, variant: Variant, cause: str) -> None:
+        """Tell all."""
+        self._tell("variant_held", model, variant, cause)
+
+    def variant_evicted(self, model: str, variant: str) -> None:
+        """Tell all."""
+        self._tell("variant_evicted", model, variant)
+
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
+        """Tell all."""
+        self._tell("policy_applied", digest, changes)
+
+    def policy_refused(self, why: str) -> None:
+        """Tell all."""
+        self._tell("policy_refused", why)
+
     def _tell(self, hook: str, *arguments: object, **options: object) -> None:
-        for observer in self._observers:
+        for tell in self._hooks[hook]:
             try:
-                getattr(observer, hook)(*arguments, **options)
+                tell(*arguments, **options)
             except Exception:  # whatever it is, counting must never end a request or a lane
-                _LOGGER.exception("%s failed in %s", type(observer).__name__, hook)
+                _LOGGER.exception("%s failed in %s", type(getattr(tell, "__self__", tell)).__name__, hook)
+
+
+def _listeners(hook: str, observers: Iterable[Observer]) -> tuple[Callable[..., None], ...]:
+    silent = getattr(SilentObserver, hook)
+    heard = (getattr(observer, hook) for observer in observers)
+    return tuple(tell for tell in heard if getattr(tell, "__func__", None) is not silent)

@@ -1,48 +1,49 @@
 """Models in memory: loading from the repository, warming up, replacing, unloading.
 
 Loading is validate -> load -> warm -> swap: a model that cannot be loaded leaves what was there before in place. A
-variant that cannot be loaded is left out and named, the others serve.
+variant that cannot be loaded is left out and named, the others serve. One that is fine but finds no room in the memory
+budget is verified, and left to be loaded when a request needs it.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from service.domain.descriptions import IndexEntry, VariantState
 from service.domain.errors import BackendFailed, ModelNotFound, ModelNotReady
-from service.domain.tensors import DTYPES
-from service.engine.backends.onnx import OnnxBackend
+from service.engine.holding import Holding
 from service.engine.loaded import LoadedModel
-from service.engine.onnx_guard import refuse_outside_references
-from service.engine.repository import StoredFile, StoredModel, describe, read_variant
+from service.engine.opening import Source
+from service.engine.repository import describe
 from service.policy.routing import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from service.domain.observer import Observer
     from service.domain.policy_file import PolicyFile
-    from service.domain.tensors import TensorSpec
-    from service.domain.variants import ModelInfo
-    from service.engine.backends.backend import Backend
-    from service.engine.repository import Repository
-    from variants.manifest import ModelManifest, VariantManifest
+    from service.domain.variants import ModelInfo, Variant
+    from service.engine.copies import Opened
+    from service.engine.repository import Repository, StoredFile, StoredModel
+    from variants.manifest import ModelManifest
 
 _Item = TypeVar("_Item")
-_WARM_UP_RUNS: Final = 30
-_WARM_UP_MOST_S: Final = 0.5
+
+_EVICTED = "evicted: loaded when a request needs it"
 
 
-OpenVariant = Callable[["StoredModel", "ModelInfo", "VariantManifest"], "tuple[Backend, StoredFile]"]
-"""Reads, verifies and loads one variant."""
+@dataclass(slots=True)
+class _Loading:
+    """What became of the variants of a model that is being loaded."""
+
+    sources: Mapping[str, Source]
+    opened: dict[str, Opened] = field(default_factory=dict)
+    evicted: dict[str, StoredFile] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -57,10 +58,10 @@ class Registry:
         policy: PolicyFile,
         observer: Observer,
         max_timeout_s: float = 60.0,
-        open_variant: OpenVariant | None = None,
+        holding: Holding | None = None,
     ) -> None:
-        """Start empty; ``load_all`` fills it. ``open_variant`` makes a variant's backend, ONNX Runtime's by default."""
-        self._open = open_variant or open_onnx_variant
+        """Start empty; ``load_all`` fills it. ``holding`` has the variants in memory, without a budget by default."""
+        self._holding = holding or Holding(observer)
         self._repository = repository
         self._policy = policy
         self._max_timeout_s = max_timeout_s
@@ -68,13 +69,16 @@ class Registry:
         self._models: dict[str, LoadedModel] = {}
         self._problems: dict[str, tuple[str, str]] = {}
         self._unloaded: dict[str, str] = {}
-        self._changing = threading.Lock()
+        self._changing = threading.Lock()  # held while a model is loaded
+        self._swapping = threading.Lock()  # held for a moment, to change what is served or what it goes by
 
     def load_all(self) -> None:
         """Load every model of the repository; what cannot be loaded is kept with its problem."""
-        for stored in self._repository.scan():
+        found = self._repository.scan()
+        wanted = self._choose([source for stored in found for source in _sources(stored).values()])
+        for stored in found:
             try:
-                self.load(stored.name)
+                self._load(stored.name, wanted)
             except ModelNotFound:
                 self._report(stored, stored.problem)
             except ModelNotReady:
@@ -89,6 +93,9 @@ class Registry:
             ModelNotFound: The repository has no such model.
             ModelNotReady: It has, but its manifest or every variant of it is broken; what was loaded stays.
         """
+        return self._load(name)
+
+    def _load(self, name: str, wanted: Collection[Hashable] | None = None) -> LoadedModel:
         with self._changing:
             stored = self._repository.find(name)
             if stored.manifest is None:
@@ -97,19 +104,17 @@ class Registry:
                     raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
                 self._report(stored, stored.problem)
                 raise ModelNotReady(message)
-            model = self._build(stored, stored.manifest)
-            allowed = model.policy.variants
-            if allowed and not set(allowed) & set(model.backends):
-                problem = (
-                    f"its policy allows only {', '.join(allowed)}; loaded are {', '.join(model.backends) or 'none'}"
-                )
+            sources = _sources(stored)
+            loading = self._open(sources, self._choose(list(sources.values())) if wanted is None else wanted)
+            problem = self._problem(stored.name, loading)
+            if problem:
+                self._holding.forget(sources.values())
                 self._report(stored, problem)
                 raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
-            if not model.backends:
-                problem = "; ".join(f"{variant}: {why}" for variant, why in model.problems.items())
-                self._report(stored, f"no variant can be loaded: {problem}")
-                raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
-            self._put(model)
+            policy = self._policy
+            model = self._build(stored.manifest, loading)
+            self._holding.adopt(model, {name: sources[name] for name in [*loading.opened, *loading.evicted]})
+            self._put(model, policy)
         return model
 
     def unload(self, name: str) -> None:
@@ -120,9 +125,11 @@ class Registry:
         """
         with self._changing:
             model = self.get(name)
-            self._models = _without(self._models, name)
+            with self._swapping:
+                self._models = _without(self._models, name)
             self._problems = _without(self._problems, name)
             self._unloaded = {**self._unloaded, name: model.info.version}
+            self._holding.retire(model)
         self._observer.model_unloaded(name)
 
     def adopt(self, model: LoadedModel) -> None:
@@ -156,7 +163,8 @@ class Registry:
         """Return one row for each model, and what is wrong."""
         rows = []
         for model in self._models.values():
-            reason = "; ".join(f"variant {name}: {why}" for name, why in model.problems.items())
+            absent = dict.fromkeys(sorted(model.evicted), _EVICTED) | dict(model.problems)
+            reason = "; ".join(f"variant {name}: {why}" for name, why in absent.items())
             if model.info.name in self._problems:
                 reason = f"reload failed: {self._problems[model.info.name][1]}"
             rows.append(IndexEntry(model.info.name, model.info.version, "READY", reason))
@@ -173,22 +181,50 @@ class Registry:
         """
         model = self.get(name)
         ready = model.ready(now_s)
+        return tuple(_state(model, variant, ready, now_s) for variant in model.info.variants)
+
+    def check_policy(self, policy: PolicyFile) -> tuple[str, ...]:
+        """Return why a policy cannot hold here: the loaded models of which it allows no variant; none where it can."""
         return tuple(
-            VariantState(
-                variant=variant,
-                state="ready" if variant.name in ready else "failed",
-                correction_ratio=model.corrections[variant.name].at(now_s) if variant.name in model.backends else 1.0,
-                reason=model.problems.get(variant.name, "" if variant.name in ready else "its runs failed"),
-            )
-            for variant in model.info.variants
+            f"models.{model.info.name}.variants allows only {', '.join(allowed)}; loaded are {', '.join(model.health)}"
+            for model in self.all()
+            if (allowed := policy.of(model.info.name).variants) and not set(allowed) & model.health.keys()
         )
 
-    def _put(self, model: LoadedModel) -> None:
+    def prepare_policy(self, policy: PolicyFile) -> Mapping[LoadedModel, dict[str, tuple[float, ...]]]:
+        """Return what ``apply_policy`` would have to compute; on any thread."""
+        return {model: model.tables_by(policy.of(model.info.name)) for model in self.all()}
+
+    def apply_policy(
+        self, policy: PolicyFile, prepared: Mapping[LoadedModel, dict[str, tuple[float, ...]]] | None = None
+    ) -> None:
+        """Let every model, those that are being loaded too, go by another policy.
+
+        On the event loop's thread and with the dispatcher's lock held, as ``LoadedModel.go_by``.
+        """
+        with self._swapping:
+            self._policy = policy
+            for model in self._models.values():
+                model.go_by(self._rules(model.info.name), (prepared or {}).get(model))
+
+    def _rules(self, name: str) -> Rules:
+        return Rules(self._policy.of(name), self._policy.hardware_classes, self._max_timeout_s)
+
+    def _put(self, model: LoadedModel, policy: PolicyFile | None = None) -> None:
         # Observers know a model before its first request can reach them.
-        loaded = tuple(item for item in model.info.variants if item.name in model.backends)
-        self._observer.model_loaded(replace(model.info, variants=loaded))
         name = model.info.name
-        self._models = {**self._models, name: model}
+        good = tuple(item for item in model.info.variants if item.name in model.health)
+        self._observer.model_loaded(replace(model.info, variants=good))
+        for item in good:
+            if item.name in model.backends:
+                self._observer.variant_held(name, item, "model")
+        before = self._models.get(name)
+        with self._swapping:
+            if policy is not None and policy is not self._policy:  # it was replaced while the model was loaded
+                model.go_by(self._rules(name))
+            self._models = {**self._models, name: model}
+        if before is not None:
+            self._holding.retire(before)
         self._problems = _without(self._problems, name)
         self._unloaded = _without(self._unloaded, name)
 
@@ -196,30 +232,60 @@ class Registry:
         self._problems = {**self._problems, stored.name: (stored.version, problem)}
         self._observer.variant_failed(stored.name, "", problem)
 
-    def _build(self, stored: StoredModel, manifest: ModelManifest) -> LoadedModel:
-        info = describe(manifest)
-        backends: dict[str, Backend] = {}
-        problems: dict[str, str] = {}
-        ratios: dict[str, float] = {}
-        files: dict[str, StoredFile] = {}
-        for variant in manifest.published:
-            try:
-                backend, file = self._open(stored, info, variant)
-                ratios[variant.name] = _warm_up(backend, info, variant.name)
-                backends[variant.name], files[variant.name] = backend, file
-            except Exception as error:  # noqa: BLE001 - a variant's surprise must not keep the others from serving
-                problem = str(error) if isinstance(error, BackendFailed) else f"unexpected {type(error).__name__}"
-                problems[variant.name] = problem
-                self._observer.variant_failed(info.name, variant.name, problem)
+    def _choose(self, sources: list[Source]) -> frozenset[Hashable]:
+        allowed = {source.info.name: self._policy.of(source.info.name).variants for source in sources}
+        return self._holding.choose(sources, allowed)
+
+    def _open(self, sources: Mapping[str, Source], wanted: Collection[Hashable]) -> _Loading:
+        loading = _Loading(sources)
+        for name, source in sources.items():
+            if source.weights in wanted:
+                self._attempt(loading, name, self._holding.open, loading.opened)
+            else:
+                self._attempt(loading, name, self._holding.check, loading.evicted)
+        # What was chosen may be broken, or its room is taken: others have to give way for one variant at least.
+        allowed = self._policy.of(next(iter(sources.values())).info.name).variants if sources else ()
+        for name in sorted(loading.evicted, key=lambda name: _order(sources[name].variant, allowed)):
+            if loading.opened:
+                break
+            del loading.evicted[name]
+            self._attempt(loading, name, self._holding.open, loading.opened)
+        return loading
+
+    def _attempt(self, loading: _Loading, name: str, act: Callable[[Source], _Item], results: dict[str, _Item]) -> None:
+        source = loading.sources[name]
+        try:
+            results[name] = act(source)
+        except Exception as error:  # noqa: BLE001 - a variant's surprise must not keep the others from serving
+            problem = str(error) if isinstance(error, BackendFailed) else f"unexpected {type(error).__name__}"
+            loading.problems[name] = problem
+            self._observer.variant_failed(source.info.name, name, problem)
+
+    def _problem(self, name: str, loading: _Loading) -> str:
+        """Return why a model cannot be served, '' where it can."""
+        allowed, good = self._policy.of(name).variants, [*loading.opened, *loading.evicted]
+        if allowed and not set(allowed) & set(good):
+            return f"its policy allows only {', '.join(allowed)}; loaded are {', '.join(good) or 'none'}"
+        if not loading.opened:
+            return "no variant can be loaded: " + "; ".join(f"{name}: {why}" for name, why in loading.problems.items())
+        return ""
+
+    def _build(self, manifest: ModelManifest, loading: _Loading) -> LoadedModel:
+        info, opened = describe(manifest), loading.opened
         model = LoadedModel(
             info=info,
-            rules=Rules(self._policy.of(info.name), self._policy.hardware_classes, self._max_timeout_s),
-            backends=backends,
-            problems=problems,
-            files=files,
+            rules=self._rules(info.name),
+            backends={name: item.backend for name, item in opened.items()},
+            problems=loading.problems,
+            files=loading.evicted | {name: item.file for name, item in opened.items()},
+            evicted=frozenset(loading.evicted),
         )
-        for name, ratio in ratios.items():
-            model.corrections[name].rebase(min(ratio, self._calm_ratio(info, name)), time.perf_counter())
+        for name, item in opened.items():
+            model.corrections[name].rebase(min(item.ratio, self._calm_ratio(info, name)), time.perf_counter())
+        # What has not run here yet is thought to differ from its profile as the others do.
+        typical = sorted(item.ratio for item in opened.values())[len(opened) // 2]
+        for name in loading.evicted:
+            model.corrections[name].rebase(min(typical, self._calm_ratio(info, name)), time.perf_counter())
         return model
 
     def _calm_ratio(self, info: ModelInfo, name: str) -> float:
@@ -235,34 +301,23 @@ def _without(items: Mapping[str, _Item], name: str) -> dict[str, _Item]:
     return {key: value for key, value in items.items() if key != name}
 
 
-def open_onnx_variant(stored: StoredModel, info: ModelInfo, variant: VariantManifest) -> tuple[Backend, StoredFile]:
-    """Read, verify and load one variant.
-
-    Raises:
-        BackendFailed: Its file is not what the manifest says, reaches outside itself, or the runtime refuses it.
-    """
-    if not any(row.threads == 1 for row in variant.latency.rows):
-        raise BackendFailed("the manifest has no latency measured with one thread")
-    content, file = read_variant(stored.folder, variant)
-    refuse_outside_references(content)
-    return OnnxBackend(content, info.inputs, info.outputs, variant.hardware.session_options), file
+def _sources(stored: StoredModel) -> dict[str, Source]:
+    if stored.manifest is None:
+        return {}
+    info = describe(stored.manifest)
+    return {variant.name: Source(stored, info, variant) for variant in stored.manifest.published}
 
 
-def _warm_up(backend: Backend, info: ModelInfo, name: str) -> float:
-    """Run a variant on made-up rows until it is warm; return its time on this machine over its profile's median."""
-    inputs = {spec.name: _blank(spec) for spec in info.inputs}
-    times: list[float] = []
-    end_s = time.perf_counter() + _WARM_UP_MOST_S
-    while len(times) < _WARM_UP_RUNS and (not times or time.perf_counter() < end_s):
-        start_s = time.perf_counter()
-        backend.run(inputs)
-        times.append(time.perf_counter() - start_s)
-    profile = next(item.profile for item in info.variants if item.name == name)
-    return statistics.median(times[len(times) // 3 :]) / max(profile.at(1).p50_s, 1e-9)
+def _order(variant: Variant, allowed: Collection[str]) -> tuple[bool, int]:
+    """Sort the smallest first, of those that routing may choose."""
+    return not variant.is_routable or bool(allowed and variant.name not in allowed), variant.memory_bytes
 
 
-def _blank(spec: TensorSpec) -> np.ndarray[Any, Any]:
-    shape = [1 if dim < 0 else dim for dim in spec.shape]
-    if spec.datatype == "BYTES":
-        return np.full(shape, b"", dtype=np.object_)
-    return np.zeros(shape, dtype=DTYPES[spec.datatype])
+def _state(model: LoadedModel, variant: Variant, ready: Collection[str], now_s: float) -> VariantState:
+    name = variant.name
+    state = "ready" if name in ready else "evicted" if name in model.evicted else "failed"
+    if name in model.problems:
+        state = "failed"
+    reasons = {"ready": "", "evicted": _EVICTED.removeprefix("evicted: "), "failed": "its runs failed"}
+    ratio = model.corrections[name].at(now_s) if name in model.corrections else 1.0
+    return VariantState(variant, state, ratio, model.problems.get(name, reasons[state]))

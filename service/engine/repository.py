@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.errors import BackendFailed
 from service.domain.tensors import TensorSpec
-from service.domain.variants import LatencyCell, ModelInfo, Profile, Variant
+from service.domain.variants import Cascade, LatencyCell, ModelInfo, Profile, Variant
 from variants.manifest import MANIFEST_FILE, NAME_PATTERN, ManifestError, read_manifest
 
 if TYPE_CHECKING:
@@ -150,6 +150,10 @@ def describe(manifest: ModelManifest) -> ModelInfo:
         max_batch_size=manifest.max_batch_size,
         variants=tuple(map(_variant, manifest.published)),
         metric=manifest.metric,
+        cascades=tuple(
+            Cascade(item.variant, item.escalate_to, item.margin, item.escalated_ratio, item.accuracy)
+            for item in manifest.cascades
+        ),
         labels=manifest.labels,
     )
 

@@ -17,41 +17,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Sum:
-    count: int = 0
-    ns: int = 0
+class _Runs:
+    """The runs of one batch size: how many, for how many requests, and the seconds of each part of a run.
 
-    def add(self, seconds: float, count: int = 1) -> None:
-        self.count += count
-        self.ns += round(seconds * 1e9)
+    ``charged_s`` are the same parts, each counted once for every request of its run.
+    """
 
-    def freeze(self) -> Duration:
-        return Duration(self.count, self.ns)
+    runs: int = 0
+    requests: int = 0
+    input_s: float = 0.0
+    compute_s: float = 0.0
+    output_s: float = 0.0
+    charged_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-
-@dataclass(slots=True)
-class _Parts:
-    compute_input: _Sum = field(default_factory=_Sum)
-    compute_infer: _Sum = field(default_factory=_Sum)
-    compute_output: _Sum = field(default_factory=_Sum)
-
-    def add(self, report: RunReport, count: int) -> None:
-        self.compute_input.add(report.input_s * count, count)
-        self.compute_infer.add(report.compute_s * count, count)
-        self.compute_output.add(report.output_s * count, count)
+    def add(self, report: RunReport) -> None:
+        count, (input_s, compute_s, output_s) = report.requests, self.charged_s
+        self.runs += 1
+        self.requests += count
+        self.input_s += report.input_s
+        self.compute_s += report.compute_s
+        self.output_s += report.output_s
+        self.charged_s = (
+            input_s + report.input_s * count,
+            compute_s + report.compute_s * count,
+            output_s + report.output_s * count,
+        )
 
 
 @dataclass(slots=True)
 class _Counters:
     version: str
-    last_inference_ms: int = 0
-    rows: int = 0
-    runs: int = 0
-    success: _Sum = field(default_factory=_Sum)
-    fail: _Sum = field(default_factory=_Sum)
-    queue: _Sum = field(default_factory=_Sum)
-    parts: _Parts = field(default_factory=_Parts)
-    batches: dict[int, _Parts] = field(default_factory=dict)
+    last_s: float = 0.0
+    successes: int = 0
+    success_s: float = 0.0
+    queue_s: float = 0.0
+    failures: int = 0
+    failure_s: float = 0.0
+    batches: dict[int, _Runs] = field(default_factory=dict)
 
 
 class StatisticsObserver(SilentObserver):
@@ -71,47 +73,60 @@ class StatisticsObserver(SilentObserver):
         """Count a success."""
         with self._lock:
             counters = self._models[request.model]
-            counters.success.add(answer.total_s)
-            counters.queue.add(answer.queue_s)
-            counters.last_inference_ms = time.time_ns() // 1_000_000
+            counters.successes += 1
+            counters.success_s += answer.total_s
+            counters.queue_s += answer.queue_s
+            counters.last_s = time.time()
 
     def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:  # noqa: ARG002
         """Count a failure of a model that is loaded."""
         with self._lock:
-            if request.model in self._models:
-                self._models[request.model].fail.add(waited_s)
+            counters = self._models.get(request.model)
+            if counters is not None:
+                counters.failures += 1
+                counters.failure_s += waited_s
 
     def run_finished(self, report: RunReport) -> None:
         """Count a run; every request of it is charged the whole run, as in Triton."""
         if report.failed:
             return
         with self._lock:
-            counters = self._models[report.model]
-            counters.rows += report.rows
-            counters.runs += 1
-            counters.parts.add(report, report.requests)
-            counters.batches.setdefault(report.rows, _Parts()).add(report, 1)
+            batches = self._models[report.model].batches
+            runs = batches.get(report.rows)
+            if runs is None:
+                runs = batches[report.rows] = _Runs()
+            runs.add(report)
 
     def of(self, model: str) -> ModelStatistics:
         """Return a loaded model's statistics."""
         with self._lock:
             counters = self._models[model]
+            batches = sorted(counters.batches.items())
+            requests = sum(runs.requests for _, runs in batches)
+            charged_s = [sum(runs.charged_s[part] for _, runs in batches) for part in range(3)]
             return ModelStatistics(
                 name=model,
                 version=counters.version,
-                last_inference_ms=counters.last_inference_ms,
-                inference_count=counters.rows,
-                execution_count=counters.runs,
-                success=counters.success.freeze(),
-                fail=counters.fail.freeze(),
-                queue=counters.queue.freeze(),
-                compute_input=counters.parts.compute_input.freeze(),
-                compute_infer=counters.parts.compute_infer.freeze(),
-                compute_output=counters.parts.compute_output.freeze(),
+                last_inference_ms=int(counters.last_s * 1e3),
+                inference_count=sum(rows * runs.runs for rows, runs in batches),
+                execution_count=sum(runs.runs for _, runs in batches),
+                success=_duration(counters.successes, counters.success_s),
+                fail=_duration(counters.failures, counters.failure_s),
+                queue=_duration(counters.successes, counters.queue_s),
+                compute_input=_duration(requests, charged_s[0]),
+                compute_infer=_duration(requests, charged_s[1]),
+                compute_output=_duration(requests, charged_s[2]),
                 batches=tuple(
                     BatchStatistics(
-                        size, parts.compute_input.freeze(), parts.compute_infer.freeze(), parts.compute_output.freeze()
+                        rows,
+                        _duration(runs.runs, runs.input_s),
+                        _duration(runs.runs, runs.compute_s),
+                        _duration(runs.runs, runs.output_s),
                     )
-                    for size, parts in sorted(counters.batches.items())
+                    for rows, runs in batches
                 ),
             )
+
+
+def _duration(count: int, seconds: float) -> Duration:
+    return Duration(count, round(seconds * 1e9))

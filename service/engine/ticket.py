@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from service.domain.inference import InferenceRequest
     from service.engine.loaded import LoadedModel
+    from service.policy.costs import Costs, Plan
     from service.policy.routing import Route
-    from service.policy.scheduling import Waiting
+    from service.policy.situation import Waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -35,32 +36,37 @@ class Outcome:
     batch_size: int
     is_late: bool
     is_fallback: bool
+    is_cascaded: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One admitted request.
 
-    ``fastest_s`` is the predicted time of its fastest candidate, ``fits_idle`` are the candidates that would keep the
-    budget on an idle machine, ``failed_on`` lists the variants that failed on it. ``is_over`` tells, under the lanes'
-    lock, that its end is decided: it must not wait again.
+    ``costs`` are the predictions of its arrival, ``fastest_s`` is the time of its fastest candidate by them,
+    ``failed_on`` lists the variants that failed on it. ``kept`` is the answer of a cascade's first stage, and ``plan``
+    the cascade, while the second stage is awaited. ``timer`` ends it at its hard deadline, once it waits for longer
+    than a turn of the event loop. ``is_over`` tells, under the lanes' lock, that its end is decided: it must not wait
+    again.
     """
 
     request: InferenceRequest
     model: LoadedModel
     route: Route
     waiting: Waiting
+    costs: Costs
     arrived_s: float
     fastest_s: float
-    fits_idle: frozenset[str]
-    loop: asyncio.AbstractEventLoop
     thread: int
     done: asyncio.Future[Outcome]
+    timer: asyncio.TimerHandle | None = None
     order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
     is_queued: bool = False
     met_idle: bool = False
     is_over: bool = False
     failed_on: list[str] = field(default_factory=list)
+    kept: Outcome | None = None
+    plan: Plan | None = None
 
     @property
     def criticality(self) -> int:
@@ -79,7 +85,30 @@ class Ticket:
             if not self.done.done():
                 self.done.set_exception(error)
 
-        _on_loop(self, set_error)
+        self.call_on_loop(set_error)
+
+    def call_on_loop(self, action: Callable[[], object]) -> None:
+        """Call on the event loop that the ticket came from, from any thread; at once where that is this one's."""
+        if threading.get_ident() == self.thread:
+            action()
+            return
+        # A loop that has closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            self.done.get_loop().call_soon_threadsafe(action)
+
+    def settle_after(self, left_s: float, settle: Callable[[Ticket], None]) -> None:
+        """Settle the ticket in so many seconds, instead of what its timer was for; on its event loop."""
+        if self.done.done():
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.done.get_loop().call_later(left_s, settle, self)
+
+
+def settle(ticket: Ticket) -> None:
+    """End a ticket with the answer of its cascade's first stage."""
+    if ticket.kept is not None:
+        deliver([(ticket, ticket.kept)])
 
 
 def deliver(results: Sequence[tuple[Ticket, Outcome]]) -> None:
@@ -90,13 +119,4 @@ def deliver(results: Sequence[tuple[Ticket, Outcome]]) -> None:
             if not ticket.done.done():
                 ticket.done.set_result(outcome)
 
-    _on_loop(results[0][0], set_results)
-
-
-def _on_loop(ticket: Ticket, action: Callable[[], object]) -> None:
-    if threading.get_ident() == ticket.thread:
-        action()
-        return
-    # A loop that has closed has nobody left who waits.
-    with contextlib.suppress(RuntimeError):
-        ticket.loop.call_soon_threadsafe(action)
+    results[0][0].call_on_loop(set_results)

@@ -1,68 +1,99 @@
-"""gRPC by grpcio's asyncio server.
+"""gRPC by our own HTTP/2 server: as many calls as one process can answer, within limits.
 
-TLS will enter in ``GrpcServer.start``, where ``add_secure_port`` takes the place of ``add_insecure_port``; until then a
-proxy in front ends it.
+TLS will enter in ``GrpcServer.start``, as the argument ``ssl`` of ``create_server``; until then a proxy in front ends
+it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import grpc
-
-from service.frontends.sockets import ListenError
+from service.api.http_errors import HttpRefused
+from service.api.plane import Refusal, ignore_refusal
+from service.domain.errors import Overloaded
+from service.frontends.http2 import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import socket
 
-_MOST_METADATA_BYTES: Final = 64 * 1024
-_MOST_STREAMS: Final = 1024
-"""Calls that one connection may have open; more wait in the client."""
+    from service.api.plane import OnRefused
+    from service.frontends.http2_stream import Calls
+
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """The largest message in bytes, and how many calls may be open over all connections."""
+    """How many connections and calls may be open, and how long a client may take to send a call or read its answer."""
 
-    max_message_bytes: int
+    max_connections: int
     max_calls: int
+    read_timeout_s: float
 
 
 class GrpcServer:
-    """Generic handlers on one port, in the running event loop."""
+    """gRPC calls on one listening socket, in the running event loop; it is the ``Host`` of its connections.
 
-    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], limits: CallLimits) -> None:
+    ``on_refused`` hears of the connections and calls that are cut off.
+    """
+
+    def __init__(self, calls: Calls, limits: CallLimits, on_refused: OnRefused = ignore_refusal) -> None:
         """Configure; ``start`` listens."""
-        self._server = grpc.aio.server(
-            handlers=handlers,
-            maximum_concurrent_rpcs=limits.max_calls,
-            options=[
-                # With it a second instance would silently take half of the first one's connections.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", limits.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_metadata_size", _MOST_METADATA_BYTES),
-                ("grpc.max_concurrent_streams", _MOST_STREAMS),
-            ],
-        )
+        self.calls = calls
+        self.read_timeout_s = limits.read_timeout_s
+        self._limits = limits
+        self._on_refused = on_refused
+        self._connections: set[Connection] = set()
+        self._open_calls = 0
+        self._server: asyncio.Server | None = None
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen and serve; return the port.
-
-        Raises:
-            ListenError: The address is taken or not allowed.
-        """
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            bound = self._server.add_insecure_port(target)
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise ListenError(f"cannot listen on {host} port {port}; choose another with --grpc-port")
-        await self._server.start()
-        return bound
+    async def start(self, listener: socket.socket) -> None:
+        """Serve the socket until ``close``."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self, self._lost), sock=listener)
 
     async def close(self, grace_s: float) -> None:
         """Refuse new calls and return when the last one is answered, or after the grace."""
-        await self._server.stop(grace_s)
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.leave()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._is_empty.wait()
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.transport.abort()
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a connection; tell whether it may stay."""
+        self._connections.add(connection)
+        self._is_empty.clear()
+        if len(self._connections) <= self._limits.max_connections:
+            return True
+        self.note(f"more than {self._limits.max_connections} connections are open")
+        return False
+
+    def enter(self) -> Exception | None:
+        """Count one more open call, or return why there may be none."""
+        if self._open_calls >= self._limits.max_calls:
+            return Overloaded(f"more than {self._limits.max_calls} calls are open", _RETRY_S)
+        self._open_calls += 1
+        return None
+
+    def exit(self) -> None:
+        """Count one call less."""
+        self._open_calls -= 1
+
+    def note(self, message: str) -> None:
+        """Report what a client did that ends its call or its connection."""
+        self._on_refused(Refusal("grpc", "", HttpRefused(400, message)))
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api.http_errors import HttpRefused, error_reply
 from service.api.plane import Refusal, ignore_refusal
+from service.frontends.short_way import InferCycle
 
 if TYPE_CHECKING:
     import socket
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 
     from service.api.asgi import App
     from service.api.plane import OnRefused
+    from service.frontends.short_way import ShortWay
 
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _KEEP_ALIVE_S: Final = 75
+_MODELS: Final = b"/v2/models/"
+_INFER: Final = b"/infer"
+_ODD_IN_URL: Final = frozenset(b"?%#")
+_LONG_WAY: Final = frozenset({b"content-encoding", b"transfer-encoding", b"upgrade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,15 @@ class HttpServer:
     ``on_refused`` hears of the requests that are refused before the application sees them, or cut off after it has.
     """
 
-    def __init__(self, app: App, limits: ConnectionLimits, on_refused: OnRefused = ignore_refusal) -> None:
-        """Configure; ``start`` listens."""
-        protocol = functools.partial(_GuardedProtocol, limits=limits, on_refused=on_refused)
+    def __init__(
+        self,
+        app: App,
+        limits: ConnectionLimits,
+        on_refused: OnRefused = ignore_refusal,
+        short_way: ShortWay | None = None,
+    ) -> None:
+        """Configure; ``start`` listens. ``short_way`` answers plain infer requests as the application would."""
+        protocol = functools.partial(_GuardedProtocol, limits=limits, on_refused=on_refused, short_way=short_way)
         config = uvicorn.Config(
             app,
             http=protocol,  # type: ignore[arg-type] # a factory serves as well
@@ -90,34 +102,60 @@ class _Server(uvicorn.Server):
 
 
 class _Alarm:
-    """Calls back once after a time, unless it is stopped or set anew before."""
+    """Calls back once after a time, unless it is stopped or set anew before.
+
+    It is set and stopped at every request, and nearly never rings; so a timer that is running is left to run, and looks
+    when it fires how long there is still to wait.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, after_s: float, call: Callable[[], None]) -> None:
         self._loop = loop
         self._after_s = after_s
         self._call = call
+        self._due_s: float | None = None
         self._handle: asyncio.TimerHandle | None = None
 
     def is_set(self) -> bool:
-        return self._handle is not None
+        return self._due_s is not None
 
     def set(self) -> None:
-        self.stop()
-        self._handle = self._loop.call_later(self._after_s, self._fire)
+        self._due_s = self._loop.time() + self._after_s
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._after_s, self._fire)
 
     def stop(self) -> None:
+        self._due_s = None
+
+    def discard(self) -> None:
+        self._due_s = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _fire(self) -> None:
         self._handle = None
+        if self._due_s is None:
+            return
+        left_s = self._due_s - self._loop.time()
+        if left_s > 0:
+            self._handle = self._loop.call_later(left_s, self._fire)
+            return
+        self._due_s = None
         self._call()
 
 
 class _GuardedProtocol(HttpToolsProtocol):
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, on_refused: OnRefused, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - uvicorn's own
+        limits: ConnectionLimits,
+        on_refused: OnRefused,
+        short_way: ShortWay | None,
+        **options: Any,  # noqa: ANN401 - uvicorn's own
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._short_way = short_way
+        self._short: InferCycle | None = None
         self._limits = limits
         self._on_refused = on_refused
         self._header_bytes = 0
@@ -125,6 +163,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         # A client can be slow both ways at once: it sends its next request while it leaves an answer unread.
         self._slow_request = _Alarm(self.loop, limits.read_timeout_s, self._give_up_request)
         self._slow_reader = _Alarm(self.loop, limits.read_timeout_s, self._give_up_answer)
+        self._unused = _Alarm(self.loop, _KEEP_ALIVE_S, self.timeout_keep_alive_handler)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
@@ -134,30 +173,85 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._slow_request.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._slow_request.stop()
-        self._slow_reader.stop()
+        for alarm in (self._slow_request, self._slow_reader, self._unused):
+            alarm.discard()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._is_in_headers:
             self._header_bytes += len(data)
+        self._unused.stop()
         super().data_received(data)
         if self._is_in_headers and self._header_bytes > _MOST_HEADER_BYTES and not self.transport.is_closing():
             self._refuse(431, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         if not self._slow_request.is_set():
             self._slow_request.set()
 
     def on_headers_complete(self) -> None:
         self._is_in_headers, self._header_bytes = False, 0
+        if self._short_way is not None and self._may_take(self._short_way):
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, which the short way has no need of
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._short is None:
+            super().on_body(body)
+        else:
+            self._short.add(body)
 
     def on_message_complete(self) -> None:
         self._is_in_headers = True
         self._slow_request.stop()
-        super().on_message_complete()
+        if self._short is None or self._short_way is None:
+            super().on_message_complete()
+            return
+        cycle, self._short = self._short, None
+        cycle.start(self.loop, self._short_way.answer, self.server_state.default_headers)
+
+    def _may_take(self, way: ShortWay) -> bool:
+        """Begin the short way where the request is a plain one, and nothing before it is still being answered."""
+        url = self.url
+        if not (url.startswith(_MODELS) and url.endswith(_INFER) and self.parser.get_method() == b"POST"):
+            return False
+        if not _ODD_IN_URL.isdisjoint(url) or not url.isascii() or self.expect_100_continue or self.flow.write_paused:
+            return False
+        cycle: RequestResponseCycle | None = self.cycle
+        if (cycle is not None and not cycle.response_complete) or self.transport.is_closing():
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length")
+        if length is None or not headers.keys().isdisjoint(_LONG_WAY) or int(length) > way.max_body_bytes:
+            return False
+        if self.parser.get_http_version() != "1.1":
+            return False
+        self._short = InferCycle(
+            url.decode("ascii"),
+            headers,
+            self.transport,
+            self.parser.should_keep_alive(),
+            self.on_short_response,
+        )
+        self.cycle = self._short  # type: ignore[assignment] # it has what uvicorn reads
+        return True
+
+    def on_short_response(self) -> None:
+        """Go on with what is pipelined behind the answer, or wait for the next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self.flow.resume_reading()
+            next_cycle, app = self.pipeline.pop()
+            self._start_asgi_task(next_cycle, app)
+        else:
+            self._unused.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -10,13 +10,14 @@ Nothing here locks, and time is an argument; who shares a queue between threads 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from service.policy.scheduling import Waiting
+    from service.policy.situation import Waiting
 
 _ORDER = attrgetter("order")
 
@@ -39,6 +40,27 @@ class Entry(Protocol):
 
 
 E = TypeVar("E", bound=Entry)
+
+
+class _View(Sequence["Waiting"]):
+    """What scheduling looks at, entry by entry: it looks at a few of many."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, position: int) -> Waiting: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Waiting]: ...
+    def __getitem__(self, position: int | slice) -> Waiting | Sequence[Waiting]:
+        if isinstance(position, slice):
+            return [entry.waiting for entry in self._entries[position]]
+        return self._entries[position].waiting
 
 
 class DeadlineQueue(Generic[E]):
@@ -74,15 +96,16 @@ class DeadlineQueue(Generic[E]):
         """The criticality of ``least_important``, 0 where nothing waits."""
         return max((number for number, count in enumerate(self._counts) if count), default=0)
 
-    def push(self, entry: E) -> None:
-        """Let an entry wait; an entry that comes back keeps its due moment."""
+    def push(self, entry: E, *, is_late: bool = False) -> None:
+        """Let an entry wait, behind the others if it is late already; one that comes back keeps its due moment."""
         self._arrivals += 1
-        entry.order = (False, entry.criticality, entry.waiting.due_s, self._arrivals)
+        entry.order = (is_late, entry.criticality, entry.waiting.due_s, self._arrivals)
         entry.is_queued = True
         insort(self._entries, entry, key=_ORDER)
         self._counts[entry.criticality] += 1
-        self._timely[entry.criticality] += 1
-        self._work_s[entry.criticality] += entry.fastest_s
+        if not is_late:
+            self._timely[entry.criticality] += 1
+            self._work_s[entry.criticality] += _least_work_s(entry)
 
     def remove(self, entry: E) -> bool:
         """Take an entry out; return whether it was waiting."""
@@ -95,9 +118,13 @@ class DeadlineQueue(Generic[E]):
             self._forget_timely(entry)
         return True
 
-    def set_late_aside(self, now_s: float) -> None:
-        """Move first entries that even their fastest candidate cannot finish by the due moment behind all others."""
-        start = 0
+    def set_late_aside(self, now_s: float) -> int:
+        """Move first entries that even their fastest candidate cannot finish by the due moment behind all others.
+
+        Returns:
+            How many there were, less those that have an answer and waited for a better one.
+        """
+        start = count = 0
         for criticality in range(len(self._timely)):
             while self._timely[criticality]:
                 entry = self._entries[start]
@@ -106,7 +133,9 @@ class DeadlineQueue(Generic[E]):
                 self._forget_timely(self._entries.pop(start))
                 entry.order = (True, *entry.order[1:])
                 insort(self._entries, entry, key=_ORDER)
+                count += entry.waiting.kept_level is None
             start += self._timely[criticality]
+        return count
 
     def take(self, positions: tuple[int, ...]) -> list[E]:
         """Take out the entries at these positions, in order."""
@@ -119,9 +148,9 @@ class DeadlineQueue(Generic[E]):
         """Take out every entry."""
         return self.take(tuple(range(len(self._entries))))
 
-    def waiting(self, most: int) -> list[Waiting]:
-        """Return the first ``most`` entries as scheduling sees them."""
-        return [entry.waiting for entry in self._entries[:most]]
+    def waiting(self) -> Sequence[Waiting]:
+        """Return the entries as scheduling sees them: a view, valid until the queue changes."""
+        return _View(self._entries)
 
     def work_s(self, criticality: int) -> float:
         """Return the compute, at the fastest variants, of the timely entries at least as important."""
@@ -130,8 +159,13 @@ class DeadlineQueue(Generic[E]):
     def work_before_s(self, criticality: int, due_s: float) -> float:
         """Return the compute, at the fastest variants, of the timely entries that are served before such a newcomer."""
         end = bisect_left(self._entries, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
-        return sum(entry.fastest_s for entry in self._entries[:end])
+        return sum(_least_work_s(entry) for entry in self._entries[:end])
 
     def _forget_timely(self, entry: E) -> None:
         self._timely[entry.criticality] -= 1
-        self._work_s[entry.criticality] -= entry.fastest_s
+        self._work_s[entry.criticality] -= _least_work_s(entry)
+
+
+def _least_work_s(entry: Entry) -> float:
+    """Return what an entry takes at the least: nothing, where it has an answer and waits for a better one."""
+    return entry.fastest_s if entry.waiting.kept_level is None else 0.0

@@ -31,6 +31,9 @@ _WEIGHT: Final = 0.1
 _MOST_ONE_RUN_COUNTS: Final = 4.0
 _HALF_LIFE_S: Final = 10.0
 _MOST_HANDOVER_S: Final = 1e-3
+_CLAIM_STEP: Final = 5e-4
+_CLAIM_UP: Final = 1.0 + 99 * _CLAIM_STEP
+_CLAIM_DOWN: Final = 1.0 - _CLAIM_STEP
 
 
 @dataclass(slots=True)
@@ -59,6 +62,24 @@ class Correction:
         """Start from a ratio measured on a calm machine, at warm-up."""
         self.base = self.ratio = ratio
         self.updated_s = now_s
+
+
+@dataclass(slots=True)
+class Claim:
+    """How far the 99th percentile of a variant's time here lies above what is typical; not thread-safe.
+
+    ``factor`` times the typical time is claimed to be exceeded by one answer of a hundred. It is found by stochastic
+    approximation of a quantile (Robbins and Monro 1951; as adaptive conformal inference, Gibbs and Candes 2021): an
+    answer above the claim raises it by 99 small steps, one below lowers it by one, so that it rests where one of a
+    hundred is above, whatever the distribution, and follows when that changes.
+    """
+
+    factor: float = 1.5
+
+    def observe(self, actual_s: float, typical_s: float) -> None:
+        """Learn from one answer."""
+        is_above = actual_s > self.factor * typical_s
+        self.factor = max(1.0, self.factor * (_CLAIM_UP if is_above else _CLAIM_DOWN))
 
 
 @dataclass(slots=True)

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The candidates of one request, most accurate first, and its budget in seconds from arrival."""
+    """The candidates of one request, most accurate first, and its budget in seconds from arrival.
+
+    ``names`` are those that scheduling chooses among, cascades included; it is empty until they are known.
+    """
 
     candidates: tuple[Variant, ...]
     budget_s: float
@@ -36,6 +39,7 @@ class Route:
     is_pinned: bool = False
     is_floored: bool = False
     is_narrowed_by_hardware: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

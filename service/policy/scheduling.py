@@ -2,20 +2,19 @@
 
 On CPUs batching gains little, so a burst is survived by spending less on each request, not by larger batches. A rule
 that looks at the first request's slack alone spends all of it on an accurate variant and lets those behind be late.
-So the decision looks at the queue:
+So the decision looks at the queue, which comes in service order: by criticality, then earliest deadline first.
 
-1. The queue comes ordered by criticality, then by due moment (earliest deadline first). Requests that even their
-   fastest candidate cannot finish by its due moment are set aside as late; they run only when nothing else waits.
-2. For each accuracy level, from the top: let every request use its most accurate candidate not above the level, give
-   the requests in order to the lane that is free next, and see whether all finish by their due moments. The first
-   level that passes is the level to work at; when none passes, the fastest variant is.
-3. The head runs now on its candidate at that level. Requests behind it that accept the same variant and have the
-   same input shape join while sharing a run is cheaper than a run each, nobody in the batch gets late, and the other
-   idle lanes keep their share.
+1. The first request that can still be on time is the head. What is late waits until nothing else does.
+2. The level is the most accurate candidate at which all that can be saved stay on time (``policy.pace``).
+3. Of the candidates at or below the level the one runs that maximises accuracy - price * seconds. The price of a
+   CPU-second, in accuracy, is the operator's and a shortage's (``policy.price``); at price 0 the level's own runs.
+4. Requests behind the head that accept the same variant and have the same input shape join while sharing a run is
+   cheaper than a run each, nobody in the batch gets late, and the other idle lanes keep their share.
 
-The level is found again at every decision, so the choice moves down as a burst builds and up as it drains. Only the
-first ``LOOKAHEAD`` timely requests are looked at: those behind are not decided now. Work ahead is counted at each
-lane's expected free moment, work not yet arrived is not counted at all; this is where forecasts would enter.
+The level is found again at every decision, so the choice moves down as a burst builds and up as it drains.
+
+A request that waits for the second stage of a cascade has an answer already. It runs only while everybody behind it
+stays on time at the level at which the cascade was chosen; else it is settled with the answer that it has.
 
 The idea that the slack of a queue, not the load on arrival, should choose the model is SlackFit's (SuperServe, NSDI
 2025), which looks at the head only; scaling accuracy to keep up with demand is Proteus's (ASPLOS 2024), which plans for
@@ -24,94 +23,27 @@ seconds ahead; earliest-deadline-first with predictable run times is Clockwork's
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from service.policy.costs import RUN_OVERHEAD_S
+from service.policy.pace import level_by_bisection, level_of_alike, look, stays_on_time
+from service.policy.price import shortage_price_per_s
+from service.policy.situation import ChooseRun, Run, Situation, Waiting
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-LOOKAHEAD: Final = 64
-"""Queued requests, of those that can still be on time, that one decision looks at."""
+    from service.policy.costs import Costs, Ladder, Step
 
-_RUN_OVERHEAD_S: Final = 60e-6
-"""What starting one more run costs besides its compute: measured, a hand-over to a lane and back."""
+__all__ = ["ChooseRun", "Run", "Situation", "Waiting", "choose_run"]
 
+SEARCHED_FOR_HEAD: Final = 256
+"""Requests that one decision looks at for one that can still be on time, or else within its hard deadline."""
+_MOST_JOINING: Final = 256
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One queued request as scheduling sees it; moments are seconds on the caller's clock.
-
-    ``candidates`` are variant names, most accurate first. Requests with equal ``batch_key`` can share a run.
-    """
-
-    due_s: float
-    deadline_s: float
-    rows: int
-    candidates: tuple[str, ...]
-    batch_key: object
-    may_share: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Predicted compute seconds by variant and rows, on this machine now."""
-
-    tables: Mapping[str, tuple[float, ...]]
-    ratios: Mapping[str, float]
-    accuracy: Mapping[str, float]
-
-    def of(self, variant: str, rows: int) -> float:
-        """Return the predicted compute time of a run."""
-        return self.tables[variant][rows] * self.ratios[variant]
-
-    def fastest(self, waiting: Waiting) -> str:
-        """Return the candidate with the smallest predicted time, the more accurate one on a tie."""
-        rows = waiting.rows
-        return min(waiting.candidates, key=lambda name: self.of(name, rows))
-
-    def fastest_s(self, waiting: Waiting) -> float:
-        """Return the predicted time of the fastest candidate."""
-        rows = waiting.rows
-        return min(self.tables[name][rows] * self.ratios[name] for name in waiting.candidates)
-
-    def at_level(self, waiting: Waiting, level: float) -> float:
-        """Return the time on the most accurate candidate not above ``level``; on the fastest where all are above."""
-        for name in waiting.candidates:
-            if self.accuracy[name] <= level:
-                return self.of(name, waiting.rows)
-        return self.fastest_s(waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What to run: a variant and the positions in the queue that share the run."""
-
-    variant: str
-    members: tuple[int, ...]
-    predicted_s: float
-    is_late: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Everything a decision depends on besides the queue.
-
-    ``lanes_free_s`` is when each lane is expected to be free; the deciding lane is free now. ``idle_lanes`` counts
-    the lanes without work, the deciding one included. ``max_rows`` bounds one run.
-    """
-
-    costs: Costs
-    now_s: float
-    lanes_free_s: tuple[float, ...]
-    idle_lanes: int
-    max_rows: int
-
-
-ChooseRun = Callable[["Sequence[Waiting]", Situation], "Run | None"]
-"""What a scheduling policy is: a function from a queue in service order and the situation to the next run."""
+_JOINS_BELOW: Final = 0.9
+"""A request joins a run where it adds at most this share of a run of its own: a lane with a long run is late for the
+next decision, which a small saving does not repay."""
 
 
 def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
@@ -119,66 +51,137 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
 
     ``queue`` is in service order and holds nothing that has expired.
     """
-    costs, now_s = situation.costs, situation.now_s
-    on_time = (item for item in enumerate(queue) if now_s + costs.fastest_s(item[1]) <= item[1].due_s)
-    timely = list(islice(on_time, LOOKAHEAD))
-    if not timely:
+    head = _first_timely(queue, situation)
+    if head is None:
         return _late_run(queue, situation)
-    variant = _level_variant(timely, situation)
-    members = _share(timely, variant, situation)
-    rows = sum(queue[index].rows for index in members)
-    return Run(variant, members, costs.of(variant, rows))
+    first, costs = queue[head], situation.costs
+    if first.kept_level is not None:
+        return _second_stage(queue, head, situation)
+    ladder = costs.ladder_within(first.candidates, first.rows, first.due_s - situation.now_s)
+    step = _choose_step(queue, head, ladder, situation)
+    plan = costs.plans.get(step.name)
+    variant = plan.variant if plan else step.name
+    members = _share(queue, head, step.name, situation)
+    rows = first.rows if len(members) == 1 else sum(queue[index].rows for index in members)
+    return Run(variant, members, costs.of(variant, rows), plan=step.name if plan else "")
+
+
+def _first_timely(queue: Sequence[Waiting], situation: Situation) -> int | None:
+    costs, now_s = situation.costs, situation.now_s
+    for index in range(min(len(queue), SEARCHED_FOR_HEAD)):
+        item = queue[index]
+        if now_s + costs.ladder(item.candidates, item.rows).fastest.cost_s <= item.due_s:
+            return index
+    return None
 
 
 def _late_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
-    for index, item in enumerate(queue):
-        variant = situation.costs.fastest(item)
-        predicted_s = situation.costs.of(variant, item.rows)
+    costs = situation.costs
+    for index in range(min(len(queue), SEARCHED_FOR_HEAD)):
+        item = queue[index]
+        if item.kept_level is not None:
+            return Run("", (index,), 0.0, is_settled=True)
+        variant = min((name for name in item.candidates if name not in costs.plans), key=_seconds(costs, item.rows))
+        predicted_s = costs.of(variant, item.rows)
         if situation.now_s + predicted_s <= item.deadline_s:
             return Run(variant, (index,), predicted_s, is_late=True)
     return None
 
 
-def _level_variant(timely: Sequence[tuple[int, Waiting]], situation: Situation) -> str:
-    costs, first = situation.costs, timely[0][1]
-    for variant in first.candidates:
-        if situation.now_s + costs.of(variant, first.rows) > first.due_s:
-            continue
-        if len(timely) == 1 or _stays_on_time(timely, costs.accuracy[variant], situation):
-            return variant
-    return costs.fastest(first)
+def _seconds(costs: Costs, rows: int) -> Callable[[str], float]:
+    return lambda name: costs.of(name, rows)
 
 
-def _stays_on_time(timely: Sequence[tuple[int, Waiting]], level: float, situation: Situation) -> bool:
-    free = [max(situation.now_s, moment) for moment in situation.lanes_free_s]
-    heapq.heapify(free)
-    for _, item in timely:
-        finish_s = free[0] + situation.costs.at_level(item, level)
-        if finish_s > item.due_s:
-            return False
-        heapq.heapreplace(free, finish_s)
-    return True
+def _second_stage(queue: Sequence[Waiting], head: int, situation: Situation) -> Run:
+    first = queue[head]
+    level = first.kept_level or 0.0
+    if stays_on_time(look(queue, head, situation), level):
+        variant = first.candidates[0]
+        return Run(variant, (head,), situation.costs.of(variant, first.rows))
+    return Run("", (head,), 0.0, is_settled=True)
 
 
-def _share(timely: Sequence[tuple[int, Waiting]], variant: str, situation: Situation) -> tuple[int, ...]:
-    costs = situation.costs
-    index, first = timely[0]
-    members, rows, tightest_s = [index], first.rows, first.due_s
-    fair_share = -(-len(timely) // max(1, situation.idle_lanes)) if first.may_share else 1
-    for index, item in timely[1:]:
+def _choose_step(queue: Sequence[Waiting], head: int, ladder: Ladder, situation: Situation) -> Step:
+    slack_s = queue[head].due_s - situation.now_s
+    fitting: Sequence[Step] = ladder.steps
+    if ladder.longest_s > slack_s:
+        fitting = tuple([step for step in fitting if step.worst_s <= slack_s]) or (ladder.fastest,)
+    if len(queue) - head > 1 and len(fitting) > 1:
+        together = _most_sharing(queue, head, fitting[0], situation)
+        turns_s = situation.costs.turns_s(ladder, queue[head].rows, together)
+        level = level_of_alike(queue, head, turns_s, situation)
+        if level is None:
+            fitting = fitting[level_by_bisection(look(queue, head, situation), fitting) :]
+        elif level:
+            most_s = ladder.steps[level].cost_s
+            fitting = tuple([step for step in fitting if step.cost_s <= most_s])
+    if situation.accuracy_loss:
+        fitting = _cheapest_within(ladder.steps[0].accuracy - situation.accuracy_loss, fitting)
+    if situation.price_per_s or situation.shortage:
+        return _worth_its_price(fitting, ladder, (queue, head), situation)
+    return fitting[0]
+
+
+def _most_sharing(queue: Sequence[Waiting], head: int, best: Step, situation: Situation) -> int:
+    """Return how many requests like the first may share a run, if the idle lanes keep their part."""
+    first = queue[head]
+    if not first.may_share:
+        return 1
+    fair_share = -(-(len(queue) - head) // _free_soon(best.cost_s, situation))
+    return max(1, min(situation.max_rows // first.rows, fair_share))
+
+
+def _worth_its_price(
+    steps: Sequence[Step], ladder: Ladder, place: tuple[Sequence[Waiting], int], situation: Situation
+) -> Step:
+    """Return the first step that gains, against every cheaper one, the price of the seconds that it takes more."""
+    queue, head = place
+    busy_s = sum(max(0.0, moment - situation.now_s) for moment in situation.lanes_free_s)
+    time_s = len(situation.lanes_free_s) * max(queue[-1].due_s - situation.now_s, 1e-9)
+    for step in steps:
+        filled = (busy_s + (len(queue) - head) * step.cost_s) / time_s
+        price_per_s = situation.price_per_s + shortage_price_per_s(ladder.fastest, situation.shortage, filled)
+        if ladder.gains_per_s[step.name] >= price_per_s:
+            return step
+    return steps[-1]
+
+
+def _cheapest_within(floor: float, steps: Sequence[Step]) -> Sequence[Step]:
+    """Return the steps from the cheapest that is at least so accurate; all of them where none is."""
+    enough = sum(step.accuracy >= floor for step in steps)
+    return steps[max(0, enough - 1) :]
+
+
+def _free_soon(within_s: float, situation: Situation) -> int:
+    """Return how many lanes, the deciding one included, will be free within so long."""
+    until_s = situation.now_s + within_s
+    return max(1, sum(moment <= until_s for moment in situation.lanes_free_s))
+
+
+def _share(queue: Sequence[Waiting], head: int, name: str, situation: Situation) -> tuple[int, ...]:
+    first, queued = queue[head], len(queue) - head
+    if queued == 1 or not first.may_share or first.rows >= situation.max_rows:
+        return (head,)
+    costs, plan = situation.costs, situation.costs.plans.get(name)
+    variant = plan.variant if plan else name
+    rows, total_s, tightest_s = first.rows, costs.of(variant, first.rows), first.due_s - situation.now_s
+    members, fair_share = [head], -(-queued // _free_soon(total_s, situation))
+    for index in range(head + 1, min(len(queue), head + _MOST_JOINING)):
         if len(members) >= fair_share:
             break
+        item = queue[index]
         together = rows + item.rows
-        if not _can_join(item, first, variant) or together > situation.max_rows:
+        if together > situation.max_rows or not _can_join(item, first, name):
             continue
-        together_s = costs.of(variant, together)
-        apart_s = costs.of(variant, rows) + costs.of(variant, item.rows) + _RUN_OVERHEAD_S
-        if situation.now_s + together_s > min(tightest_s, item.due_s) or together_s > apart_s:
+        together_s, tightest_s = costs.of(variant, together), min(tightest_s, item.due_s - situation.now_s)
+        worth_s = _JOINS_BELOW * (costs.of(variant, item.rows) + RUN_OVERHEAD_S)
+        if together_s > tightest_s or together_s - total_s > worth_s:
             break
         members.append(index)
-        rows, tightest_s = together, min(tightest_s, item.due_s)
+        rows, total_s = together, together_s
     return tuple(members)
 
 
-def _can_join(item: Waiting, first: Waiting, variant: str) -> bool:
-    return item.may_share and item.batch_key == first.batch_key and variant in item.candidates
+def _can_join(item: Waiting, first: Waiting, name: str) -> bool:
+    may = item.may_share and item.kept_level is None and item.batch_key == first.batch_key
+    return may and (item.candidates is first.candidates or name in item.candidates)

@@ -13,9 +13,11 @@ from service.domain.observer import SilentObserver
 
 if TYPE_CHECKING:
     from service.domain.inference import Answer, InferenceRequest
-    from service.domain.variants import ModelInfo
+    from service.domain.variants import ModelInfo, Variant
 
 LOGGER: Final = logging.getLogger("tiergate")
+
+_MOST_CHANGES: Final = 20
 
 
 def set_up_logs(level: str, form: Literal["json", "text"]) -> None:
@@ -75,9 +77,25 @@ class LogObserver(SilentObserver):
         """Log a model that is gone."""
         log_event(logging.INFO, "model unloaded", model=model)
 
+    def variant_held(self, model: str, variant: Variant, cause: str) -> None:
+        """Log a variant that came into memory."""
+        log_event(logging.INFO, "variant held", model=model, variant=variant.name, cause=cause)
+
+    def variant_evicted(self, model: str, variant: str) -> None:
+        """Log a variant that made room."""
+        log_event(logging.INFO, "variant evicted", model=model, variant=variant)
+
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """Log a variant that cannot be used."""
         log_event(logging.ERROR, "variant failed", model=model, variant=variant, why=why)
+
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
+        """Log a policy that is in force now, and the first fields that it changed."""
+        log_event(logging.INFO, "policy applied", digest=digest, changed=len(changes), changes=changes[:_MOST_CHANGES])
+
+    def policy_refused(self, why: str) -> None:
+        """Log a policy that is not taken."""
+        log_event(logging.ERROR, "policy refused: the one in force stays", why=why)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

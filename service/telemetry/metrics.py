@@ -8,11 +8,12 @@ before the first event. One process per instance: no multiprocess mode.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -31,6 +32,7 @@ from service.domain.errors import (
     PayloadTooLarge,
 )
 from service.domain.inference import Criticality, Reason
+from service.telemetry.tallies import CountFamily, HistogramFamily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from service.domain.inference import Answer, InferenceRequest
     from service.domain.observer import RunReport
     from service.domain.variants import ModelInfo, Variant
+    from service.telemetry.tallies import Count, Histogram
 
 PROTOCOLS: Final = ("http", "grpc")
 _OUTCOMES: Final[Mapping[type[BaseException], str]] = {
@@ -50,6 +53,7 @@ _OUTCOMES: Final[Mapping[type[BaseException], str]] = {
     DeadlineExceeded: "deadline",
     BackendFailed: "failed",
 }
+_LOAD_CAUSES: Final = ("model", "demand", "swap", "room")
 _SHED_REASONS: Final = ("queue_full", "displaced", "overloaded")
 _DURATIONS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _DECISIONS_S: Final = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3)
@@ -68,16 +72,16 @@ def outcome_of(error: BaseException) -> str:
 class _Series:
     """One variant's time series, found once, because finding them by label costs more than counting."""
 
-    answered: Mapping[str, Counter]
-    decisions: Mapping[Reason, Counter]
+    answered: Mapping[str, Count]
+    decisions: Mapping[Reason, Count]
     duration: Histogram
     queue: Histogram
     compute: Histogram
     rows: Histogram
     predicted: Histogram
     decision: Histogram
-    met: Counter
-    missed: Counter
+    met: Count
+    missed: Count
 
 
 class Metrics:
@@ -93,14 +97,15 @@ class Metrics:
         by_variant = ("model", "variant")
         self._known: set[str] = set()
         self._series: dict[tuple[str, str], _Series] = {}
-        self._requests = self._counter("requests", "Requests by outcome", (*by_variant, "protocol", "outcome"))
+        self._running = threading.Lock()  # runs end on several lanes
+        self._requests = self._tally("requests", "Requests by outcome", (*by_variant, "protocol", "outcome"))
         self._duration = self._histogram("request_duration_seconds", "From arrival to answer", by_variant, edges)
         self._queue = self._histogram("queue_duration_seconds", "Wait before the run", by_variant, edges)
         self._compute = self._histogram("compute_duration_seconds", "Run of a batch", by_variant, edges)
         self._decision = self._histogram("routing_decision_seconds", "Choosing a run", ("model",), _DECISIONS_S)
-        self._decisions = self._counter("routing_decisions", "Why a variant answered", (*by_variant, "reason"))
-        self._met = self._counter("budget_met", "Answers within their latency budget", by_variant)
-        self._missed = self._counter("budget_missed", "Answers after their latency budget", by_variant)
+        self._decisions = self._tally("routing_decisions", "Why a variant answered", (*by_variant, "reason"))
+        self._met = self._tally("budget_met", "Answers within their latency budget", by_variant)
+        self._missed = self._tally("budget_missed", "Answers after their latency budget", by_variant)
         self._shed = self._counter("shed", "Requests refused for load", ("model", "criticality", "reason"))
         self._expired = self._counter("expired", "Requests whose hard deadline passed", ("model", "state"))
         self._rows = self._histogram("batch_size", "Rows computed together", by_variant, _ROWS)
@@ -109,8 +114,13 @@ class Metrics:
         )
         self._failures = self._counter("variant_failures", "Variants that failed to load or to run", by_variant)
         self._memory = self._gauge("variant_memory_bytes", "Memory by the manifest", (*by_variant, "kind"))
+        self._loads = self._counter("variant_loads", "Times that a variant came into memory", (*by_variant, "cause"))
+        self._evictions = self._counter("variant_evictions", "Times that a variant made room for others", by_variant)
         self._info = self._gauge("variant_info", "What is served", (*by_variant, "tier", "version", "digest"))
         self._policy = self._gauge("policy_info", "The policy in force", ("digest",))
+        self._reloads = self._counter("policy_reloads", "Policies that were to replace the one in force", ("outcome",))
+        for outcome in ("applied", "refused"):
+            self._reloads.labels(outcome)
 
     def watch(
         self,
@@ -126,6 +136,15 @@ class Metrics:
         self._policy.clear()
         self._policy.labels(digest).set(1)
 
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:  # noqa: ARG002
+        """Count a policy that was put in force."""
+        self.policy_loaded(digest)
+        self._reloads.labels("applied").inc()
+
+    def policy_refused(self, why: str) -> None:  # noqa: ARG002
+        """Count a policy that was not taken."""
+        self._reloads.labels("refused").inc()
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition for an Accept header, and its content type."""
         encode, content_type = choose_encoder(accept)
@@ -133,7 +152,7 @@ class Metrics:
 
     def request_malformed(self, protocol: str, error: BaseException) -> None:
         """Count an inference request that could not be decoded, and so names no model."""
-        self._requests.labels("", "", protocol, outcome_of(error)).inc()
+        self._requests.labels("", "", protocol, outcome_of(error)).value += 1
 
     def model_loaded(self, model: ModelInfo) -> None:
         """Create the model's label sets at zero."""
@@ -154,26 +173,27 @@ class Metrics:
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Count an answer."""
         series = self._series[request.model, answer.variant]
-        series.answered[request.protocol].inc()
-        series.decisions[answer.reason].inc()
+        series.answered[request.protocol].value += 1
+        series.decisions[answer.reason].value += 1
         series.duration.observe(answer.total_s)
         series.queue.observe(answer.queue_s)
-        (series.met if answer.budget_met else series.missed).inc()
+        (series.met if answer.budget_met else series.missed).value += 1
 
     def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:  # noqa: ARG002
         """Count a request that got no answer."""
         model = request.model if request.model in self._known else ""
-        self._requests.labels(model, "", request.protocol, outcome_of(error)).inc()
+        self._requests.labels(model, "", request.protocol, outcome_of(error)).value += 1
 
     def run_finished(self, report: RunReport) -> None:
         """Count a run."""
         if report.failed:
             return
         series = self._series[report.model, report.variant]
-        series.compute.observe(report.compute_s)
-        series.rows.observe(report.rows)
-        series.predicted.observe(report.predicted_s / max(report.compute_s, 1e-9))
-        series.decision.observe(report.decision_s)
+        with self._running:
+            series.compute.observe(report.compute_s)
+            series.rows.observe(report.rows)
+            series.predicted.observe(report.predicted_s / max(report.compute_s, 1e-9))
+            series.decision.observe(report.decision_s)
 
     def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
         """Count a refusal for load."""
@@ -187,6 +207,16 @@ class Metrics:
         """Count a failure."""
         self._failures.labels(model, variant).inc()
 
+    def variant_held(self, model: str, variant: Variant, cause: str) -> None:
+        """Count a load, and what it takes."""
+        self._loads.labels(model, variant.name, cause).inc()
+        self._memory.labels(model, variant.name, "loaded").set(variant.memory_bytes)
+
+    def variant_evicted(self, model: str, variant: str) -> None:
+        """Count an eviction, and what it frees."""
+        self._evictions.labels(model, variant).inc()
+        self._memory.labels(model, variant, "loaded").set(0)
+
     def model_unloaded(self, model: str) -> None:
         """Say no more that it is served; its counters stay, as Prometheus wants them."""
         self._forget(model)
@@ -198,6 +228,9 @@ class Metrics:
     def _create_variant(self, model: ModelInfo, variant: Variant) -> None:
         labels = (model.name, variant.name)
         self._failures.labels(*labels)
+        self._evictions.labels(*labels)
+        for cause in _LOAD_CAUSES:
+            self._loads.labels(*labels, cause)
         self._series[labels] = _Series(
             answered={protocol: self._requests.labels(*labels, protocol, "ok") for protocol in PROTOCOLS},
             decisions={reason: self._decisions.labels(*labels, reason.value) for reason in Reason},
@@ -210,7 +243,7 @@ class Metrics:
             met=self._met.labels(*labels),
             missed=self._missed.labels(*labels),
         )
-        self._memory.labels(*labels, "loaded").set(variant.memory_bytes)
+        self._memory.labels(*labels, "loaded").set(0)
         self._info.labels(*labels, variant.tier, model.version, variant.digest).set(1)
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
@@ -219,8 +252,15 @@ class Metrics:
     def _gauge(self, name: str, help_text: str, labels: tuple[str, ...]) -> Gauge:
         return Gauge(f"tiergate_{name}", f"{help_text}.", labels, registry=self.registry)
 
-    def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], edges: Sequence[float]) -> Histogram:
-        return Histogram(f"tiergate_{name}", f"{help_text}.", labels, registry=self.registry, buckets=edges)
+    def _tally(self, name: str, help_text: str, labels: tuple[str, ...]) -> CountFamily:
+        family = CountFamily(f"tiergate_{name}", f"{help_text}.", labels)
+        self.registry.register(family)
+        return family
+
+    def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], edges: Sequence[float]) -> HistogramFamily:
+        family = HistogramFamily(f"tiergate_{name}", f"{help_text}.", labels, edges)
+        self.registry.register(family)
+        return family
 
 
 class _LiveGauges(Collector):

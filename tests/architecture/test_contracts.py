@@ -40,7 +40,7 @@ def test_the_serving_path_loads_no_code_from_data() -> None:
 
 def test_the_serving_path_reaches_from_both_wire_forms_to_the_runtime() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in serving_path()}
-    wanted = {"service/api/http_routes.py", "service/api/grpc_servicer.py", "service/engine/backends/onnx.py"}
+    wanted = {"service/api/http_routes.py", "service/api/grpc_asgi.py", "service/engine/backends/onnx.py"}
     assert wanted <= names
     assert "variants/manifest.py" in names
     assert "variants/build.py" not in names

@@ -142,7 +142,8 @@ def test_health_service_speaks_for_the_server_and_for_models(gateway: GatewayPro
 
 
 def test_answer_tells_its_story_in_headers_too(gateway: GatewayProcess) -> None:
-    body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,1,1,1]}],"parameters":{"tier":"full"}}'
+    knobs = b'{"tier":"full","latency_budget_ms":60000}'
+    body = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,1,1,1]}],"parameters":%b}' % knobs
     status, headers, content = gateway.call("POST", "/v2/models/sums/infer", body, {"Content-Type": "application/json"})
     assert status == 200
     for name in ("variant", "tier", "reason"):

@@ -25,6 +25,14 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_memory_budget_is_in_mib_and_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings({}).memory_budget_bytes is None
+    monkeypatch.setenv("TIERGATE_MEMORY_BUDGET_MB", "1.5")
+    assert read_settings({}).memory_budget_bytes == 3 * 2**19
+    with pytest.raises(SettingsError, match="memory_budget_mb: Input should be greater than 0"):
+        read_settings({"memory_budget_mb": 0})
+
+
 def test_defaults_hold_where_nothing_is_said() -> None:
     settings = read_settings({})
     assert (settings.http_port, settings.host, settings.required_models) == (8000, "127.0.0.1", ())

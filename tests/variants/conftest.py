@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from variants.build import BuildResult, build_model
+from variants.manifest import CascadeManifest
 from variants.sources.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -59,6 +60,20 @@ def built(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> BuildResult
 @pytest.fixture(scope="session")
 def manifest(built: BuildResult) -> ModelManifest:
     return built.manifest
+
+
+@pytest.fixture(scope="session")
+def cascade() -> CascadeManifest:
+    """A cascade of two variants that every build publishes."""
+    figures = {"calibrated_ratio": 0.1, "escalated_ratio": 0.125, "accuracy": 0.805, "low": 0.75, "high": 0.85}
+    return CascadeManifest(variant="distilled", escalate_to="full", margin=1.5, **figures, lost=2, gained=11)
+
+
+@pytest.fixture(scope="session")
+def cascaded(manifest: ModelManifest, cascade: CascadeManifest) -> ModelManifest:
+    """The tiny build's manifest with two cascades, whatever its own were."""
+    other = cascade.model_copy(update={"escalate_to": "quantized", "accuracy": 0.8, "margin": 0.5})
+    return manifest.model_copy(update={"cascades": (other, cascade)})
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from variants.cli import add_commands
+from variants.sources.recipes import load_recipe
 
 if TYPE_CHECKING:
     from variants.build import BuildResult
@@ -156,7 +158,10 @@ def test_build_prints_the_manifest_and_nothing_else_as_json(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("model.onnx", "'model.onnx' is not a recipe; accepted: a bundled recipe (digits) or the path of a .py file"),
+        (
+            "model.onnx",
+            "'model.onnx' is not a recipe; accepted: a bundled recipe (digits, images) or the path of a .py file",
+        ),
         ("nowhere.py", "there is no recipe file 'nowhere.py'"),
     ],
 )
@@ -185,3 +190,19 @@ def test_build_refuses_a_negative_seed(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match="2"):
         run("build", "digits", "--seed", "-1")
     assert "argument --seed" in capsys.readouterr().err
+
+
+def test_rows_writes_what_the_model_takes_and_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.npz"
+    assert run("rows", str(TINY), str(file)) == 0
+    assert capsys.readouterr().out == f"120 test rows in {file}\n"
+    with np.load(file, allow_pickle=False) as arrays:
+        test = load_recipe(str(TINY)).load(0).test
+        assert (arrays["inputs"] == test.inputs).all()
+        assert (arrays["labels"] == test.labels).all()
+
+
+def test_rows_refuses_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert run("rows", str(TINY), str(tmp_path / "taken" / "rows.npz")) == 2
+    assert "cannot write" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from variants.domination import Contender, decide_routing, dominates
-from variants.manifest import Gate
+from variants.evidence import Gate
 
 PASSED = (Gate(name="accuracy", passed=True, detail="fine"),)
 MIB = 2**20

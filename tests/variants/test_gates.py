@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from variants.errors import GateFailed
+from variants.evidence import Accuracy, Parity
 from variants.gates import check_gates, require_full
-from variants.manifest import Accuracy, Parity
 from variants.recipe import Thresholds
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from variants.manifest import ManifestError, ModelManifest, manifest_schema, par
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from variants.manifest import CascadeManifest
+
 
 def test_schema_file_is_up_to_date() -> None:
     kept = json.loads(files("variants").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
@@ -82,3 +84,55 @@ def test_manifest_file_larger_than_any_manifest_is_refused(tmp_path: Path) -> No
     (tmp_path / "manifest.json").write_bytes(b" " * (16 * 2**20 + 1))
     with pytest.raises(ManifestError, match="larger than"):
         read_manifest(tmp_path)
+
+
+def with_cascades(manifest: ModelManifest, *cascades: dict[str, object]) -> str:
+    return json.dumps(json.loads(manifest.model_dump_json()) | {"cascades": cascades})
+
+
+def test_cascades_survive_the_way_through_json(cascaded: ModelManifest) -> None:
+    assert parse_manifest(cascaded.model_dump_json(), "test") == cascaded
+
+
+def test_manifest_written_before_cascades_has_none(manifest: ModelManifest) -> None:
+    raw = json.loads(manifest.model_dump_json())
+    del raw["cascades"]
+    assert parse_manifest(json.dumps(raw), "manifest.json").cascades == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("variant", "tiny", "must join two different published variants"),
+        ("escalate_to", "distilled", "must join two different published variants"),
+        ("margin", -0.1, "margin: Input should be greater than or equal to 0"),
+        ("margin", float("inf"), "margin: Input should be a finite number"),
+        ("margin", float("nan"), "margin: Input should be a finite number"),
+        ("escalated_ratio", 1.01, "escalated_ratio"),
+        ("calibrated_ratio", -0.01, "calibrated_ratio"),
+        ("accuracy", float("nan"), "accuracy"),
+        ("gained", -1, "gained"),
+        ("colour", "blue", "Extra inputs are not permitted"),
+    ],
+)
+def test_cascade_that_nothing_could_follow_is_refused(
+    manifest: ModelManifest, cascade: CascadeManifest, field: str, value: object, named: str
+) -> None:
+    with pytest.raises(ManifestError, match=named):
+        parse_manifest(with_cascades(manifest, cascade.model_dump() | {field: value}), "manifest.json")
+
+
+def test_cascade_to_a_rejected_variant_is_refused(manifest: ModelManifest, cascade: CascadeManifest) -> None:
+    raw = json.loads(with_cascades(manifest, cascade.model_dump()))
+    rejected = next(item for item in raw["variants"] if item["name"] == "distilled")
+    rejected["routing"] |= {"state": "rejected", "dominated_by": None}
+    with pytest.raises(ManifestError, match="from 'distilled' to 'full'; it must join two different published"):
+        parse_manifest(json.dumps(raw), "manifest.json")
+
+
+def test_more_cascades_than_any_build_makes_are_refused(manifest: ModelManifest, cascade: CascadeManifest) -> None:
+    many = [cascade.model_dump() | {"margin": float(number)} for number in range(65)]
+    with pytest.raises(ManifestError, match="at most 64"):
+        parse_manifest(with_cascades(manifest, *many), "manifest.json")
+    with pytest.raises(ManifestError, match="cascades must be distinct"):
+        parse_manifest(with_cascades(manifest, many[0], many[0]), "manifest.json")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from torch import nn
 
 from variants.determinism import deterministic
 from variants.distillation import make_lesson
-from variants.errors import BuildError
+from variants.errors import BuildError, RecipeError
 from variants.export import export_onnx, measure_parity
 from variants.fitting import Lesson, fit
 from variants.losses import DistillationLoss, LabelLoss
@@ -78,6 +79,29 @@ def test_fit_gives_the_same_bytes_for_the_same_seed_and_others_for_another() -> 
     first, second, other = (dump_weights(fit(net(), lesson(), SHORT, seed, nothing)) for seed in (1, 1, 2))
     assert first == second
     assert first != other
+
+
+def test_fit_shows_pictures_at_half_the_side_for_the_first_share_of_steps() -> None:
+    seen: list[tuple[int, ...]] = []
+    model = net()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    fit(model, lesson(), replace(SHORT, coarse_share=0.5), 0, nothing)
+    assert seen == [(8, 1, 4, 4)] * 4 + [(8, 1, 8, 8)] * 4
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "adamw", "learning_rate": 0.01}, {"precision": "bfloat16"}])
+def test_fit_learns_with_other_optimizers_and_precisions(change: dict[str, Any]) -> None:
+    task = lesson()
+    fitted = fit(net(), task, replace(SHORT, steps=40, **change), 0, nothing)
+    assert all(value.dtype == torch.float32 for value in fitted.parameters())
+    with torch.inference_mode():
+        before, after = (float(LabelLoss(0.0)(model(task.inputs), task.labels, None)) for model in (net(), fitted))
+    assert after < before / 2
+
+
+def test_a_training_refuses_a_share_beyond_all_steps() -> None:
+    with pytest.raises(RecipeError, match=r"coarse_share 1\.5; allowed is 0 to 1"):
+        replace(SHORT, coarse_share=1.5)
 
 
 def test_prune_really_removes_channels(tiny: Recipe) -> None:
@@ -187,6 +211,14 @@ def test_quantize_returns_the_worst_node_to_float_when_the_error_is_too_large(bu
     kept = next(node for node in onnx.load_from_string(file).graph.node if node.name == chosen["float_nodes"][0])
     types = {tensor.name: tensor.data_type for tensor in onnx.load_from_string(file).graph.initializer}
     assert types.get(kept.input[1]) == onnx.TensorProto.FLOAT
+
+
+def test_quantize_takes_any_number_of_calibration_rows(built: BuildResult, tiny: Recipe) -> None:
+    parts = tiny.load(0)
+    file = (built.folder / "full.onnx").read_bytes()
+    plan = Quantization(methods=("percentile",), max_kl=1.0)
+    quantized, _ = quantize(file, parts.calibration.inputs[:39], parts.validation.inputs, plan, nothing)
+    assert fits_int16_pairs(quantized)
 
 
 def test_quantize_stops_when_no_node_is_left_to_return_to_float(built: BuildResult, tiny: Recipe) -> None:

@@ -23,12 +23,12 @@ def draw(manifest: ModelManifest, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 150, 160, 200])
-def test_table_cuts_no_figure_off(manifest: ModelManifest, width: int) -> None:
-    printed = draw(manifest, width)
+def test_table_cuts_no_figure_off(cascaded: ModelManifest, width: int) -> None:
+    printed = draw(cascaded, width)
     assert "…" not in printed
     for line in printed.splitlines():
         assert len(line.rstrip()) <= width
-    for variant in manifest.variants:
+    for variant in cascaded.variants:
         assert variant.routing.state in printed
 
 
@@ -51,3 +51,11 @@ def test_columns_keep_their_order_whatever_their_importance() -> None:
         "variant", "file", "p50", "accuracy"
     ]  # fmt: skip
     assert [figure.heading for figure in choose_columns(every, "accuracy", 1)] == ["variant"]
+
+
+def test_table_shows_who_answers_and_who_is_asked(cascaded: ModelManifest, manifest: ModelManifest) -> None:
+    lines = draw(cascaded, 140).splitlines()
+    heading = next(number for number, line in enumerate(lines) if "escalates to" in line)
+    assert "12.5%" in lines[heading + 3]
+    assert lines[heading + 3].split()[:3] == ["C2", "distilled", "full"]
+    assert "escalates to" not in draw(manifest.model_copy(update={"cascades": ()}), 140)

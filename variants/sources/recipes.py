@@ -16,7 +16,7 @@ from variants.recipe import Recipe
 if TYPE_CHECKING:
     from types import ModuleType
 
-BUNDLED: Final = ("digits",)
+BUNDLED: Final = ("digits", "images")
 ACCEPTED: Final = f"a bundled recipe ({', '.join(BUNDLED)}) or the path of a .py file that assigns RECIPE"
 INSTALL: Final = "pip install 'tiergate[build]'"
 

@@ -62,9 +62,13 @@ class OnnxBackend:
                 f"session option {', '.join(unknown)} is not allowed; allowed are {', '.join(sorted(ALLOWED_OPTIONS))}"
             )
         try:
-            self._session = ort.InferenceSession(model, _session_options(options), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                model, _session_options(options), providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # the runtime raises a family of classes that share no public base
             raise BackendFailed(f"the runtime refuses the model: {_first_line(error)}") from error
+        # The session keeps the file to start over on another provider, which is off: the weights a second time.
+        self._session._model_bytes = None  # noqa: SLF001 - there is no public way
         self._output_names = [spec.name for spec in outputs]
         self._strings_in = [spec.name for spec in inputs if spec.datatype == "BYTES"]
         self._bfloat16_in = [spec.name for spec in inputs if spec.datatype == "BF16"]

@@ -20,21 +20,33 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from service.api.grpc_servicer import generic_handlers
+from service.api.grpc_asgi import GrpcAsgiApp
 from service.api.http_app import HttpApp
+from service.api.plane import ignore_refusal
 from service.domain.errors import Overloaded
 from service.domain.inference import Criticality
 from service.domain.tensors import Tensor
+from service.frontends.grpc import CallLimits, GrpcServer
+from service.frontends.sockets import bind, port_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from service.api.plane import Refusal
+    from service.api.plane import OnRefused, Refusal
     from service.domain.inference import InferenceRequest
     from tests.service.api.conftest import StubPlane
 
 IMAGE = np.arange(4, dtype=np.float32).reshape(1, 4)
 WORDS = np.array([[b"one", b"", "zwölf".encode()]], np.object_)
+
+
+@contextlib.asynccontextmanager
+async def grpc_server(plane: StubPlane, on_refused: OnRefused = ignore_refusal) -> AsyncIterator[str]:
+    server = GrpcServer(GrpcAsgiApp(plane, on_refused=on_refused), CallLimits(10, 10, 30.0), on_refused)
+    with bind("127.0.0.1", 0, "grpc_port") as listener:
+        await server.start(listener)
+        yield f"127.0.0.1:{port_of(listener)}"
+        await server.close(0)
 
 
 @dataclass
@@ -60,22 +72,18 @@ class Servers:
             loop.close()
 
     async def _run(self, started: threading.Event, stop: asyncio.Event) -> None:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(generic_handlers(self.plane))
-        self.grpc = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
         config = uvicorn.Config(
             HttpApp(self.plane, max_body_bytes=1 << 20), port=0, lifespan="off", log_level="error", loop="asyncio"
         )
         web = Web(config)
-        serving = asyncio.create_task(web.serve())
-        await web.listening.wait()
-        self.http = f"127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
-        started.set()
-        await stop.wait()
-        web.should_exit = True
-        await serving
-        await server.stop(0)
+        async with grpc_server(self.plane) as self.grpc:
+            serving = asyncio.create_task(web.serve())
+            await web.listening.wait()
+            self.http = f"127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+            started.set()
+            await stop.wait()
+            web.should_exit = True
+            await serving
 
 
 class Web(uvicorn.Server):
@@ -288,16 +296,11 @@ async def test_grpc_call_trails_the_story_and_pushback(servers: Servers) -> None
 
 async def test_grpc_client_that_leaves_cancels_the_wait(plane: StubPlane) -> None:
     plane.gate = asyncio.Event()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(generic_handlers(plane))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc_server(plane) as address, grpc.aio.insecure_channel(address) as channel:
         call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(infer_message())
         await plane.arrived.wait()
         call.cancel()
         await plane.left.wait()
-    await server.stop(None)
     assert plane.events == ["waiting", "cancelled"]
 
 
@@ -318,15 +321,10 @@ async def test_grpc_refusal_is_reported_once_with_how_far_the_call_came(
 ) -> None:
     plane.error = Overloaded("busy", 1.5)
     refusals: list[Refusal] = []
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(generic_handlers(plane, on_refused=refusals.append))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc_server(plane, refusals.append) as address, grpc.aio.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(path)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(infer_message().SerializeToString() if data is None else data)
-    await server.stop(None)
     assert caught.value.code().name == code
     (refusal,) = refusals
     assert (refusal.protocol, refusal.stage, str(refusal.error)) == ("grpc", stage, caught.value.details())

@@ -67,7 +67,7 @@ def json_input(tensor: Tensor, **more: Any) -> dict[str, Any]:  # noqa: ANN401
 def respond(tensor: Tensor, *, binary: bool) -> HttpResult:
     request = InferenceRequest("digits", "r1", (), outputs=(RequestedOutput("x", binary),))
     response = InferenceResponse("digits", "1", "r1", (tensor,), ANSWER)
-    body, length = http_codec.encode_response(request, response, {})
+    body, length = http_codec.encode_response(request, response, "{}")
     return HttpResult.from_response_body(body, header_length=length)
 
 
@@ -128,7 +128,7 @@ def test_grpc_typed_request_carries_every_element(tensor: Tensor) -> None:
 @often
 @given(tensors(sorted(set(DTYPES) - {"BF16"}), finite=False, utf8=False))
 def test_grpc_response_carries_every_element(tensor: Tensor) -> None:
-    message = proto_codec.encode_response(InferenceResponse("digits", "1", "r1", (tensor,), ANSWER), {})
+    message = proto_codec.encode_response(InferenceResponse("digits", "1", "r1", (tensor,), ANSWER), ())
     assert_same(GrpcResult(message).as_numpy("x"), tensor)
 
 

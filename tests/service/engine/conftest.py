@@ -166,7 +166,7 @@ class Bench:
 
     def is_at_rest(self) -> bool:
         """Tell whether no request is inside, none waits and no lane is busy."""
-        busy = any(lane.is_busy for lane in self.dispatcher.lanes)
+        busy = any(lane.is_busy for lane in self.dispatcher.desk.lanes)
         return self.plane.inflight == self.queued == 0 and not busy
 
 
@@ -205,10 +205,9 @@ async def make_ticket() -> Callable[..., Ticket]:
             model=model,
             route=model.route(knobs, 0.0),
             waiting=Waiting(due_s, due_s + 1.0, 1, ("full",), None),
+            costs=model.costs(0.0),
             arrived_s=0.0,
             fastest_s=fastest_s,
-            fits_idle=frozenset(),
-            loop=loop,
             thread=threading.get_ident(),
             done=loop.create_future(),
         )

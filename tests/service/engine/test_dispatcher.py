@@ -34,7 +34,7 @@ async def test_a_dropped_ticket_is_not_counted_again_when_its_timer_fires(
     ticket = make_ticket(1.0)
     dispatcher.submit(ticket)
     manual_clock.now_s = 1.99  # the deadline is at 2, its only candidate takes 30 ms
-    assert dispatcher._choose(ticket.model, dispatcher.lanes[0]) is None
+    assert dispatcher._choose(ticket.model, dispatcher.desk.lanes[0]) is None
     dispatcher.expire(ticket)
     assert events.expired == ["waiting"]
     with pytest.raises(DeadlineExceeded):
@@ -79,7 +79,7 @@ async def test_a_closed_dispatcher_gives_lanes_nothing_and_lets_nobody_in(
     waiting = make_ticket(5.0)
     dispatcher.submit(waiting)
     dispatcher.close()
-    assert dispatcher.take(dispatcher.lanes[0]) is None
+    assert dispatcher.take(dispatcher.desk.lanes[0]) is None
     with pytest.raises(Draining):
         dispatcher.submit(make_ticket())
     with pytest.raises(Draining):
@@ -90,11 +90,11 @@ async def test_wait_is_the_queued_and_the_running_work(
     dispatcher: Dispatcher, manual_clock: ManualClock, make_ticket: Callable[..., Ticket]
 ) -> None:
     dispatcher.submit(make_ticket(5.0))
-    job = dispatcher.take(dispatcher.lanes[0])
+    job = dispatcher.take(dispatcher.desk.lanes[0])
     assert job is not None
     dispatcher.submit(make_ticket(5.0))
     manual_clock.now_s = 0.01
     assert dispatcher.wait_s() == pytest.approx(0.25 + job.run.predicted_s - 0.01)
     dispatcher.finish(job, 0.01)
     assert dispatcher.wait_s() == pytest.approx(0.25)
-    assert dispatcher.lanes[0].busy_s == pytest.approx(0.01)
+    assert dispatcher.desk.lanes[0].busy_s == pytest.approx(0.01)

@@ -219,7 +219,7 @@ async def test_an_inline_failure_is_not_tried_again_when_its_client_leaves(make_
     blockers = await bench.send(*[make_request(model="others", knobs=Knobs(30.0))] * 2)
     await gate.reached()
     await gate.reached()
-    bench.dispatcher.lanes[0].is_busy = False  # as when a lane has just ended and its thread has not yet come back
+    bench.dispatcher.desk.lanes[0].is_busy = False  # as when a lane has just ended and its thread has not yet come back
     bench.stubs["full"].fails = always
     (task,) = await bench.send(request())
     assert bench.queued == 1

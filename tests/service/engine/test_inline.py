@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -68,3 +69,35 @@ async def test_abandoning_refuses_what_runs_and_what_waits(make_bench: Callable[
         with pytest.raises(Draining):
             await task
     gate.set()
+
+
+async def test_requests_of_one_turn_are_computed_together_on_the_callers_thread(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0)
+    threads = note_threads(bench.stubs["full"])
+    for first_alone in (True, False):  # after a turn with company the first one waits for the others too
+        bench.stubs["full"].batches.clear()
+        responses = await asyncio.gather(*(bench.plane.infer(make_request()) for _ in range(5)))
+        assert bench.stubs["full"].batches == ([1, 4] if first_alone else [5])
+        assert [response.answer.batch_size for response in responses][1:] == [4 if first_alone else 5] * 4
+    await bench.plane.infer(make_request())
+    assert set(threads) == {threading.get_ident()}
+    assert bench.is_at_rest()
+
+
+async def test_requests_of_one_turn_that_are_long_together_go_to_a_lane(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.5e-5)
+    threads = note_threads(bench.stubs["full"])
+    await asyncio.gather(*(bench.plane.infer(make_request()) for _ in range(5)))
+    assert sum(bench.stubs["full"].batches) == 5
+    assert (threads[0], set(threads[1:]) & {threading.get_ident()}) == (threading.get_ident(), set())
+
+
+async def test_request_that_leaves_its_turn_is_not_computed(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0)
+    _, leaving, staying = await bench.send(*(make_request() for _ in range(3)))
+    leaving.cancel()
+    await staying
+    assert bench.stubs["full"].batches == [1, 1]
+    assert bench.is_at_rest()

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -27,6 +31,25 @@ def identity_onnx(element_type: int) -> bytes:
 def test_backend_computes_a_batch() -> None:
     (outputs,) = OnnxBackend(sums_onnx(2.0), [X], [Y], {}).run({"x": np.ones((3, 4), dtype=np.float32)})
     assert outputs.tolist() == [[8.0]] * 3
+
+
+def test_backend_does_not_keep_the_file_beside_its_weights() -> None:
+    content = sums_onnx(2.0)
+    references = sys.getrefcount(content)
+    backend = OnnxBackend(content, [X], [Y], {})
+    assert sys.getrefcount(content) == references
+    backend.run({"x": np.ones((1, 4), dtype=np.float32)})
+
+
+def test_backend_is_freed_when_the_last_reference_goes() -> None:
+    backend = OnnxBackend(sums_onnx(), [X], [Y], {})
+    alive = weakref.ref(backend._session)
+    gc.disable()  # what was loaded at the start is frozen: the collector would not find it
+    try:
+        del backend
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_backend_carries_bytes_as_bytes_both_ways() -> None:

@@ -11,7 +11,9 @@ from onnx import helper
 from service.domain.errors import ModelNotFound, ModelNotReady
 from service.domain.observer import SilentObserver
 from service.domain.policy_file import PolicyFile
-from service.engine.registry import Registry, open_onnx_variant
+from service.engine.holding import Holding
+from service.engine.opening import open_onnx_variant
+from service.engine.registry import Registry
 from service.engine.repository import Repository
 from tests.builders import ModelPlan, VariantPlan, onnx_model, replace_file, sums_onnx, write_model, write_repository
 
@@ -256,7 +258,8 @@ def test_a_model_that_surprises_while_it_is_loaded_leaves_the_others_serving(roo
         return open_onnx_variant(stored, info, variant)
 
     write_model(root, ModelPlan(name="others"))
-    registry = Registry(Repository(root), PolicyFile(), witness, open_variant=surprise)
+    holding = Holding(witness, open_variant=surprise)
+    registry = Registry(Repository(root), PolicyFile(), witness, holding=holding)
     registry.load_all()
     assert compute(registry, "full") == [4.0]
     assert ("others", "full") in witness.failures

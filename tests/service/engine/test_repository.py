@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import BackendFailed
-from service.domain.variants import LatencyCell
+from service.domain.variants import Cascade, LatencyCell
 from service.engine.repository import Repository, StoredFile, describe, read_variant
 from tests.builders import SUMS, ModelPlan, VariantPlan, sums_onnx, write_model, write_repository
 from variants.manifest import MANIFEST_FILE, ModelManifest, VariantManifest, read_manifest
@@ -219,3 +219,12 @@ def test_describe_names_the_dominator(root: Path) -> None:
     changed = manifest.model_copy(update={"variants": (full.model_copy(update={"routing": routing}), quantized, *rest)})
     described = describe(changed).variants
     assert [(item.is_routable, item.dominated_by) for item in described[:2]] == [(False, "quantized"), (True, "")]
+
+
+def test_describe_keeps_the_cascades(tmp_path: Path) -> None:
+    cascades = (
+        Cascade("distilled", "quantized", 0.25, 0.05, 0.9),
+        Cascade("distilled", "full", 1.5, 0.2, 0.915),
+    )
+    root = write_repository(tmp_path / "cascaded", (ModelPlan(cascades=cascades),))
+    assert describe(manifest_of(root)).cascades == cascades

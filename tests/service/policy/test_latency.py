@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import math
+import random
+from typing import TYPE_CHECKING
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell
-from service.policy.latency import Correction, Handover, safe_quantile_s, safe_table
+from service.policy.latency import Claim, Correction, Handover, safe_quantile_s, safe_table
 from tests.builders import make_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CELL = LatencyCell(1, 0.010, 0.020, 0.030)
 
@@ -91,3 +98,57 @@ def test_prediction_is_the_policys_quantile_with_its_margin(quantile: str, expec
 def test_prediction_table_holds_every_number_of_rows() -> None:
     table = safe_table(make_variant("full", 0.9, 0.010), ModelPolicy(safety_margin_ratio=0.0), max_rows=4)
     assert table == pytest.approx((0.0, 0.010, 0.020, 0.030, 0.040))
+
+
+def lognormal(chance: random.Random, number: int) -> float:
+    del number
+    return 0.010 * chance.lognormvariate(0.0, 0.5)
+
+
+def bimodal(chance: random.Random, number: int) -> float:
+    """Return a time that a neighbour on the same core triples, one time in twenty."""
+    del number
+    return 0.010 * chance.uniform(0.9, 1.1) * (3.0 if chance.random() < 0.05 else 1.0)
+
+
+def drifting(chance: random.Random, number: int) -> float:
+    """Return a time whose spread doubles and halves again over ten thousand answers."""
+    return 0.010 * chance.lognormvariate(0.0, 0.2 * (1.0 + 0.5 * math.sin(number * math.tau / 10_000)))
+
+
+def steady(chance: random.Random, number: int) -> float:
+    del number
+    return 0.010 * chance.uniform(0.99, 1.01)
+
+
+@pytest.mark.parametrize("draw", [lognormal, bimodal, drifting, steady])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_claim_covers_about_ninety_nine_of_a_hundred_whatever_the_distribution(
+    draw: Callable[[random.Random, int], float], seed: int
+) -> None:
+    chance, claim, covered = random.Random(seed), Claim(), 0  # noqa: S311 - a repeatable draw, no secret
+    for number in range(25_000):
+        actual_s = draw(chance, number)
+        covered += number >= 5_000 and actual_s <= claim.factor * 0.010
+        claim.observe(actual_s, 0.010)
+    assert 0.985 <= covered / 20_000 <= 0.995
+
+
+def test_claim_follows_a_distribution_that_becomes_calm() -> None:
+    chance, claim = random.Random(5), Claim()  # noqa: S311 - a repeatable draw, no secret
+    for number in range(5_000):
+        claim.observe(lognormal(chance, number), 0.010)
+    wide = claim.factor
+    for number in range(5_000):
+        claim.observe(steady(chance, number), 0.010)
+    assert claim.factor < 1.1
+    assert wide > 2.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.0, 1e3), max_size=100))
+def test_claim_never_falls_below_what_is_typical(times: list[float]) -> None:
+    claim = Claim()
+    for actual_s in times:
+        claim.observe(actual_s, 1.0)
+        assert claim.factor >= 1.0

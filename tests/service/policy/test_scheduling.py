@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.policy.scheduling import LOOKAHEAD, Costs, Run, Situation, Waiting, choose_run
+from service.policy.costs import Costs
+from service.policy.scheduling import Run, Situation, Waiting, choose_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def test_a_draining_queue_moves_the_choice_up_again() -> None:
 
 
 def test_a_queue_that_no_level_saves_is_served_by_the_fastest() -> None:
-    assert chosen([waiting(0.1)] * LOOKAHEAD, situation()).variant == "distilled"
+    assert chosen([waiting(0.1)] * 64, situation()).variant == "distilled"
 
 
 def test_a_correction_moves_the_choice() -> None:
@@ -134,7 +135,7 @@ def test_what_is_late_waits_for_what_can_still_be_on_time() -> None:
     assert (run.members, run.is_late) == ((2,), False)
 
 
-@pytest.mark.parametrize("late", [LOOKAHEAD, 200])
+@pytest.mark.parametrize("late", [64, 200])
 def test_what_is_late_waits_however_much_of_it_is_ahead(late: int) -> None:
     queue = [waiting(due_s=-1.0)] * late + [waiting(due_s=0.1)]
     run = chosen(queue, situation())
@@ -184,7 +185,7 @@ def situations(draw: st.DrawFn) -> Situation:
 @given(queues(), situations())
 def test_choose_run_keeps_every_promise(queue: list[Waiting], found: Situation) -> None:
     run = choose_run(queue, found)
-    fastest = [found.costs.fastest_s(item) for item in queue]
+    fastest = [found.costs.ladder(item.candidates, item.rows).fastest.cost_s for item in queue]
     timely = [fast_s <= item.due_s for item, fast_s in zip(queue, fastest, strict=True)]
     if run is None:
         assert all(fast_s > item.deadline_s for item, fast_s in zip(queue, fastest, strict=True))

@@ -88,8 +88,27 @@ def test_every_way_to_be_shed_exists_at_zero(value: Callable[..., float | None],
 
 def test_a_variants_facts_are_exposed(value: Callable[..., float | None]) -> None:
     full = LADDER[0]
-    assert value("variant_memory_bytes", variant="full", kind="loaded") == full.memory_bytes
     assert value("variant_info", variant="full", tier="full", version="1", digest=full.digest) == 1.0
+
+
+def test_a_variant_takes_memory_while_it_is_held(metrics: Metrics, value: Callable[..., float | None]) -> None:
+    full = LADDER[0]
+    memory = {"name": "variant_memory_bytes", "variant": "full", "kind": "loaded"}
+    assert value(**memory) == 0.0
+    metrics.variant_held("sums", full, "model")
+    metrics.variant_held("sums", full, "demand")
+    assert value(**memory) == full.memory_bytes
+    metrics.variant_evicted("sums", "full")
+    assert value(**memory) == 0.0
+    assert [
+        value("variant_loads_total", variant="full", cause=cause) for cause in ("model", "demand", "swap", "room")
+    ] == [
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+    ]
+    assert value("variant_evictions_total", variant="full") == 1.0
 
 
 def test_answers_are_counted_exactly(metrics: Metrics, value: Callable[..., float | None]) -> None:
@@ -187,6 +206,18 @@ def test_the_policy_in_force_is_the_only_one_shown(metrics: Metrics) -> None:
     metrics.policy_loaded("new")
     assert metrics.registry.get_sample_value("tiergate_policy_info", {"digest": "new"}) == 1.0
     assert metrics.registry.get_sample_value("tiergate_policy_info", {"digest": "old"}) is None
+
+
+def test_policies_are_counted_by_what_became_of_them(metrics: Metrics) -> None:
+    def count(outcome: str) -> float | None:
+        return metrics.registry.get_sample_value("tiergate_policy_reloads_total", {"outcome": outcome})
+
+    assert (count("applied"), count("refused")) == (0.0, 0.0)
+    metrics.policy_applied("new", ("default.weight: 1 -> 2",))
+    metrics.policy_refused("why")
+    metrics.policy_refused("why")
+    assert (count("applied"), count("refused")) == (1.0, 2.0)
+    assert metrics.registry.get_sample_value("tiergate_policy_info", {"digest": "new"}) == 1.0
 
 
 def test_live_values_are_read_at_every_scrape(metrics: Metrics, value: Callable[..., float | None]) -> None:

@@ -1,0 +1,1 @@
+"""What runs inside the peers, each in its own environment: NumPy, ONNX Runtime and the peer's package, no more."""

@@ -1,0 +1,1 @@
+"""A discrete-event simulator that runs the gateway's own policy code, and the policies it is compared with."""

@@ -1,0 +1,91 @@
+"""The gateway's event loop: one thread that reads every request and writes every answer, in order of coming.
+
+It is a serial server before and after the lanes. While it is behind, a request lies unread in its socket, and the
+gateway, which begins to count when it has read it, does not know for how long: the time is missing from every budget,
+and no choice of a variant sees it. Where the loop shares cores (or the interpreter's lock) with a lane it also slows
+what the lane computes.
+
+All four figures are a machine's and are measured (``loadtests.serving.calibration``): ``read_s`` and ``reply_s`` of
+loop time a request, ``stolen_ratio``, the part of the loop's time by which a run gets longer, and ``before_s``, which
+passes until an idle lane wakes up. The loop's work is first in, first out; a real loop reads what many sockets hold
+in one turn and then answers in the next, which moves a request by no more than a turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from heapq import heappush
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from loadtests.simulator.gateway import Event, Gateway, Request
+
+_ADMISSION: Final = -1
+"""The place of a lane in an event that is no lane's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCosts:
+    """What the event loop costs; see the module. ``knows_unread`` gives the gateway the time that it cannot see."""
+
+    read_s: float
+    reply_s: float
+    before_s: float = 0.0
+    stolen_ratio: float = 0.0
+    knows_unread: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a loop that takes no time: its events would have no order."""
+        if min(self.read_s, self.reply_s) <= 0.0 or min(self.before_s, self.stolen_ratio) < 0.0:
+            raise ValueError(f"event loop: read_s and reply_s must be above 0 and nothing below it, got {self}")
+
+    def without_unread(self) -> LoopCosts:
+        """Return the same loop in front of a gateway that knows how long a request lay unread."""
+        return replace(self, knows_unread=True)
+
+
+class LoopThread:
+    """The thread's time: taken piece by piece, each after the one before."""
+
+    def __init__(self) -> None:
+        """Start with nothing to do."""
+        self._free_s = 0.0
+        self.taken_s = 0.0
+
+    def take(self, now_s: float, seconds: float) -> float:
+        """Do a piece of work that comes now; return when it is done."""
+        self._free_s = max(self._free_s, now_s) + seconds
+        self.taken_s += seconds
+        return self._free_s
+
+
+class Doorway:
+    """Stands before a gateway: a request reaches it when the event loop has read it."""
+
+    def __init__(self, gateway: Gateway, thread: LoopThread, costs: LoopCosts, agenda: list[Event], number: int) -> None:
+        """Start with nobody at the door."""
+        self._gateway, self._thread, self._costs = gateway, thread, costs
+        self._agenda, self._number = agenda, number
+        self._unread: deque[tuple[Request, float]] = deque()
+
+    @property
+    def inside(self) -> int:
+        """Requests unread, or admitted and unfinished."""
+        return self._gateway.inside + len(self._unread)
+
+    def arrive(self, request: Request, now_s: float) -> None:
+        """Let a request wait for the loop."""
+        self._unread.append((request, now_s))
+        heappush(self._agenda, (self._thread.take(now_s, self._costs.read_s), self._number, _ADMISSION, self))
+
+    def finish(self, lane: int, now_s: float) -> None:
+        """Hand over the request that has now been read."""
+        if lane != _ADMISSION:
+            raise ValueError(f"event loop: asked to end a run on lane {lane}, which is the gateway's")
+        request, came_s = self._unread.popleft()
+        if self._costs.knows_unread:
+            index, kind, budget_s, timeout_s, criticality, luck = request
+            waited_s = now_s - came_s
+            request = (index, kind, budget_s - waited_s, timeout_s - waited_s, criticality, luck)
+        self._gateway.arrive(request, now_s)

@@ -1,0 +1,337 @@
+"""gRPC's HTTP/2 on an asyncio transport: frames, flow control and limits of one connection.
+
+Own code, because the libraries are too slow or too far from our promises: what each of them measured is in
+docs/decisions. What a gRPC server needs of HTTP/2 is small: no push, no priorities, no upgrade, answers that fit one
+write. What it must withstand is not (floods of streams, resets, pings, settings and continuations, windows that never
+open, requests that never end), so each of those has its bound here.
+
+A connection that breaks a rule gets GOAWAY and is closed; a stream that does gets RST_STREAM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from service.frontends import http2_frames as wire
+from service.frontends.http2_frames import Http2Error, frame, number_frame, unpad
+from service.frontends.http2_stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.frontends.http2_stream import Host
+
+_MOST_HEADER_BYTES: Final = 64 * 1024
+_MOST_STREAMS: Final = 1024
+"""Calls that one connection may have open; more wait in the client."""
+_FRAME_SIZE: Final = 1 << 18
+
+_CONNECTION_WINDOW: Final = 1 << 24
+_CALM: Final = 2000.0
+"""Frames that carry nothing, or take back what was sent, which a connection may send in one go."""
+_CALM_PER_S: Final = 50.0
+_CALM_PER_ANSWER: Final = 20.0
+_MASK: Final = 0x7FFFFFFF
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection; ``host`` is the server, ``streams`` are the calls that are open."""
+
+    def __init__(self, host: Host, on_lost: Callable[[Connection], None]) -> None:
+        """Wait for ``connection_made``."""
+        self.host = host
+        self.loop = asyncio.get_running_loop()
+        self.streams: dict[int, Stream] = {}
+        self.window = self.first_window = wire.DEFAULT_WINDOW
+        self.frame_size = wire.LEAST_FRAME_SIZE
+        self.transport: asyncio.Transport
+        self._on_lost = on_lost
+        self._reader = wire.HeaderReader(_MOST_HEADER_BYTES)
+        self._buffer = bytearray()
+        self._needed = 0
+        self._has_preface = False
+        self._last_stream = 0
+        self._block: tuple[int, int, bytearray] | None = None
+        self._unacknowledged = 0
+        self._calm, self._calm_s = _CALM, self.loop.time()
+        self._is_leaving = False
+        self._waits_since_s: float | None = self.loop.time()
+        self._unread_since_s: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as TCP servers have it
+        """Tell the client what this side allows."""
+        self.transport = transport
+        self._watch = self.loop.call_later(self.host.read_timeout_s / 2, self._look)
+        if not self.host.admit(self):
+            self._leave(wire.ENHANCE_YOUR_CALM)
+            return
+        transport.write(
+            wire.settings_frame(
+                (
+                    (wire.MAX_CONCURRENT_STREAMS, _MOST_STREAMS),
+                    (wire.INITIAL_WINDOW_SIZE, wire.STREAM_WINDOW),
+                    (wire.MAX_FRAME_SIZE, _FRAME_SIZE),
+                    (wire.MAX_HEADER_LIST_SIZE, _MOST_HEADER_BYTES),
+                )
+            )
+            + number_frame(wire.WINDOW_UPDATE, 0, _CONNECTION_WINDOW - wire.DEFAULT_WINDOW)
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop what was being done for the client."""
+        del exc
+        if self._watch is not None:
+            self._watch.cancel()
+        for stream in list(self.streams.values()):
+            stream.leave()
+        self.streams.clear()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """Read nothing from a client that does not read: every frame of its could make one more answer."""
+        self._unread_since_s = self.loop.time()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on reading."""
+        self._unread_since_s = None
+        with contextlib.suppress(RuntimeError):  # closing meanwhile
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle every frame that is complete."""
+        if self.transport.is_closing():
+            return
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        try:
+            used = self._frames(data)
+            if used < len(data):
+                self._buffer += memoryview(data)[used:]
+        except Http2Error as error:
+            self.host.note(str(error))
+            self._leave(error.code)
+
+    # Frames.
+
+    def _frames(self, data: bytes) -> int:
+        """Handle the frames that are whole; return where the rest begins, and note how long that has to become."""
+        start, end = 0, len(data)
+        self._needed = len(wire.PREFACE)
+        if not self._has_preface:
+            if not wire.PREFACE.startswith(data[: len(wire.PREFACE)]):
+                raise Http2Error(wire.PROTOCOL_ERROR, "what came is not HTTP/2, which gRPC speaks")
+            if end < len(wire.PREFACE):
+                return 0
+            self._has_preface, self._waits_since_s = True, None
+            start = len(wire.PREFACE)
+        while end - start >= wire.FRAME_HEAD.size and not self.transport.is_closing():
+            high, low, kind, flags, number = wire.FRAME_HEAD.unpack_from(data, start)
+            length = high << 8 | low
+            if length > _FRAME_SIZE:
+                raise Http2Error(wire.FRAME_SIZE_ERROR, f"a frame has {length} bytes; at most {_FRAME_SIZE} are taken")
+            stop = start + wire.FRAME_HEAD.size + length
+            if stop > end:
+                self._needed = stop - start
+                return start
+            self._frame(kind, flags, number & _MASK, data[start + wire.FRAME_HEAD.size : stop])
+            start = stop
+        self._needed = wire.FRAME_HEAD.size
+        return start
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and kind != wire.CONTINUATION:
+            raise Http2Error(wire.PROTOCOL_ERROR, "a header block is interrupted")
+        if kind == wire.DATA:
+            self._data(flags, number, payload)
+        elif kind == wire.HEADERS:
+            self._headers(flags, number, unpad(payload, flags))
+        elif kind == wire.WINDOW_UPDATE:
+            self._window_update(number, payload)
+        else:
+            self._spend_calm()
+            handler = _RARE.get(kind)
+            if handler is not None:
+                handler(self, flags, number, payload)
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        stream = self.streams.get(number)
+        if stream is None and (number == 0 or number > self._last_stream):
+            raise Http2Error(wire.PROTOCOL_ERROR, f"DATA comes on stream {number}, which is not open")
+        size = len(payload)
+        self._acknowledge(size)
+        if not size and not flags & wire.END_STREAM:
+            self._spend_calm()
+        if stream is not None:
+            content = unpad(payload, wire.PADDED) if flags & wire.PADDED else payload
+            stream.take(content, size, bool(flags & wire.END_STREAM))
+
+    def _headers(self, flags: int, number: int, block: bytes) -> None:
+        if flags & wire.END_HEADERS:
+            self._open(flags, number, block)
+            return
+        self._block = number, flags, bytearray(block)
+        self._waits_since_s = self.loop.time()
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._block is None or self._block[0] != number:
+            raise Http2Error(wire.PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
+        first, block = self._block[1], self._block[2]
+        block += payload
+        if len(block) > _MOST_HEADER_BYTES:
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
+        if flags & wire.END_HEADERS:
+            self._block = self._waits_since_s = None
+            self._open(first, number, bytes(block))
+
+    def _open(self, flags: int, number: int, block: bytes) -> None:
+        headers = self._reader.read(block)
+        is_end = bool(flags & wire.END_STREAM)
+        if number <= self._last_stream:
+            stream = self.streams.get(number)
+            if stream is not None and is_end:
+                stream.take(b"", 0, True)  # trailers, which gRPC's clients have none of
+            elif stream is not None:
+                raise Http2Error(wire.PROTOCOL_ERROR, f"stream {number} has headers twice")
+            return
+        if number % 2 == 0:
+            raise Http2Error(wire.PROTOCOL_ERROR, f"stream {number} is no client's")
+        self._last_stream = number
+        if self._is_leaving or len(self.streams) >= _MOST_STREAMS:
+            self._spend_calm()
+            self.transport.write(number_frame(wire.RST_STREAM, number, wire.REFUSED_STREAM))
+            return
+        stream = self.streams[number] = Stream(self, number, headers, wire.STREAM_WINDOW)
+        stream.begin(is_end)
+
+    def _window_update(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:  # noqa: PLR2004 - a number's bytes
+            raise Http2Error(wire.FRAME_SIZE_ERROR, f"a WINDOW_UPDATE frame has {len(payload)} bytes")
+        step = int.from_bytes(payload, "big") & _MASK
+        self._spend_calm()
+        if number == 0:
+            self.window += step
+            if not step or self.window > wire.MOST_WINDOW:
+                raise Http2Error(wire.FLOW_CONTROL_ERROR if step else wire.PROTOCOL_ERROR, "a window is out of range")
+            for stream in list(self.streams.values()):
+                stream.push()
+            return
+        if number > self._last_stream:
+            raise Http2Error(wire.PROTOCOL_ERROR, f"WINDOW_UPDATE comes on stream {number}, which is not open")
+        stream_ = self.streams.get(number)
+        if stream_ is not None:
+            stream_.window += step
+            if not step or stream_.window > wire.MOST_WINDOW:
+                stream_.reset(wire.FLOW_CONTROL_ERROR if step else wire.PROTOCOL_ERROR)
+            else:
+                stream_.push()
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise Http2Error(wire.PROTOCOL_ERROR, "SETTINGS come on a stream")
+        if flags & wire.ACK:
+            return
+        for name, value in wire.read_settings(payload):
+            if name == wire.INITIAL_WINDOW_SIZE:
+                if value > wire.MOST_WINDOW:
+                    raise Http2Error(wire.FLOW_CONTROL_ERROR, f"a window of {value} bytes is out of range")
+                step, self.first_window = value - self.first_window, value
+                for stream in list(self.streams.values()):
+                    stream.window += step
+                    stream.push()
+            elif name == wire.MAX_FRAME_SIZE:
+                if not wire.LEAST_FRAME_SIZE <= value < 1 << 24:
+                    raise Http2Error(wire.PROTOCOL_ERROR, f"frames of {value} bytes are out of range")
+                self.frame_size = value
+        self.transport.write(frame(wire.SETTINGS, wire.ACK, 0))
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number or len(payload) != 8:  # noqa: PLR2004 - as the RFC has it
+            raise Http2Error(wire.FRAME_SIZE_ERROR, "a PING is malformed")
+        if not flags & wire.ACK:
+            self.transport.write(frame(wire.PING, wire.ACK, 0, payload))
+
+    def _reset(self, flags: int, number: int, payload: bytes) -> None:
+        del flags, payload
+        if number == 0 or number > self._last_stream:
+            raise Http2Error(wire.PROTOCOL_ERROR, f"RST_STREAM comes on stream {number}, which is not open")
+        stream = self.streams.pop(number, None)
+        if stream is not None:
+            stream.leave()
+
+    def _push_promise(self, *_: object) -> None:
+        raise Http2Error(wire.PROTOCOL_ERROR, "a client cannot promise pushes")
+
+    # What streams and the server call.
+
+    def closed(self, stream: Stream, *, answered: bool) -> None:
+        """Forget a stream that has ended; an answer earns the client some calm."""
+        self.streams.pop(stream.number, None)
+        if answered:
+            self._calm = min(_CALM, self._calm + _CALM_PER_ANSWER)
+        if self._is_leaving and not self.streams:
+            self.transport.close()
+
+    def leave(self) -> None:
+        """Take no new calls; close when the open ones are answered."""
+        if not self._is_leaving and not self.transport.is_closing():
+            self._is_leaving = True
+            self.transport.write(_goaway(self._last_stream, wire.NO_ERROR))
+        if not self.streams:
+            self.transport.close()
+
+    def _leave(self, code: int) -> None:
+        self._is_leaving = True
+        if not self.transport.is_closing():
+            self.transport.write(_goaway(self._last_stream, code))
+        self._unread_since_s = self.loop.time()  # closing waits for what was written to be read
+        self.transport.close()
+
+    def _acknowledge(self, size: int) -> None:
+        self._unacknowledged += size
+        if self._unacknowledged > _CONNECTION_WINDOW // 2:
+            self.transport.write(number_frame(wire.WINDOW_UPDATE, 0, self._unacknowledged))
+            self._unacknowledged = 0
+
+    def _spend_calm(self) -> None:
+        now_s = self.loop.time()
+        self._calm = min(_CALM, self._calm + (now_s - self._calm_s) * _CALM_PER_S) - 1.0
+        self._calm_s = now_s
+        if self._calm < 0:
+            raise Http2Error(wire.ENHANCE_YOUR_CALM, "the connection has sent too many frames that carry no request")
+
+    def _look(self) -> None:
+        """Cut off what takes too long, twice in the time that it may take."""
+        limit_s = self.host.read_timeout_s
+        self._watch = self.loop.call_later(limit_s / 2, self._look)
+        since_s = self.loop.time() - limit_s
+        if any(moment is not None and moment <= since_s for moment in (self._waits_since_s, self._unread_since_s)):
+            self.host.note(f"the connection sent or read nothing for {limit_s:g} s that had to be")
+            self.transport.abort()
+            return
+        for stream in list(self.streams.values()):
+            if stream.waits_for_client_since(since_s):
+                self.host.note(f"a call was not sent, or its answer not read, within {limit_s:g} s")
+                stream.reset(wire.CANCEL)
+
+
+_RARE: Final[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
+    wire.SETTINGS: Connection._settings,  # noqa: SLF001 - its own table
+    wire.PING: Connection._ping,  # noqa: SLF001
+    wire.RST_STREAM: Connection._reset,  # noqa: SLF001
+    wire.CONTINUATION: Connection._continuation,  # noqa: SLF001
+    wire.PUSH_PROMISE: Connection._push_promise,  # noqa: SLF001
+}
+
+
+def _goaway(last_stream: int, code: int) -> bytes:
+    return frame(wire.GOAWAY, 0, 0, last_stream.to_bytes(4, "big") + code.to_bytes(4, "big"))

@@ -1,0 +1,357 @@
+"""One gRPC call on an HTTP/2 connection.
+
+A call with one request and one response takes the short way, when its body is one plain message: the message goes to
+the application's ``answer``, and headers, message and trailers leave in one write. Every other call is carried as ASGI,
+with trailers. What the windows do not let out waits here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import unquote
+
+from service.domain.errors import PayloadTooLarge
+from service.frontends import http2_frames as wire
+from service.frontends.http2_frames import answer_block, frame, header_block, number_frame
+from service.frontends.short_way import Driver
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
+    from service.api.asgi import Message, Receive, Scope, Send
+    from service.api.grpc_frames import GrpcReply
+    from service.frontends.http2 import Connection
+
+_PREFIX_BYTES: Final = 5
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_START: Final = answer_block([_CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")])
+_MOST_UNSENT_BYTES: Final = 1 << 18
+
+
+class Calls(Protocol):
+    """What answers calls: all of them as ASGI, and those to paths of which ``is_unary`` is true by ``answer`` too."""
+
+    max_message_bytes: int
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call as ASGI."""
+        ...
+
+    def is_unary(self, path: bytes) -> bool:
+        """Tell whether the path's method has one request and one response."""
+        ...
+
+    def answer(
+        self, path: bytes, headers: wire.Headers, message: bytes, waited_s: float
+    ) -> Coroutine[Any, Any, GrpcReply]:
+        """Answer a call whose message is here, and which began ``waited_s`` ago."""
+        ...
+
+    def refuse(self, path: bytes, headers: wire.Headers, error: Exception) -> GrpcReply:
+        """Refuse a call for the server's own reason."""
+        ...
+
+
+class Host(Protocol):
+    """The server, as its connections see it."""
+
+    calls: Calls
+    read_timeout_s: float
+
+    def admit(self, connection: Connection) -> bool:
+        """Tell whether one more connection may be open."""
+        ...
+
+    def enter(self) -> Exception | None:
+        """Count one more open call, or return why there may be none."""
+        ...
+
+    def exit(self) -> None:
+        """Count one call less."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Report what a client did that ends its call or its connection."""
+        ...
+
+
+class Stream:
+    """One call; ``window`` is how much of its answer the client will take now."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_drained",
+        "_driver",
+        "_end",
+        "_granted",
+        "_has_entered",
+        "_headers",
+        "_is_complete",
+        "_is_gone",
+        "_is_short",
+        "_is_started",
+        "_moved_s",
+        "_received",
+        "_task",
+        "_told_end",
+        "_unsent",
+        "_waiter",
+        "number",
+        "window",
+    )
+
+    def __init__(self, connection: Connection, number: int, headers: wire.Headers, receive_window: int) -> None:
+        """Keep the head; ``begin`` starts."""
+        self.number = number
+        self.window = connection.first_window
+        self._connection = connection
+        self._headers = headers
+        self._granted = receive_window
+        self._received = 0
+        self._body: bytes | bytearray = b""
+        self._unsent = bytearray()
+        self._end: bytes | None = None
+        self._is_complete = self._is_gone = self._is_started = self._told_end = self._has_entered = False
+        self._is_short = False
+        self._moved_s = connection.loop.time()
+        self._driver: Driver | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+
+    # What the connection calls.
+
+    def begin(self, is_end: bool) -> None:
+        """Start the call, now that its headers are here."""
+        headers, calls = self._headers, self._connection.host.calls
+        path = headers.get(b":path", b"")
+        if headers.get(b":method") != b"POST":
+            self._refuse_http(405)
+        elif not headers.get(b"content-type", b"").startswith(_CONTENT_TYPE[1]):
+            self._refuse_http(415)
+        elif (error := self._connection.host.enter()) is not None:
+            self._reply(calls.refuse(path, headers, error))
+        else:
+            self._has_entered = True
+            self._is_short = calls.is_unary(path)
+            if not self._is_short:
+                self._carry()
+            if is_end:
+                self.take(b"", 0, True)
+
+    def take(self, payload: bytes, size: int, is_end: bool) -> None:
+        """Take a part of the request's body, which took ``size`` bytes of the window."""
+        if self._is_complete or self._end is not None:
+            return  # what comes after the answer was under way when it left
+        self._received += size
+        if self._received > self._granted:
+            self.reset(wire.FLOW_CONTROL_ERROR)
+            return
+        if not self._body:
+            self._body = payload
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body) + payload
+        else:
+            self._body += payload
+        self._is_complete = is_end
+        if not self._is_short:
+            self._wake()
+        elif len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
+            limit = self._connection.host.calls.max_message_bytes
+            error = PayloadTooLarge(f"a message has more than {limit} bytes, the most that this server takes")
+            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
+        elif is_end:
+            self._answer()
+        else:
+            self._grant()
+
+    def push(self) -> None:
+        """Send what the windows let out."""
+        connection = self._connection
+        while self._unsent and self.window > 0 and connection.window > 0:
+            size = min(len(self._unsent), self.window, connection.window, connection.frame_size)
+            connection.transport.write(frame(wire.DATA, 0, self.number, bytes(memoryview(self._unsent)[:size])))
+            del self._unsent[:size]
+            self.window -= size
+            connection.window -= size
+            self._moved_s = connection.loop.time()
+        if self._drained is not None and len(self._unsent) <= _MOST_UNSENT_BYTES and not self._drained.done():
+            self._drained.set_result(None)
+        if not self._unsent and self._end is not None and not self._is_gone:
+            connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end))
+            self._finish()
+
+    def reset(self, code: int) -> None:
+        """End the call without an answer."""
+        self._connection.transport.write(number_frame(wire.RST_STREAM, self.number, code))
+        self.leave()
+        self._connection.closed(self, answered=False)
+
+    def leave(self) -> None:
+        """Stop working for a client that has left."""
+        self._is_gone = True
+        self._exit()
+        self._unsent.clear()
+        if self._driver is not None:
+            self._driver.cancel()
+        self._wake()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def waits_for_client_since(self, moment_s: float) -> bool:
+        """Tell whether the client owes the rest of its request, or of its attention, for that long."""
+        owes = (self._is_short and not self._is_complete) or bool(self._unsent)
+        return owes and self._moved_s <= moment_s
+
+    # The short way.
+
+    def _answer(self) -> None:
+        body = self._body
+        is_plain = len(body) >= _PREFIX_BYTES and body[0] == 0
+        if not is_plain or int.from_bytes(body[1:_PREFIX_BYTES], "big") != len(body) - _PREFIX_BYTES:
+            self._is_short = False
+            self._carry()
+            return
+        self._body = b""
+        connection = self._connection
+        waited_s = connection.loop.time() - self._moved_s
+        message = bytes(memoryview(body)[_PREFIX_BYTES:])
+        work = connection.host.calls.answer(self._headers[b":path"], self._headers, message, waited_s)
+        driver = Driver(connection.loop, work, self._reply)
+        if self._end is None:
+            self._driver = driver
+
+    def _reply(self, reply: GrpcReply) -> None:
+        self._driver = None
+        connection, size = self._connection, len(reply.message) + _PREFIX_BYTES
+        if self._is_gone or connection.transport.is_closing():
+            return
+        if reply.is_failed:
+            self._end = _START + header_block(reply.trailers)
+            connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end))
+            self._finish()
+            return
+        self._end = header_block(reply.trailers)
+        head = frame(wire.HEADERS, wire.END_HEADERS, self.number, _START)
+        if size > min(self.window, connection.window, connection.frame_size):
+            connection.transport.write(head)
+            self._unsent += b"\x00" + len(reply.message).to_bytes(4, "big") + reply.message
+            self.push()
+            return
+        self.window -= size
+        connection.window -= size
+        connection.transport.write(
+            b"".join(
+                (
+                    head,
+                    wire.FRAME_HEAD.pack(size >> 8, size & 0xFF, wire.DATA, 0, self.number),
+                    b"\x00",
+                    len(reply.message).to_bytes(4, "big"),
+                    reply.message,
+                    frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end),
+                )
+            )
+        )
+        self._finish()
+
+    def _refuse_http(self, status: int) -> None:
+        connection = self._connection
+        block = answer_block([(b"content-length", b"0")], status)
+        connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, block))
+        self._end = b""
+        self._finish()
+
+    # The long way: ASGI.
+
+    def _carry(self) -> None:
+        headers = self._headers
+        path, _, query = headers.get(b":path", b"").partition(b"?")
+        scope: Message = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "2",
+            "method": "POST",
+            "scheme": "http",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [pair for pair in headers.items() if not pair[0].startswith(b":")],
+            "extensions": {"http.response.trailers": {}},
+        }
+        self._task = self._connection.loop.create_task(self._run(scope))
+
+    async def _run(self, scope: Message) -> None:
+        try:
+            await self._connection.host.calls(scope, self._receive, self._send)
+        except OSError:
+            pass  # as ASGI says that there is nobody to answer
+        except Exception as error:  # noqa: BLE001 - the application answers its failures; this is the last line
+            self._connection.host.note(f"{type(error).__name__} ended a call")
+        if not self._is_gone and self._end is None:
+            self.reset(wire.CANCEL)
+
+    async def _receive(self) -> Message:
+        while not self._is_gone:
+            if self._body or (self._is_complete and not self._told_end):
+                body, self._body = bytes(self._body), b""
+                self._told_end = self._is_complete
+                self._grant()
+                return {"type": "http.request", "body": body, "more_body": not self._is_complete}
+            self._waiter = self._connection.loop.create_future()
+            await self._waiter
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if self._is_gone or self._connection.transport.is_closing():
+            raise OSError("the client has left")
+        if message["type"] == "http.response.start":
+            return  # every call starts alike, with its first message or with its trailers
+        if message["type"] == "http.response.body":
+            if message.get("body"):
+                self._start()
+                self._unsent += message["body"]
+                self._moved_s = self._connection.loop.time()
+                self.push()
+            while len(self._unsent) > _MOST_UNSENT_BYTES and not self._is_gone:
+                self._drained = self._connection.loop.create_future()
+                await self._drained
+            return
+        block = header_block(message["headers"])
+        self._end = block if self._is_started else _START + block
+        self.push()
+
+    def _start(self) -> None:
+        if not self._is_started:
+            self._is_started = True
+            self._connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS, self.number, _START))
+
+    # Both ways.
+
+    def _grant(self) -> None:
+        """Let the client send more, once it has used half of what it may."""
+        taken = self._received - (0 if self._is_short else len(self._body))
+        room = self._granted - taken
+        if not self._is_complete and room < wire.STREAM_WINDOW // 2:
+            step = wire.STREAM_WINDOW - room
+            self._granted += step
+            self._connection.transport.write(number_frame(wire.WINDOW_UPDATE, self.number, step))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _finish(self) -> None:
+        if not self._is_complete:  # the rest of the request is not wanted
+            self._connection.transport.write(number_frame(wire.RST_STREAM, self.number, wire.NO_ERROR))
+        self._exit()
+        self._is_gone = True
+        self._wake()
+        self._connection.closed(self, answered=True)
+
+    def _exit(self) -> None:
+        if self._has_entered:
+            self._has_entered = False
+            self._connection.host.exit()

@@ -1,0 +1,239 @@
+"""The desk: where waiting requests and lanes meet, as a state machine without clock, lock or thread.
+
+It knows which models have requests waiting, what each lane is busy with and until when, who has used how much of the
+lanes and what was lost lately; from that it judges newcomers, says which model a free lane serves, and sets out the
+situation in which ``choose_run`` decides. The gateway's dispatcher and the simulator drive the same desk, the one by a
+clock and threads, the other by a calendar of events.
+
+**Fair shares.** Models share the lanes. Each has a weight, and a virtual time: the CPU-seconds that it has used, over
+its weight. As long as no model is ahead of the one furthest behind by more than ``_AHEAD_S``, the first deadline is
+served first, whoever's it is. A model that is further ahead waits, so that its burst costs another model no more than
+that. A model that had nothing waiting starts at the virtual time of the one furthest behind, or where none waits at
+that of the runs so far: what it did not use is not saved up. This is start-time fair queueing (Goyal, Vin and Cheng,
+SIGCOMM 1996) with deadlines in its window.
+
+When it finds its level, a model counts on the time that the others leave: what they have waiting, at what they lately
+spent on a request, but no more than their share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from service.domain.inference import Criticality
+from service.policy.deadline_queue import Entry
+from service.policy.limits import Load, Verdict, earliest_start_s, judge_arrival
+from service.policy.price import Losses
+from service.policy.scheduling import SEARCHED_FOR_HEAD
+from service.policy.situation import Run, Situation
+
+if TYPE_CHECKING:
+    from service.domain.policy_file import ModelPolicy
+    from service.policy.costs import Costs
+    from service.policy.deadline_queue import DeadlineQueue
+
+_AHEAD_S: Final = 0.05
+_REFUSED_FOR_LOAD: Final = (Verdict.OVERLOADED, Verdict.FULL, Verdict.DISPLACE)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What is known of one lane: busy until about ``free_s``; ``busy_s`` sums its computing so far."""
+
+    number: int
+    free_s: float = 0.0
+    is_busy: bool = False
+    busy_s: float = 0.0
+    began_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Standing:
+    """What the desk remembers of a model: its virtual time, what it lately spent on a request, and its losses."""
+
+    virtual_s: float = 0.0
+    typical_s: float = 0.0
+    losses: Losses = field(default_factory=Losses)
+    decisions: int = 0
+
+    def is_turn_to_explore(self, share: float) -> bool:
+        """Count a decision, and tell whether it is one of the share that goes by calm predictions."""
+        self.decisions += 1
+        return self.decisions % max(1, round(1.0 / share)) == 0
+
+
+class Served(Protocol):
+    """A model as the desk sees it."""
+
+    standing: Standing
+
+    @property
+    def queue(self) -> DeadlineQueue[Any]:
+        """Its waiting requests."""
+
+    @property
+    def policy(self) -> ModelPolicy:
+        """Its thresholds."""
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that one run may take."""
+
+    def costs(self, now_s: float) -> Costs:
+        """Return the predicted compute times now."""
+
+    def calm_costs(self, now_s: float) -> Costs:
+        """Return them with variants that were not measured lately as fast as on a calm machine."""
+
+
+M = TypeVar("M", bound=Served)
+
+
+class Request(Entry, Protocol):
+    """A waiting request that knows its model."""
+
+    model: Any
+
+
+class Desk(Generic[M]):
+    """The state; every method is quick and changes it only as it says."""
+
+    def __init__(self, lanes: int) -> None:
+        """Start with idle lanes and nothing waiting."""
+        self.lanes = tuple(Lane(number) for number in range(lanes))
+        self.models: dict[M, None] = {}
+        self._reached_s = 0.0  # the highest virtual time at which a run has begun
+
+    @property
+    def has_idle_lane(self) -> bool:
+        """Whether a lane has no work."""
+        for lane in self.lanes:  # noqa: SIM110 - a generator costs more than the look
+            if not lane.is_busy:
+                return True
+        return False
+
+    def push(self, request: Request, now_s: float) -> None:
+        """Let a request wait; one whose budget no idle machine could keep waits as late, and is no loss."""
+        model = request.model
+        if model not in self.models:
+            furthest_behind_s = min([item.standing.virtual_s for item in self.models], default=self._reached_s)
+            model.standing.virtual_s = max(model.standing.virtual_s, furthest_behind_s)
+            self.models[model] = None
+        model.queue.push(request, is_late=now_s + request.fastest_s > request.waiting.due_s)
+
+    def remove(self, request: Request) -> bool:
+        """Take a request out; return whether it was waiting."""
+        was_waiting: bool = request.model.queue.remove(request)
+        if not request.model.queue:
+            self.models.pop(request.model, None)
+        return was_waiting
+
+    def take(self, model: M, run: Run) -> list[Any]:
+        """Take out the requests that share a run, in order."""
+        taken = model.queue.take(run.members)
+        if not model.queue:
+            self.models.pop(model, None)
+        return taken
+
+    def take_hopeless(self, model: M) -> list[Any]:
+        """Take out first requests that no decision can help: as many as one decision looks at."""
+        taken = model.queue.take(tuple(range(min(SEARCHED_FOR_HEAD, len(model.queue)))))
+        if not model.queue:
+            self.models.pop(model, None)
+        return taken
+
+    def lane_of_its_own(self) -> Lane:
+        """Return a lane that is not one of the desk's: a thread that computes a run now and then."""
+        return Lane(-1)
+
+    def fits_at_once(self, request: Request, now_s: float) -> bool:
+        """Tell at little cost that one idle lane can do all that waits, and then this request, in time."""
+        model = request.model
+        queued_s = sum([item.queue.work_s(Criticality.SHEDDABLE) for item in self.models])
+        is_timely = now_s + queued_s + request.fastest_s <= request.waiting.deadline_s
+        return is_timely and len(model.queue) < model.policy.max_queued
+
+    def judge(self, request: Request, now_s: float) -> tuple[Verdict, Load]:
+        """Judge a newcomer, and return what it was judged by."""
+        load = self._load(request, now_s)
+        verdict = judge_arrival(load, request.fastest_s, request.waiting.deadline_s - now_s, request.criticality)
+        if verdict in _REFUSED_FOR_LOAD:
+            request.model.standing.losses.lost()
+        return verdict, load
+
+    def next_model(self, now_s: float) -> M | None:
+        """Set aside what has become late, and return the model that a free lane serves now."""
+        if not self.models:
+            return None
+        for model in self.models:
+            model.standing.losses.lost(model.queue.set_late_aside(now_s))
+        if len(self.models) == 1:
+            return next(iter(self.models))
+        limit_s = min([model.standing.virtual_s for model in self.models]) + _AHEAD_S
+        eligible = [model for model in self.models if model.standing.virtual_s <= limit_s]
+        return min(eligible, key=lambda model: model.queue.head.order)
+
+    def situation(self, model: M, lane: Lane, now_s: float) -> Situation:
+        """Return what a decision for a lane that is free now depends on."""
+        policy, idle = model.policy, 0
+        explores = policy.exploration_share > 0.0 and model.standing.is_turn_to_explore(policy.exploration_share)
+        # A lane of its own shares nothing out among the others.
+        lanes = self.lanes if lane.number >= 0 else (lane,)
+        free_s = []
+        for item in lanes:
+            idle += not item.is_busy
+            free_s.append(item.free_s if item.is_busy and item is not lane else now_s)
+        return Situation(
+            costs=model.calm_costs(now_s) if explores else model.costs(now_s),
+            now_s=now_s,
+            lanes_free_s=tuple(free_s),
+            idle_lanes=max(1, idle),
+            max_rows=model.max_rows,
+            others_s=self._others_s(model) if len(self.models) > 1 else 0.0,
+            lane_share=self._share(model) if len(self.models) > 1 else 1.0,
+            price_per_s=policy.price_per_cpu_s,
+            accuracy_loss=policy.max_accuracy_loss if policy.objective == "cost" else 0.0,
+            shortage=policy.burst_price + policy.shortage_weight * model.standing.losses.ratio**2,
+        )
+
+    def begin(self, lane: Lane, model: M, run: Run, now_s: float) -> None:
+        """Note that a lane starts a run."""
+        lane.is_busy, lane.free_s, lane.began_s = True, now_s + run.predicted_s, now_s
+        self._reached_s = max(self._reached_s, model.standing.virtual_s)
+        model.standing.typical_s = run.predicted_s / max(1, len(run.members))
+        model.standing.virtual_s += run.predicted_s / model.policy.weight
+
+    def end(self, lane: Lane, model: M, now_s: float) -> None:
+        """Note that a lane's run has ended, well or not, and settle what was predicted against what it took."""
+        took_s = now_s - lane.began_s
+        model.standing.virtual_s += (took_s - (lane.free_s - lane.began_s)) / model.policy.weight
+        lane.is_busy = False
+        lane.busy_s += took_s
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long a normal newcomer would wait at least."""
+        queued_s = sum(model.queue.work_s(Criticality.NORMAL) for model in self.models)
+        return earliest_start_s(self._lanes_busy_s(now_s), queued_s)
+
+    def _lanes_busy_s(self, now_s: float) -> tuple[float, ...]:
+        return tuple([max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in self.lanes])
+
+    def _load(self, request: Request, now_s: float) -> Load:
+        queue, lanes_busy_s = request.model.queue, self._lanes_busy_s(now_s)
+        # All that waits is more than what is served before the newcomer; where even that leaves time, nobody counts.
+        queued_s = sum([model.queue.work_s(Criticality.SHEDDABLE) for model in self.models])
+        left_s = request.waiting.deadline_s - now_s - request.fastest_s
+        if queued_s and earliest_start_s(lanes_busy_s, queued_s) > left_s:
+            is_late = now_s + request.fastest_s > request.waiting.due_s
+            due_s = math.inf if is_late else request.waiting.due_s
+            criticality = Criticality.SHEDDABLE if is_late else request.criticality
+            queued_s = sum([model.queue.work_before_s(criticality, due_s) for model in self.models])
+        return Load(len(queue), request.model.policy.max_queued, lanes_busy_s, queued_s, queue.lowest_criticality)
+
+    def _share(self, model: M) -> float:
+        return model.policy.weight / sum([item.policy.weight for item in self.models])
+
+    def _others_s(self, model: M) -> float:
+        return sum([len(item.queue) * item.standing.typical_s for item in self.models if item is not model])

@@ -1,0 +1,74 @@
+"""The nouns of scheduling: a queue's entries, everything else that a decision depends on, and the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.policy.costs import Costs
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One queued request as scheduling sees it; moments are seconds on the caller's clock.
+
+    ``candidates`` are variants and plans, most accurate first. Requests with equal ``batch_key`` can share a run.
+    ``kept_level`` is set where the request has an answer and waits for its cascade's second stage: the level of
+    accuracy at which the cascade was chosen.
+    """
+
+    due_s: float
+    deadline_s: float
+    rows: int
+    candidates: tuple[str, ...]
+    batch_key: object
+    may_share: bool = True
+    kept_level: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What to run: a candidate and the positions in the queue that share the run.
+
+    ``variant`` runs; ``plan`` names the cascade that it is the first stage of. ``is_settled`` says that the one member
+    is to be answered with what it has, and nothing runs.
+    """
+
+    variant: str
+    members: tuple[int, ...]
+    predicted_s: float
+    is_late: bool = False
+    plan: str = ""
+    is_settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything a decision depends on besides the queue.
+
+    ``lanes_free_s`` is when each lane is expected to be free; the deciding lane is free now. ``idle_lanes`` counts
+    the lanes without work, the deciding one included. ``max_rows`` bounds one run. ``others_s`` is the work of other
+    models that waits, ``lane_share`` the part of the lanes that this model may count on against it (0..1).
+    ``price_per_s`` is what a CPU-second must gain in accuracy. ``accuracy_loss`` is how far below the best candidate
+    an answer may be if that is cheaper. ``shortage`` weighs the requests that are lost for want of time
+    (``policy.price``).
+    """
+
+    costs: Costs
+    now_s: float
+    lanes_free_s: tuple[float, ...]
+    idle_lanes: int
+    max_rows: int
+    others_s: float = 0.0
+    lane_share: float = 1.0
+    price_per_s: float = 0.0
+    accuracy_loss: float = 0.0
+    shortage: float = 0.0
+
+
+ChooseRun = Callable[["Sequence[Waiting]", Situation], "Run | None"]
+"""What a scheduling policy is: a function from a queue in service order and the situation to the next run."""

@@ -1,0 +1,103 @@
+"""Why the load generator's figures may be believed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import loadtests
+from loadtests import arrivals
+from loadtests.gateway import scrape
+from loadtests.outcome import summarise
+from loadtests.plan import Address
+from loadtests.recording import Status
+from loadtests.runner import Listener, run_job
+from tests.builders import ModelPlan, VariantPlan, write_repository
+from tests.integration.gateway_process import running_gateway
+from tests.loadtests.servers import KIND, make_job, null_server, poisson
+
+if TYPE_CHECKING:
+    import psutil
+
+    from loadtests.plan import Protocol
+
+ROOT = Path(loadtests.__file__).parents[1]
+
+
+class Stopper:
+    """Stops a process once, for a time that it then knows exactly."""
+
+    def __init__(self, process: psutil.Process, after_s: float, for_s: float) -> None:
+        self._process = process
+        self._after_s, self._for_s = after_s, for_s
+        self._stopped_at = 0.0
+        self.stopped_s = 0.0
+
+    def hear(self, passed_s: float) -> None:
+        if passed_s >= self._after_s and not self._stopped_at:
+            self._stopped_at = time.monotonic()
+            self._process.send_signal(signal.SIGSTOP)
+            threading.Timer(self._for_s, self._resume).start()
+
+    def _resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self.stopped_s = time.monotonic() - self._stopped_at
+
+
+def test_the_p99_of_a_stopped_server_tells_how_long_it_stood() -> None:
+    # Of T seconds the server stands for f: of all requests the share (f - x) / T waits longer than x, so the p99 is
+    # f - 0.01 T. A generator that waits for answers before it goes on would send one late request, and miss it all.
+    length_s, stop_s, rate_hz = 6.0, 2.0, 100.0
+    with null_server() as (address, process):
+        stopper = Stopper(process, after_s=2.0, for_s=stop_s)
+        job = make_job(address, arrivals.constant(rate_hz, length_s), connections=256)
+        run = run_job(job, Listener(on_progress=stopper.hear))
+    assert set(run.recording.status) == {Status.OK}
+    p99_s = float(np.percentile(run.recording.latency_s, 99))
+    assert p99_s == pytest.approx(stopper.stopped_s - 0.01 * length_s, rel=0.05)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed")
+def test_the_referee_sees_the_same_latencies_at_the_same_rate(tmp_path: Path) -> None:
+    # Answers take 20 to 60 ms, uniformly: long beside the noise of a shared machine, and no percentile is a constant.
+    rate_hz, duration_s = 200.0, 10.0
+    with null_server("--delay-ms", "20", "60") as (address, _):
+        run = run_job(make_job(address, poisson(rate_hz, duration_s), connections=64))
+        command = [sys.executable, "-m", "tests.loadtests.referee", address.http, str(rate_hz), str(duration_s)]
+        done = subprocess.run(
+            [*command, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    for percent, referee_s in json.loads(done.stdout.splitlines()[-1]).items():
+        ours_s = float(np.percentile(run.recording.latency_s, float(percent)))
+        assert ours_s == pytest.approx(referee_s, rel=0.05), percent
+
+
+@pytest.mark.parametrize(("protocol", "rate_hz"), [("http-binary", 1000.0), ("grpc", 300.0)])
+def test_client_and_server_count_the_same_requests(protocol: Protocol, rate_hz: float, tmp_path: Path) -> None:
+    # Some are answered, most are shed: a queue of two before a model that is asked too often.
+    plan = ModelPlan(variants=(VariantPlan("full", "full", 0.9, 0.001),))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("default: {max_queued: 2}\n", encoding="utf-8")
+    root = write_repository(tmp_path / "repository", [plan])
+    with running_gateway(root, "--policy", str(policy), "--inline-compute-ms", "0", "--log-level", "error") as gateway:
+        address = Address(gateway.http, gateway.grpc, gateway.admin)
+        job = make_job(address, poisson(rate_hz, 6.0), protocol=protocol, model=plan.name)
+        run = run_job(job)
+        last = scrape(address)
+    summary = summarise(run, (KIND,), None)
+    names = {"ok": "ok", "shed": "overloaded", "expired": "deadline"}
+    assert {names[name]: number for name, number in summary.client_counts.items()} == summary.server_counts
+    assert sum(summary.server_counts.values()) == len(job.schedule)
+    assert last is not None
+    assert last.queued == 0
