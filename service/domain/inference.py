@@ -97,7 +97,12 @@ class InferenceRequest:
 
 @dataclass(slots=True)
 class Answer:
-    """Who answered and how that compares with what was asked; all durations in seconds."""
+    """Who answered and how that compares with what was asked; all durations in seconds.
+
+    ``predicted_s`` is what the total was most likely to be when the run was decided, ``claimed_s`` what it exceeds once
+    in a hundred. ``cascade`` tells of a cascade's answer: ``sure`` after its first stage, ``escalated`` after its
+    second, or ``settled`` with the first one's though that was unsure.
+    """
 
     variant: str
     tier: str
@@ -110,6 +115,8 @@ class Answer:
     budget_met: bool
     expected_accuracy: float
     batch_size: int = 1
+    claimed_s: float = 0.0
+    cascade: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -88,6 +88,11 @@ class ModelPolicy(_Strict):
     cascades: bool = Field(default=False, description="use the cascades of the manifest: answer small, then ask bigger")
 
     @property
+    def is_thrifty(self) -> bool:
+        """Whether an idle machine does not simply give the most accurate variant that keeps the budget."""
+        return self.objective == "cost" or self.price_per_cpu_s > 0.0
+
+    @property
     def default_budget_s(self) -> float:
         """The default budget in seconds."""
         return self.default_budget_ms / 1e3

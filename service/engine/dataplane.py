@@ -90,7 +90,7 @@ class DataPlane(Catalog):
         if job is not None:
             self._lanes.execute(job)
         for ticket in tickets:
-            if not ticket.done.done():
+            if not ticket.done.done() and ticket.timer is None:
                 left_s = ticket.waiting.deadline_s - self._clock()
                 ticket.timer = ticket.done.get_loop().call_later(left_s, self._dispatcher.expire, ticket)
 
@@ -153,20 +153,26 @@ class DataPlane(Catalog):
         variant = _named(route, outcome.variant)
         queue_s = outcome.started_s - ticket.arrived_s
         total_s = self._clock() - ticket.arrived_s
-        predicted_s = queue_s + outcome.predicted_s + self._handover.after_s
-        self._handover.observe_after(total_s - queue_s - outcome.compute_s)
+        typical_s = outcome.predicted_s + self._handover.after_s
+        claim = model.claims[variant.name]
+        claimed_s = queue_s + claim.factor * typical_s
+        if ticket.kept is None:  # else it waited between two stages
+            self._handover.observe_after(total_s - queue_s - outcome.compute_s)
+            claim.observe(total_s - queue_s, typical_s)
         answer = Answer(
             variant=variant.name,
             tier=variant.tier,
             reason=self._reason(ticket, outcome),
-            predicted_s=predicted_s,
+            predicted_s=queue_s + typical_s,
             queue_s=queue_s,
             compute_s=outcome.compute_s,
             total_s=total_s,
             budget_s=route.budget_s,
             budget_met=total_s <= route.budget_s,
-            expected_accuracy=variant.accuracy,
+            expected_accuracy=outcome.plan.accuracy if outcome.plan else variant.accuracy,
             batch_size=outcome.batch_size,
+            claimed_s=claimed_s,
+            cascade=_stage(ticket, outcome) if outcome.plan else "",
         )
         pairs = zip(model.info.outputs, outcome.outputs, strict=True)
         tensors = tuple([Tensor(spec.name, spec.datatype, data) for spec, data in pairs])
@@ -181,10 +187,20 @@ class DataPlane(Catalog):
             return Reason.FALLBACK
         if route.is_pinned:
             return Reason.PINNED
+        if outcome.is_cascaded:
+            return Reason.CASCADED
         limit_s = min(route.budget_s, ticket.waiting.deadline_s - ticket.arrived_s)
         names = [item.name for item in route.candidates]
         fits_idle = {name for name in names if self._idle_s(ticket.model, name, costs.of(name, rows), rows) <= limit_s}
+        if ticket.model.policy.is_thrifty:
+            fits_idle &= ticket.model.wanted(ticket.waiting, costs)
         return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late)
+
+
+def _stage(ticket: Ticket, outcome: Outcome) -> str:
+    if outcome.is_cascaded:
+        return "escalated"
+    return "sure" if ticket.kept is None else "settled"
 
 
 def _named(route: Route, name: str) -> Variant:

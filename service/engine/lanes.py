@@ -133,7 +133,7 @@ def _report(job: Job, moments: tuple[float, float, float], now_s: float, *, fail
         input_s=joined_s - started_s,
         compute_s=computed_s - joined_s,
         output_s=now_s - computed_s,
-        predicted_s=job.run.predicted_s,
+        predicted_s=job.model.typical_s(job.run.variant, sum(ticket.waiting.rows for ticket in job.tickets)),
         decision_s=job.decision_s,
         failed=failed,
     )
@@ -154,4 +154,5 @@ def _outcome(
         is_late=job.run.is_late,
         is_fallback=bool(ticket.failed_on),
         is_cascaded=kept is not None,
+        plan=ticket.plan if kept else job.model.plans.get(job.run.plan),
     )

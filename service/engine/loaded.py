@@ -16,8 +16,10 @@ from service.domain.errors import ModelNotReady
 from service.policy.costs import Costs, Plan
 from service.policy.deadline_queue import DeadlineQueue
 from service.policy.desk import Standing
-from service.policy.latency import Correction, safe_table
+from service.policy.latency import Claim, Correction, safe_table
 from service.policy.routing import Route, choose_route
+from service.policy.scheduling import choose_run
+from service.policy.situation import Situation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from service.engine.repository import StoredFile
     from service.engine.ticket import Ticket
     from service.policy.routing import Rules
+    from service.policy.situation import Waiting
 
 _FAILURES_TO_TAKE_OUT: Final = 3
 _REST_S: Final = 30.0
@@ -36,6 +39,7 @@ _ROUTES_KEPT: Final = 1024
 _RELAX_EVERY_S: Final = 0.02
 _NO_INLINE_S: Final = 60.0
 _UNMEASURED_S: Final = 1.0
+_PLENTY_S: Final = 1e6
 _NOTICED: Final = 0.02
 
 
@@ -77,6 +81,7 @@ class LoadedModel:
     queue: DeadlineQueue[Ticket] = field(default_factory=DeadlineQueue)
     standing: Standing = field(default_factory=Standing)
     plans: dict[str, Plan] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
     _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
     _costs_until_s: float = -math.inf
     _no_inline_until_s: float = -math.inf
@@ -98,6 +103,7 @@ class LoadedModel:
             if variant.name in self.backends or variant.name in self.evicted:
                 self.corrections[variant.name] = Correction()
                 self.health[variant.name] = VariantHealth()
+                self.claims[variant.name] = Claim()
                 self.accuracy[variant.name] = variant.accuracy
                 rows = range(1, self.info.max_batch_size + 1)
                 self._medians_s[variant.name] = (0.0, *(variant.profile.at(count).p50_s for count in rows))
@@ -175,6 +181,23 @@ class LoadedModel:
     def typical_s(self, variant: str, rows: int) -> float:
         """Return the median compute time of a run as this machine is now: what it will most likely take."""
         return self._medians_s[variant][rows] * self.corrections[variant].ratio
+
+    def wanted(self, waiting: Waiting, costs: Costs) -> frozenset[str]:
+        """Return the candidates no more accurate than what the objective takes where time is plenty."""
+        calm_s = waiting.due_s - _PLENTY_S
+        calm = Situation(
+            costs=costs,
+            now_s=calm_s,
+            lanes_free_s=(calm_s,),
+            idle_lanes=1,
+            max_rows=waiting.rows,
+            price_per_s=self.policy.price_per_cpu_s,
+            accuracy_loss=self.policy.max_accuracy_loss if self.policy.objective == "cost" else 0.0,
+        )
+        run = choose_run((waiting,), calm)
+        plan = costs.plans.get(run.plan) if run else None
+        most = plan.accuracy if plan else self.accuracy[run.variant] if run else 1.0
+        return frozenset(name for name, accuracy in self.accuracy.items() if accuracy <= most)
 
     def without(self, candidates: tuple[str, ...], variants: Collection[str]) -> tuple[str, ...]:
         """Return the candidates that need none of these variants."""

@@ -37,6 +37,7 @@ class Outcome:
     is_late: bool
     is_fallback: bool
     is_cascaded: bool = False
+    plan: Plan | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -106,6 +106,7 @@ class Metrics:
         self._decisions = self._tally("routing_decisions", "Why a variant answered", (*by_variant, "reason"))
         self._met = self._tally("budget_met", "Answers within their latency budget", by_variant)
         self._missed = self._tally("budget_missed", "Answers after their latency budget", by_variant)
+        self._cascades = self._tally("cascade", "Answers of cascades, by how far they went", ("model", "outcome"))
         self._shed = self._counter("shed", "Requests refused for load", ("model", "criticality", "reason"))
         self._expired = self._counter("expired", "Requests whose hard deadline passed", ("model", "state"))
         self._rows = self._histogram("batch_size", "Rows computed together", by_variant, _ROWS)
@@ -167,6 +168,8 @@ class Metrics:
         for state in ("waiting", "running"):
             self._expired.labels(model.name, state)
         self._decision.labels(model.name)
+        for stage in ("sure", "escalated", "settled"):
+            self._cascades.labels(model.name, stage)
         for variant in model.variants:
             self._create_variant(model, variant)
 
@@ -178,6 +181,8 @@ class Metrics:
         series.duration.observe(answer.total_s)
         series.queue.observe(answer.queue_s)
         (series.met if answer.budget_met else series.missed).value += 1
+        if answer.cascade:
+            self._cascades.labels(request.model, answer.cascade).value += 1
 
     def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:  # noqa: ARG002
         """Count a request that got no answer."""

@@ -48,6 +48,7 @@ ANSWER = Answer(
     tier="quantized",
     reason=Reason.WITHIN_BUDGET,
     predicted_s=0.0021,
+    claimed_s=0.0034,
     queue_s=0.0005,
     compute_s=0.0012,
     total_s=0.0019,

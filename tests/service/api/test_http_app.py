@@ -33,6 +33,7 @@ async def test_infer_answers_and_tells_the_story_in_parameters_and_headers(calle
         "tier": "quantized",
         "reason": "within_budget",
         "predicted_ms": 2.1,
+        "predicted_p99_ms": 3.4,
         "queue_ms": 0.5,
         "compute_ms": 1.2,
         "total_ms": 1.9,

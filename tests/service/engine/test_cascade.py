@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from service.domain.inference import Knobs
+from service.domain.inference import Knobs, Reason
 from service.domain.policy_file import ModelPolicy
 from service.engine.backends.stub import StubBackend
 from service.engine.cascade import is_unsure, least_margin
@@ -52,6 +52,10 @@ async def test_a_cascade_answers_through_the_whole_engine(cascading: Cascading) 
     responses = [await cascading.bench.plane.infer(request) for request in requests]
     assert [response.answer.variant for response in responses] == ["small", "full"]
     assert [value((response.outputs[0].data,)) for response in responses] == pytest.approx([4.0, 0.8])
+    stories = [(item.answer.reason, item.answer.cascade, item.answer.expected_accuracy) for item in responses]
+    # What the objective asks for is no downgrade, even where a better variant would have kept the budget.
+    assert stories == [(Reason.WITHIN_BUDGET, "sure", 0.915), (Reason.CASCADED, "escalated", 0.915)]
+    assert all(item.answer.claimed_s >= item.answer.predicted_s > 0.0 for item in responses)
     assert cascading.bench.is_at_rest()
 
 
