@@ -136,3 +136,21 @@ def test_linked_files_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#:]+)\)", README) if not link.startswith("http")]
     assert len(links) >= 6
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.timeout(300)
+def test_simulator_line_compares_policies_on_the_built_model(manifest: ModelManifest, folder: Path) -> None:
+    assert manifest.model == "digits"
+    (line,) = [line for line in block("sh", "tiergate load spike").splitlines() if "simulator" in line]
+    said = run(f"{line} --requests 500", folder)
+    assert "slackfit" in said
+    assert "tiergate" in said
+
+
+def test_load_lines_are_commands_that_exist(folder: Path) -> None:
+    lines = [line for line in block("sh", "tiergate load spike").splitlines() if line.startswith("tiergate load")]
+    assert len(lines) == 3
+    for line in lines:
+        options = re.findall(r"--[a-z]+", line)
+        helped = run(f"{' '.join(line.split()[: 2 + ('compare' in line)])} --help", folder)
+        assert all(option in helped for option in options)
