@@ -1,0 +1,102 @@
+"""How good a policy is on some arrivals: its figures in the simulator, and one order over candidates.
+
+A candidate that breaks a limit ranks below every one that keeps all, by how much it misses; among the others the
+objective decides. While searching, attainment counts at its lower end, the mean less one standard error over stretches
+of time: a policy that only just keeps a floor on the arrivals it was searched on misses it on others half the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from loadtests.simulator.policy import LatePolicy
+from loadtests.simulator.simulation import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from loadtests.simulator.result import Result
+    from loadtests.simulator.workload import Workload
+    from loadtests.tuner.question import Limits, Question
+    from service.domain.policy_file import ModelPolicy
+
+_STRETCHES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One policy on one workload; shares are 0..1.
+
+    ``accuracy`` is effective accuracy with each answer counted at its variant's accuracy, which frees it of the luck
+    of the draw; ``answer_accuracy`` the mean over answers in time; ``error`` the standard error of ``attainment``.
+    """
+
+    offered: int
+    attainment: float
+    error: float
+    accuracy: float
+    answer_accuracy: float
+    busy_ratio: float
+    cpu_s: float
+    """Per request."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Score:
+    """Larger is better: first ``kept`` (0, or less by what the limits are missed by), then the objective."""
+
+    kept: float
+    objective: float
+
+
+def play(question: Question, policy: ModelPolicy, workload: Workload, seed: int) -> Result:
+    """Simulate a policy on a workload."""
+    rule = LatePolicy("tuned", uses_plans=policy.cascades)
+    return simulate(workload, question.fleet(policy), rule, seed=seed)
+
+
+def figures_of(result: Result) -> Figures:
+    """Return the figures of a simulation."""
+    summary, on_time = result.summary(), result.is_on_time
+    parts = [part.mean() for part in np.array_split(on_time, min(_STRETCHES, len(on_time)))]
+    error = float(np.std(parts, ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else 0.0
+    return Figures(
+        offered=summary.offered,
+        attainment=summary.attainment,
+        error=error,
+        accuracy=summary.expected_accuracy,
+        answer_accuracy=summary.expected_accuracy / summary.attainment if summary.attainment else 0.0,
+        busy_ratio=summary.busy_ratio,
+        cpu_s=float(result.busy_s.sum()) / summary.offered,
+    )
+
+
+def credit(result: Result, limits: Limits) -> NDArray[np.float64]:
+    """Return what each request adds to the objective, (N,): its answer's accuracy if on time, or less CPU time."""
+    if limits.objective == "cost":
+        run_s = np.nan_to_num((result.finish_s - result.start_s) / np.maximum(result.batch, 1))
+        return -run_s
+    return np.where(result.is_on_time, result.expected(), 0.0)
+
+
+def score(found: Sequence[Figures], limits: Limits, errors: float = 1.0) -> Score:
+    """Return the score over several workloads; attainment counts less ``errors`` standard errors."""
+    missed = sum(sum(misses(item, limits, errors).values()) for item in found)
+    offered = sum(item.offered for item in found)
+    values = [-item.cpu_s if limits.objective == "cost" else item.accuracy for item in found]
+    return Score(-missed, sum(value * item.offered for value, item in zip(values, found, strict=True)) / offered)
+
+
+def misses(found: Figures, limits: Limits, errors: float = 0.0) -> dict[str, float]:
+    """Return the limits that are broken, and by how much."""
+    short = {
+        "attainment": limits.attainment - (found.attainment - errors * found.error),
+        "accuracy": limits.accuracy - found.answer_accuracy,
+        "busy_ratio": found.busy_ratio - limits.busy_ratio,
+    }
+    return {name: amount for name, amount in short.items() if amount > 0.0}
