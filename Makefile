@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix bench bench-peers clean
+.PHONY: help install demo test check fix bench bench-peers bench-serving clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side b
 
 bench-peers: $(INSTALLED)  ## measure the gateway beside Triton, MLServer, BentoML, LitServe and Ray Serve, side by side
 	$(BIN)/python -m loadtests.peer_bench --plot docs/images/peers.svg --docs docs/benchmarks.md $(BENCH_PEERS)
+
+bench-serving: $(INSTALLED)  ## measure the serving engine against its bars: simulated, and on real gateways
+	$(BIN)/python -m loadtests.serving_bench --images docs/images --docs docs/benchmarks.md $(BENCH_SERVING)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = read_results(parsed.results)
         if not parsed.report_only:
             run_parts(parsed, parts, console)
-        Console(width=150, highlight=False, markup=False).print(report.text(parts))
+        Console(highlight=False, markup=False).print(report.text(parts), soft_wrap=True)
         shown = pictures.draw_all(parts, parsed.images) if parsed.images else []
         if parsed.docs:
             report.rewrite(parsed.docs, parts, shown)
     except (LoadError, ManifestError, MarksMissing, OSError, ValueError) as error:
-        console.print(f"serving_bench: {error}", markup=False)
+        console.print(f"serving_bench: {error}", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; every gateway is ended; finished parts are kept, --resume goes on")
@@ -95,12 +95,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=4000, help="of each trace, simulated")
     parser.add_argument("--real-s", type=float, default=6.0, help="length of a run on a real gateway")
     parser.add_argument("--processes", type=int, default=2, help="for the simulations")
+    parser.add_argument("--uncalibrated", action="store_true", help="simulate policies without the event loop's time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("loadtests/results/raw"), help="for intermediate files")
     parser.add_argument("--results", type=Path, default=Path("loadtests/results/serving.json"))
     parser.add_argument("--images", type=Path, help="folder for the pictures")
     parser.add_argument("--docs", type=Path, help="page whose block between the benchmark's marks is rewritten")
-    parser.add_argument("--resume", action="store_true", help="leave out parts that the results hold for these arguments")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out parts that the results hold for these arguments"
+    )
     parser.add_argument("--report-only", action="store_true", help="run nothing; show and write from the results")
     return parser.parse_args(arguments)
 
@@ -137,7 +140,9 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], console: Consol
     setting = setting_of(parsed)
     key = _key(setting)
     if split_cores()[1] == {split_cores()[0]}:
-        console.print("this machine has one core: generator and gateway share it, and real figures are not to be trusted")
+        console.print(
+            "this machine has one core: generator and gateway share it, and real figures are not to be trusted"
+        )
     for name in PARTS:
         if name not in parsed.part:
             continue
@@ -145,7 +150,8 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], console: Consol
             console.print(f"{name}: kept from before")
             continue
         start_s = time.monotonic()
-        figures = _RUN[name](calibrated(setting, parts, key), lambda text: console.print(text, markup=False))
+        chosen = setting if parsed.uncalibrated and name == "simulated" else calibrated(setting, parts, key)
+        figures = _RUN[name](chosen, lambda text: console.print(text, markup=False))
         took_s = time.monotonic() - start_s
         console.print(f"{name}: took {took_s:.0f} s")
         parts[name] = {**describe_run(_PROGRAM, sys.argv[1:]), "key": key, "took_s": took_s, **figures}

@@ -19,7 +19,7 @@ from heapq import heappush
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from loadtests.simulator.gateway import Event, Gateway, Request
+    from loadtests.simulator.gateway import Gateway, Place, Request
 
 _ADMISSION: Final = -1
 """The place of a lane in an event that is no lane's."""
@@ -63,10 +63,10 @@ class LoopThread:
 class Doorway:
     """Stands before a gateway: a request reaches it when the event loop has read it."""
 
-    def __init__(self, gateway: Gateway, thread: LoopThread, costs: LoopCosts, agenda: list[Event], number: int) -> None:
-        """Start with nobody at the door."""
-        self._gateway, self._thread, self._costs = gateway, thread, costs
-        self._agenda, self._number = agenda, number
+    def __init__(self, gateway: Gateway, place: Place, costs: LoopCosts) -> None:
+        """Start with nobody at the door; ``place`` has the loop's thread, and is the gateway's too."""
+        self._gateway, self._costs = gateway, costs
+        self._thread, self._agenda, self._number = place.thread, place.agenda, place.number
         self._unread: deque[tuple[Request, float]] = deque()
 
     @property

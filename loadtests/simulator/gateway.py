@@ -83,8 +83,10 @@ class Place:
         self._answer(index, deadline_s, self._reply_s(now_s))
 
     def end(self, index: int, outcome: Outcome) -> None:
-        """Note that a request ended without an answer and without having run."""
+        """Note that a request ended without an answer and without having run; a refusal is written too."""
         self.records.outcome[index] = outcome
+        if self.fleet.machine.loop is not None:
+            self.thread.take(0.0, self.fleet.machine.loop.reply_s)  # at once where the loop is idle: then it is in time
 
     def run(self, gateway: Gateway, run: tuple[int, int, float, float], members: Sequence[tuple[int, float]]) -> None:
         """Put a run on the agenda and note what its members get.

@@ -22,6 +22,8 @@ x_iv, 0 <= x_iv, sum_v x_iv <= 1, and cost c_iv seconds of lane. In a real sched
 4. what counts is done when it is due: S(t) >= sum of c_iv x_iv over the requests due until t;
 5. x_iv = 0 where even alone on an idle lane variant v is too late for request i.
 
+With an event loop a request arrives when the loop can have read it at the soonest, and is due a reply's time earlier.
+
 Every schedule therefore gives a feasible point with its own value, and the optimum is an upper bound. S is a variable
 at each arrival and each due moment only, which relaxes it further, and both sums are running sums, so the program is
 sparse: about six variables a request. With one budget for all, 3 and 4 together are as strong as writing out which
@@ -97,8 +99,9 @@ def exact_value(workload: Workload, fleet: Fleet, *, seed: int = 0, knows_answer
         raise ValueError("oracle: an exact search takes requests of one row")
     case = _case(workload, fleet, seed, knows_answers=knows_answers)
     ladder, machine = fleet.models[0], fleet.machine
+    sizes = range(1, ladder.max_rows + 1)
     runs_s = [
-        [ladder.real(variant).at(rows).p50_s * machine.ratio + machine.per_run_s for rows in range(1, ladder.max_rows + 1)]
+        [ladder.real(variant).at(rows).p50_s * machine.ratio + machine.per_run_s for rows in sizes]
         for variant in ladder.variants
     ]
     search = _Search(case, runs_s)
@@ -141,8 +144,8 @@ def _case(workload: Workload, fleet: Fleet, seed: int, *, knows_answers: bool) -
     most = max(len(ladder.variants) for ladder in fleet.models)
     cost_s, value = np.full((2, len(workload), most), np.inf)
     value[:] = 0.0
-    read_s, reply_s = (machine.loop.read_s, machine.loop.reply_s) if machine.loop else (0.0, 0.0)
-    arrival_s = workload.arrival_s + read_s
+    reply_s = machine.loop.reply_s if machine.loop else 0.0
+    arrival_s = _read_at_s(workload.arrival_s, fleet)
     due_s = workload.arrival_s + np.minimum(workload.budget_s, workload.timeout_s) - machine.after_s - reply_s
     rows = np.array([kind.rows for kind in workload.kinds])[workload.kind]
     for number, ladder in enumerate(fleet.models):
@@ -163,6 +166,22 @@ def _case(workload: Workload, fleet: Fleet, seed: int, *, knows_answers: bool) -
             if variant.name not in allowed:
                 value[workload.kind == number, place] = 0.0
     return _Case(arrival_s, due_s, cost_s, value, fleet.gateways * fleet.lanes)
+
+
+def _read_at_s(arrival_s: NDArray[np.float64], fleet: Fleet) -> NDArray[np.float64]:
+    """Return the earliest moment at which an event loop, if there is one, can have read each request.
+
+    It reads every request, in order, whatever is decided later: with one gateway the loop does so no sooner than one
+    that had nothing to write (Lindley's recursion).
+    """
+    loop = fleet.machine.loop
+    if loop is None:
+        return arrival_s
+    if fleet.gateways > 1:
+        return arrival_s + loop.read_s
+    before_s = loop.read_s * np.arange(len(arrival_s))
+    read_at_s: NDArray[np.float64] = np.maximum.accumulate(arrival_s - before_s) + before_s + loop.read_s
+    return read_at_s
 
 
 def _least_cost(

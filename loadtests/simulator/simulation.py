@@ -182,7 +182,7 @@ def _open(task: _Task, number: int, agenda: list[Event], records: Records) -> tu
     else:
         gateway = EarlyGateway(task.policy, place)
     if fleet.machine.loop is not None:
-        gateway = Doorway(gateway, place.thread, fleet.machine.loop, agenda, number)
+        gateway = Doorway(gateway, place, fleet.machine.loop)
     return place, gateway
 
 

@@ -6,9 +6,9 @@ t_1 <= t_2 <= ... the head runs on its most accurate candidate while at most t_1
 most t_2 do, and so on; the last beyond all. The request that is decided for counts as waiting.
 
 ``tune`` is the hand: from the best of three starts it tries thresholds from a geometric grid, one after the other,
-keeping what raises effective accuracy on a tuning workload, until nothing does. A tuned table fits one budget, one number of lanes and one trace;
-that is the weakness it is compared for. Judge it on a workload that it was not tuned on, or be kind and tune it on the
-same one.
+keeping what raises effective accuracy on a tuning workload, until nothing does. A tuned table fits one budget, one
+number of lanes and one trace; that is the weakness it is compared for. Judge it on a workload that it was not tuned
+on, or be kind and tune it on the same one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,122 @@
+"""The real part: policies on real gateways and in the simulator, on the same arrivals, rows and budgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from loadtests.arrivals import piecewise, poisson
+from loadtests.serving.contenders import OURS_NAME
+from loadtests.serving.gateways import gateways, play_on, schedule_of
+from loadtests.serving.searches import OVERLOADS, capacity_hz, peak_of, recovery_s
+from loadtests.serving.setting import at_rate, full_rate_hz
+from loadtests.simulator.policy import OURS, LatePolicy
+from loadtests.simulator.simulation import simulate
+from loadtests.simulator.workload import make_workload
+from service.domain.policy_file import ModelPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadtests.serving.gateways import Gateway
+    from loadtests.serving.setting import Setting, Times
+
+_LANES: Final = 1
+_LEAST_REQUESTS: Final = 300
+_MOST_REQUESTS: Final = 12_000
+_RAMP: Final = (0.5, 0.7, 0.9, 1.1)
+_STEP_S: Final = 2.5
+_CALM: Final = 0.4
+_MOST_HZ: Final = 8_000.0
+
+
+def real_policies(setting: Setting) -> dict[str, ModelPolicy]:
+    """Return the policies of the real gateways: ours, and three constants in its place."""
+    variants = setting.ladder().variants
+    fastest = min(variants, key=lambda item: item.profile.at(1).p50_s)
+    quantized = next((item.name for item in variants if item.tier == "quantized"), variants[len(variants) // 2].name)
+    only = {"always-full": variants[0].name, "always-smallest": fastest.name, "quantized only": quantized}
+    ours = setting.tuned(1.0) or ModelPolicy()
+    return {OURS_NAME: ours, **{name: ModelPolicy(variants=(variant,)) for name, variant in only.items()}}
+
+
+def run_real(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
+    """Play every trace at every load on every gateway, interleaved; return the figures beside the simulated ones."""
+    policies = real_policies(setting)
+    rate_hz = full_rate_hz(setting.fleet(lanes=_LANES))
+    rows = []
+    with gateways(setting, policies) as sites:
+        for trace, times_s in setting.arrivals().items():
+            for load in setting.real_loads:
+                arrivals = slice_of(setting, times_s, load * rate_hz)
+                for name, site in sites.items():
+                    figures = play_on(site, setting, arrivals).figures()
+                    simulated = simulate_same(setting, policies[name], arrivals, len(site.inputs.rows))
+                    rows.append({"trace": trace, "load": load, "policy": name, "real": figures, "simulated": simulated})
+                say(f"real: {trace} at load {load:g}")
+        overload = run_overload(sites[OURS_NAME], setting, say)
+    return {"budget_s": setting.budget(), "full_hz": rate_hz, "rows": rows, "overload": overload}
+
+
+def slice_of(setting: Setting, times_s: Times, rate_hz: float) -> Times:
+    """Return the trace's first arrivals for one run at a rate: as many as come in its time, within bounds."""
+    count = int(min(max(rate_hz * setting.real_s, _LEAST_REQUESTS), _MOST_REQUESTS))
+    return at_rate(times_s, count, rate_hz)
+
+
+def simulate_same(setting: Setting, policy: ModelPolicy, times_s: Times, rows: int) -> dict[str, Any]:
+    """Return what the simulator says of the same arrivals and rows, the warm-up played and not counted."""
+    fleet = setting.fleet(policy, lanes=_LANES)
+    schedule = schedule_of(setting, times_s, rows)
+    workload = make_workload(schedule.times_s, setting.budget(), setting.timeout_s, row=schedule.rows)
+    chosen = OURS if fleet.models[0].plans else LatePolicy(OURS_NAME)
+    found = simulate(workload, fleet, chosen, seed=setting.seed)
+    kept = slice(schedule.warmups, None)
+    answered = found.outcome[kept] == 0
+    correct, on_time = found.is_correct[kept], found.is_on_time[kept]
+    names = fleet.models[0].names
+    return {
+        "attainment": float(on_time.mean()),
+        "effective_accuracy": float((on_time & correct).mean()),
+        "mean_accuracy": float(correct[answered].mean()) if answered.any() else None,
+        "shares": {name: float((found.variant[kept][answered] == place).mean()) for place, name in enumerate(names)},
+    }
+
+
+def run_overload(site: Gateway, setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return goodput at the peak and at multiples of it, and the recovery after a step, all on the real gateway.
+
+    Rates above 8,000/s are not offered, because the generator could not keep its schedule; the figure is then absent.
+    """
+    capacity = capacity_hz(setting.fleet(setting.tuned(1.0), lanes=_LANES))
+    runs: list[dict[str, Any]] = []
+
+    def goodput(rate_hz: float, what: str) -> float:
+        length_s = min(_STEP_S, _MOST_REQUESTS / rate_hz)
+        figures = play_on(site, setting, poisson(rate_hz, length_s, np.random.default_rng(setting.seed))).figures()
+        runs.append({"what": what, "offered_hz": rate_hz, **figures})
+        say(f"real: {what}, {rate_hz:,.0f}/s offered, {figures['goodput_hz']:,.0f}/s on time")
+        return float(figures["goodput_hz"])
+
+    points = [(share * capacity, goodput(share * capacity, "ramp")) for share in _RAMP]
+    peak_hz, at_hz = peak_of(points)
+    found = {
+        f"{multiple:g}": goodput(multiple * at_hz, f"{multiple:g}x") if multiple * at_hz <= _MOST_HZ else None
+        for multiple in OVERLOADS
+    }
+    high_hz = min(3.0 * peak_hz, _MOST_HZ)
+    starts = [0.0, _STEP_S, 2 * _STEP_S]
+    rng = np.random.default_rng(setting.seed + 2)
+    times_s = piecewise(starts, [_CALM * peak_hz, high_hz, _CALM * peak_hz], 4 * _STEP_S, rng)
+    played = play_on(site, setting, times_s)
+    scheduled_s = played.judged.columns["scheduled_s"]
+    end_s = starts[2] + float(scheduled_s[0] - times_s[0])
+    return {
+        "peak_hz": peak_hz,
+        "peak_offered_hz": at_hz,
+        "goodput_hz": found,
+        "recovery_s": recovery_s(scheduled_s, played.judged.is_on_time, end_s),
+        "step_is_valid": played.run.lag.is_valid,
+        "runs": runs,
+    }
