@@ -121,6 +121,8 @@ def _sentences(policy: ModelPolicy) -> Iterator[str]:
     yield f"price of time kept free for bursts: {policy.burst_price:g}; losses raise it by {policy.shortage_weight:g}"
     yield f"may answer: {', '.join(policy.variants) or 'every published variant'}"
     yield f"a run takes up to {policy.max_batch_size} rows; up to {policy.max_queued} requests wait, more are refused"
+    if policy.defers:
+        yield "a run waits for a fuller batch where batching gains and a better variant is then kept up"
     yield f"its share of the lanes has weight {policy.weight:g} among models that wait"
     yield f"{policy.exploration_share:.1%} of decisions give variants judged slow another chance"
     yield "cascades of the manifest are used" if policy.cascades else "cascades are not used"

@@ -2,15 +2,17 @@
 
 Both drive the same desk (``service.policy.desk``), so admission, service order, the model that is served, the run that
 is chosen and what is learnt from losses are the gateway's own code. Two things are done differently, to the same
-effect. Timers are not on the calendar: whatever has passed its moment is taken out, as of that moment, before anything
-looks at the queue. And a request that finds a lane idle and nothing queued goes past the queue.
+effect. Deadlines are not on the calendar (the moment to which a run is put off is): whatever has passed its moment is
+taken out, as of that moment, before anything looks at the queue. And a request that finds a lane idle and nothing
+queued goes past the queue.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from loadtests.simulator.model_state import ModelState, Queued
 from loadtests.simulator.result import Outcome
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from service.policy.costs import Plan
     from service.policy.desk import Lane
     from service.policy.situation import Run
+
+
+_TIMER: Final = -2
+"""The place of a lane in an event at which a run that was put off is looked at again."""
 
 
 class _Running(NamedTuple):
@@ -59,12 +65,13 @@ class LateGateway:
         self._handover = Handover(after_s=fleet.machine.known_after_s)
         self._wake_s = 0.0 if fleet.machine.loop is None else fleet.machine.loop.before_s
         self._wakes = False
+        self._look_s = math.inf
         self.inside = 0
 
     def arrive(self, request: Request, now_s: float) -> None:
         """Take a request in, or refuse it."""
         entry, self._wakes = self._entry(request, now_s), True
-        entry.model.standing.losses.arrived()
+        entry.model.standing.arrived(now_s)
         if self._timers:
             self._ring(now_s)
         if self._idle and not self._desk.models and now_s + entry.fastest_s <= entry.waiting.due_s:
@@ -74,7 +81,10 @@ class LateGateway:
             self._dispatch(now_s)
 
     def finish(self, lane_number: int, now_s: float) -> None:
-        """Free a lane and give it what comes next."""
+        """Free a lane and give it what comes next; or look again at what was put off."""
+        if lane_number == _TIMER:
+            self._look_again(now_s)
+            return
         lane, (run, entries, rows, compute_s) = self._desk.lanes[lane_number], self._running[lane_number]
         model, self._wakes = entries[0].model, False
         self.inside -= len(entries)
@@ -108,6 +118,11 @@ class LateGateway:
         if run is None:
             self._idle.append(lane)
             self._place.end(entry.index, Outcome.EXPIRED)
+            return
+        if run.wait_until_s > now_s:
+            self._idle.append(lane)
+            self._push(entry, entry.waiting.deadline_s, now_s)
+            self._put_off(run.wait_until_s)
             return
         self.inside += 1
         self._start(run, [entry], lane, now_s)
@@ -159,6 +174,9 @@ class LateGateway:
                     self.inside -= 1
                     self._give_up(entry, now_s)
                 continue
+            if run.wait_until_s > now_s:
+                self._put_off(run.wait_until_s)
+                return
             entries = desk.take(model, run)
             if run.is_settled:
                 self.inside -= 1
@@ -166,6 +184,17 @@ class LateGateway:
                 continue
             self._idle.pop()
             self._start(run, entries, lane, now_s)
+
+    def _put_off(self, until_s: float) -> None:
+        if until_s < self._look_s:
+            self._look_s = until_s
+            heappush(self._place.agenda, (until_s, self._place.number, _TIMER, self))
+
+    def _look_again(self, now_s: float) -> None:
+        if now_s >= self._look_s:
+            self._look_s, self._wakes = math.inf, True
+            self._ring(now_s)
+            self._dispatch(now_s)
 
     def _start(self, run: Run, entries: Sequence[Queued], lane: Lane, now_s: float) -> None:
         model = entries[0].model

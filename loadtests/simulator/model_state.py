@@ -58,6 +58,7 @@ class ModelState:
         self._costs = ladder.costs(uses_plans=uses_plans)
         self._costs_until_s = 0.0
         self._corrections = {name: Correction() for name in ladder.names}
+        self.standing.watch_arrivals(self._costs.tables, ladder.policy)
         self._draws: dict[tuple[str, int], tuple[float, ...]] = {}
 
     def costs(self, now_s: float) -> Costs:

@@ -87,6 +87,10 @@ class ModelPolicy(_Strict):
     )
     cascades: bool = Field(default=False, description="use the cascades of the manifest: answer small, then ask bigger")
 
+    defers: bool = Field(
+        default=False, description="wait for a fuller batch where batching gains and a better variant is then kept up"
+    )
+
     @property
     def is_thrifty(self) -> bool:
         """Whether an idle machine does not simply give the most accurate variant that keeps the budget."""

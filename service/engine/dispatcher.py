@@ -10,6 +10,7 @@ its result for that request thrown away.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -75,6 +76,7 @@ class Dispatcher:
         self.parking = Parking(self._changed, self._running, self._push)
         self._is_closed = False
         self._is_gathering = False
+        self._look_s = math.inf  # when the first of the lanes that wait for a fuller batch looks again
 
     @property
     def deciding(self) -> AbstractContextManager[object]:
@@ -97,8 +99,9 @@ class Dispatcher:
                 raise Draining("the server is shutting down")
             if ticket.model.evicted and self.parking.receives(ticket):
                 return None
-            ticket.model.standing.losses.arrived()
-            is_idle = ticket.met_idle = (not self.desk.models or self._is_gathering) and self.desk.has_idle_lane
+            ticket.model.standing.arrived(ticket.arrived_s)
+            is_idle = (not self.desk.models or self._is_gathering) and self.desk.has_idle_lane
+            ticket.met_idle = is_idle and ticket.model.standing.arrivals is None  # else it may wait for company
             displaced = None if is_idle and self.desk.fits_at_once(ticket, self.clock()) else self._admit(ticket)
             is_short = is_idle and displaced is None and self._may_inline(ticket)
             if is_short and not gathers and not self.desk.models:
@@ -127,7 +130,7 @@ class Dispatcher:
                 job = self._choose(model, self._inline)
             if self.desk.models:
                 self._changed.notify(len(self.desk.lanes))
-            return job
+            return job if isinstance(job, Job) else None
 
     def resubmit(self, ticket: Ticket) -> None:
         """Let a ticket wait again after a failed run, unless its end is decided; it is not judged a second time."""
@@ -149,8 +152,12 @@ class Dispatcher:
                 model = self.desk.next_model(self.clock())
                 if model is not None:
                     job = self._choose(model, lane)
-                    if job is not None:
+                    if isinstance(job, Job):
+                        if model.standing.arrivals is not None and self.desk.models:
+                            self._changed.notify()  # those whom the arrivals woke may have gone back to wait
                         return job
+                    if job is not None:
+                        self._wait_until(job)
                 elif self._is_closed:
                     return None
                 else:
@@ -302,16 +309,29 @@ class Dispatcher:
         # The caller's thread is no lane: a lane that it borrowed could be woken and be busy twice.
         situation = self.desk.situation(ticket.model, self._inline, self.clock())
         run = self._choose_run((ticket.waiting,), situation)
-        if run is None:
+        if run is None or run.wait_until_s > situation.now_s:
             return None
         if not ticket.model.may_inline(run.variant, ticket.waiting.rows, self.inline_s, situation.now_s):
             return None
         return self._start(ticket.model, run, [ticket], self._inline, situation.now_s)
 
-    def _choose(self, model: LoadedModel, lane: Lane) -> Job | None:
+    def _wait_until(self, until_s: float) -> None:
+        """Wait for a change; one lane at a time also for the moment, which is enough for what all would see."""
+        if until_s >= self._look_s:
+            self._changed.wait()
+            return
+        self._look_s = until_s
+        self._changed.wait(max(0.0, until_s - self.clock()))
+        if self._look_s == until_s:
+            self._look_s = math.inf
+
+    def _choose(self, model: LoadedModel, lane: Lane) -> Job | float | None:
+        """Take the next run; ``None`` where others ended instead, or the moment until which a run is put off."""
         situation = self.desk.situation(model, lane, self.clock())
         waiting = model.queue.waiting()
         run = self._choose_run(waiting, situation)
+        if run is not None and run.wait_until_s > situation.now_s:
+            return run.wait_until_s
         if run is not None:
             if lane is self._inline:
                 rows = sum(waiting[member].rows for member in run.members)

@@ -130,6 +130,7 @@ class LoadedModel:
                 self.plans = {plan.name: plan for plan in map(_plan, self.info.cascades)}
             self._costs_until_s = -math.inf
             self.rules = rules
+        self.standing.watch_arrivals(self.tables, rules.policy)
         self._routes, self._missed = {}, {}
 
     @property

@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from service.domain.inference import Criticality
 from service.policy.deadline_queue import Entry
+from service.policy.deferral import ArrivalRate, gains_by_batching
 from service.policy.limits import Load, Verdict, earliest_start_s, judge_arrival
 from service.policy.price import Losses
 from service.policy.scheduling import SEARCHED_FOR_HEAD
 from service.policy.situation import Run, Situation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from service.domain.policy_file import ModelPolicy
     from service.policy.costs import Costs
     from service.policy.deadline_queue import DeadlineQueue
@@ -51,12 +54,33 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class Standing:
-    """What the desk remembers of a model: its virtual time, what it lately spent on a request, and its losses."""
+    """What the desk remembers of a model: its virtual time, what it lately spent on a request, and its losses.
+
+    ``arrivals`` is the rate of its arrivals where its runs may be deferred.
+    """
 
     virtual_s: float = 0.0
     typical_s: float = 0.0
     losses: Losses = field(default_factory=Losses)
     decisions: int = 0
+    arrivals: ArrivalRate | None = None
+
+    def arrived(self, now_s: float) -> None:
+        """Count an arrival."""
+        self.losses.arrived()
+        if self.arrivals is not None:
+            self.arrivals.arrived(now_s)
+
+    def watch_arrivals(self, tables: Mapping[str, Sequence[float]], policy: ModelPolicy) -> None:
+        """Watch how fast requests come where runs are to be deferred: the policy says so, and batching gains.
+
+        ``tables`` are compute times by variant and rows.
+        """
+        most = min([policy.max_batch_size, *(len(table) - 1 for table in tables.values())])
+        if not (policy.defers and gains_by_batching(tables, most)):
+            self.arrivals = None
+        elif self.arrivals is None:
+            self.arrivals = ArrivalRate()
 
     def is_turn_to_explore(self, share: float) -> bool:
         """Count a decision, and tell whether it is one of the share that goes by calm predictions."""
@@ -196,6 +220,7 @@ class Desk(Generic[M]):
             price_per_s=policy.price_per_cpu_s,
             accuracy_loss=policy.max_accuracy_loss if policy.objective == "cost" else 0.0,
             shortage=policy.burst_price + policy.shortage_weight * model.standing.losses.ratio**2,
+            arrival_rate_hz=0.0 if model.standing.arrivals is None else self._arrival_rate_hz(model, lane, now_s),
         )
 
     def begin(self, lane: Lane, model: M, run: Run, now_s: float) -> None:
@@ -231,6 +256,13 @@ class Desk(Generic[M]):
             criticality = Criticality.SHEDDABLE if is_late else request.criticality
             queued_s = sum([model.queue.work_before_s(criticality, due_s) for model in self.models])
         return Load(len(queue), request.model.policy.max_queued, lanes_busy_s, queued_s, queue.lowest_criticality)
+
+    def _arrival_rate_hz(self, model: M, lane: Lane, now_s: float) -> float:
+        """Return what deferring goes by: 0 where another model waits, or there are lanes besides one of its own."""
+        arrivals = model.standing.arrivals
+        if arrivals is None or len(self.models) > 1 or (lane.number < 0 and len(self.lanes) > 1):
+            return 0.0
+        return arrivals.hz(now_s)
 
     def _share(self, model: M) -> float:
         return model.policy.weight / sum([item.policy.weight for item in self.models])

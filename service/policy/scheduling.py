@@ -11,6 +11,8 @@ So the decision looks at the queue, which comes in service order: by criticality
 4. Requests behind the head that accept the same variant and have the same input shape join while sharing a run is
    cheaper than a run each, nobody in the batch gets late, and the other idle lanes keep their share.
 
+5. Where batching gains and the policy asks for it, the run may be put off for a fuller one (``policy.deferral``).
+
 The level is found again at every decision, so the choice moves down as a burst builds and up as it drains.
 
 A request that waits for the second stage of a cascade has an answer already. It runs only while everybody behind it
@@ -23,9 +25,11 @@ seconds ahead; earliest-deadline-first with predictable run times is Clockwork's
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from service.policy.costs import RUN_OVERHEAD_S
+from service.policy.deferral import deferred_until_s
 from service.policy.pace import level_by_bisection, level_of_alike, look, stays_on_time
 from service.policy.price import shortage_price_per_s
 from service.policy.situation import ChooseRun, Run, Situation, Waiting
@@ -63,7 +67,11 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     variant = plan.variant if plan else step.name
     members = _share(queue, head, step.name, situation)
     rows = first.rows if len(members) == 1 else sum(queue[index].rows for index in members)
-    return Run(variant, members, costs.of(variant, rows), plan=step.name if plan else "")
+    run = Run(variant, members, costs.of(variant, rows), plan=step.name if plan else "")
+    if situation.arrival_rate_hz:
+        until_s = deferred_until_s(queue, run, ladder, situation)
+        return replace(run, wait_until_s=until_s) if until_s > situation.now_s else run
+    return run
 
 
 def _first_timely(queue: Sequence[Waiting], situation: Situation) -> int | None:

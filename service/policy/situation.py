@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ class Run:
     """What to run: a candidate and the positions in the queue that share the run.
 
     ``variant`` runs; ``plan`` names the cascade that it is the first stage of. ``is_settled`` says that the one member
-    is to be answered with what it has, and nothing runs.
+    is to be answered with what it has, and nothing runs. Before ``wait_until_s`` nothing runs either: a fuller batch is
+    expected by then (``policy.deferral``), and every arrival decides anew.
     """
 
     variant: str
@@ -44,6 +46,7 @@ class Run:
     is_late: bool = False
     plan: str = ""
     is_settled: bool = False
+    wait_until_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Situation:
     models that waits, ``lane_share`` the part of the lanes that this model may count on against it (0..1).
     ``price_per_s`` is what a CPU-second must gain in accuracy. ``accuracy_loss`` is how far below the best candidate
     an answer may be if that is cheaper. ``shortage`` weighs the requests that are lost for want of time
-    (``policy.price``).
+    (``policy.price``). ``arrival_rate_hz`` is 0 where no run is to be deferred.
     """
 
     costs: Costs
@@ -68,6 +71,7 @@ class Situation:
     price_per_s: float = 0.0
     accuracy_loss: float = 0.0
     shortage: float = 0.0
+    arrival_rate_hz: float = 0.0
 
 
 ChooseRun = Callable[["Sequence[Waiting]", Situation], "Run | None"]
