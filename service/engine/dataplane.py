@@ -87,12 +87,14 @@ class DataPlane(Catalog):
             if ticket.done.cancelled():
                 self._dispatcher.cancel(ticket)
         job = self._dispatcher.take_gathered()
-        if job is not None:
-            self._lanes.execute(job)
-        for ticket in tickets:
-            if not ticket.done.done() and ticket.timer is None:
-                left_s = ticket.waiting.deadline_s - self._clock()
-                ticket.timer = ticket.done.get_loop().call_later(left_s, self._dispatcher.expire, ticket)
+        try:
+            if job is not None:
+                self._lanes.execute(job)
+        finally:
+            for ticket in tickets:
+                if not ticket.done.done() and ticket.timer is None:
+                    left_s = ticket.waiting.deadline_s - self._clock()
+                    ticket.timer = ticket.done.get_loop().call_later(left_s, self._dispatcher.expire, ticket)
 
     def _refuse_if_draining(self) -> None:
         if self._is_refusing:

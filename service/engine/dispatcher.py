@@ -109,10 +109,11 @@ class Dispatcher:
                 if job is not None:
                     return job
             self._push(ticket)
-            self._is_gathering = is_short and gathers
+            was_gathering, self._is_gathering = self._is_gathering, is_short and gathers
             if self._is_gathering:
                 return None
-            self._changed.notify()
+            # What gathered until now has woken nobody yet.
+            self._changed.notify(len(self.desk.lanes) if was_gathering else 1)
         if displaced is not None:
             if displaced.kept is None:
                 self._shed(displaced, "displaced")
@@ -153,7 +154,7 @@ class Dispatcher:
                 if model is not None:
                     job = self._choose(model, lane)
                     if isinstance(job, Job):
-                        if model.standing.arrivals is not None and self.desk.models:
+                        if any(item.standing.arrivals is not None for item in self.desk.models):
                             self._changed.notify()  # those whom the arrivals woke may have gone back to wait
                         return job
                     if job is not None:

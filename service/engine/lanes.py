@@ -93,7 +93,12 @@ class Lanes:
             os.sched_setaffinity(0, {core})  # 0 is the calling thread
         lane = self._dispatcher.desk.lanes[number]
         while (job := self._dispatcher.take(lane)) is not None:
-            self.execute(job)
+            try:
+                self.execute(job)
+            except Exception as error:  # noqa: BLE001 - a lane outlives a mistake in what follows its runs
+                self._observer.variant_failed(job.model.info.name, job.run.variant, f"after a run: {error!r}")
+                for ticket in job.tickets:
+                    ticket.fail(BackendFailed(f"{type(error).__name__} after a run"))
 
     def _escalate(self, job: Job, outcomes: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
         plan, sure = job.model.plans[job.run.plan], []

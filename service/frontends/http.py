@@ -218,7 +218,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def _may_take(self, way: ShortWay) -> bool:
         """Begin the short way where the request is a plain one, and nothing before it is still being answered."""
         url = self.url
-        if not (url.startswith(_MODELS) and url.endswith(_INFER) and self.parser.get_method() == b"POST"):
+        if not (_is_infer(url) and self.parser.get_method() == b"POST"):
             return False
         if not _ODD_IN_URL.isdisjoint(url) or not url.isascii() or self.expect_100_continue or self.flow.write_paused:
             return False
@@ -306,3 +306,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def _note(self, error: HttpRefused) -> None:
         self._on_refused(Refusal("http", "", error))
+
+
+def _is_infer(url: bytes) -> bool:
+    return url.startswith(_MODELS) and url.endswith(_INFER) and len(url) > len(_MODELS) + len(_INFER)

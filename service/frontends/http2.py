@@ -11,7 +11,6 @@ A connection that breaks a rule gets GOAWAY and is closed; a stream that does ge
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 from service.frontends import http2_frames as wire
@@ -33,17 +32,23 @@ _CALM: Final = 2000.0
 """Frames that carry nothing, or take back what was sent, which a connection may send in one go."""
 _CALM_PER_S: Final = 50.0
 _CALM_PER_ANSWER: Final = 20.0
+_CALM_PER_BYTE: Final = 1 / 4096
+"""For what left piece by piece, as the client's windows let it: who reads a long stream has to send many updates."""
 _MASK: Final = 0x7FFFFFFF
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection; ``host`` is the server, ``streams`` are the calls that are open."""
+    """One client's connection; ``host`` is the server, ``streams`` are the calls that are open.
+
+    ``waiting`` are those that could send more, did the connection's window let them; who waited longest is first.
+    """
 
     def __init__(self, host: Host, on_lost: Callable[[Connection], None]) -> None:
         """Wait for ``connection_made``."""
         self.host = host
         self.loop = asyncio.get_running_loop()
         self.streams: dict[int, Stream] = {}
+        self.waiting: dict[int, Stream] = {}
         self.window = self.first_window = wire.DEFAULT_WINDOW
         self.frame_size = wire.LEAST_FRAME_SIZE
         self.transport: asyncio.Transport
@@ -90,6 +95,7 @@ class Connection(asyncio.Protocol):
         for stream in list(self.streams.values()):
             stream.leave()
         self.streams.clear()
+        self.waiting.clear()
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -99,9 +105,10 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Go on reading."""
+        if self.transport.is_closing():
+            return  # all that was written has to be read, and the time for it goes on
         self._unread_since_s = None
-        with contextlib.suppress(RuntimeError):  # closing meanwhile
-            self.transport.resume_reading()
+        self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is complete."""
@@ -176,6 +183,9 @@ class Connection(asyncio.Protocol):
             stream.take(content, size, bool(flags & wire.END_STREAM))
 
     def _headers(self, flags: int, number: int, block: bytes) -> None:
+        if number == 0:
+            raise Http2Error(wire.PROTOCOL_ERROR, "HEADERS come on no stream")
+        _check_size(block)
         if flags & wire.END_HEADERS:
             self._open(flags, number, block)
             return
@@ -187,8 +197,7 @@ class Connection(asyncio.Protocol):
             raise Http2Error(wire.PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
         first, block = self._block[1], self._block[2]
         block += payload
-        if len(block) > _MOST_HEADER_BYTES:
-            raise Http2Error(wire.ENHANCE_YOUR_CALM, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
+        _check_size(block)
         if flags & wire.END_HEADERS:
             self._block = self._waits_since_s = None
             self._open(first, number, bytes(block))
@@ -197,6 +206,7 @@ class Connection(asyncio.Protocol):
         headers = self._reader.read(block)
         is_end = bool(flags & wire.END_STREAM)
         if number <= self._last_stream:
+            self._spend_calm()
             stream = self.streams.get(number)
             if stream is not None and is_end:
                 stream.take(b"", 0, True)  # trailers, which gRPC's clients have none of
@@ -222,37 +232,44 @@ class Connection(asyncio.Protocol):
             self.window += step
             if not step or self.window > wire.MOST_WINDOW:
                 raise Http2Error(wire.FLOW_CONTROL_ERROR if step else wire.PROTOCOL_ERROR, "a window is out of range")
-            for stream in list(self.streams.values()):
-                stream.push()
+            self._push_waiting()
             return
         if number > self._last_stream:
             raise Http2Error(wire.PROTOCOL_ERROR, f"WINDOW_UPDATE comes on stream {number}, which is not open")
-        stream_ = self.streams.get(number)
-        if stream_ is not None:
-            stream_.window += step
-            if not step or stream_.window > wire.MOST_WINDOW:
-                stream_.reset(wire.FLOW_CONTROL_ERROR if step else wire.PROTOCOL_ERROR)
-            else:
-                stream_.push()
+        stream = self.streams.get(number)
+        if stream is not None and not (step and stream.widen(step)):
+            stream.reset(wire.FLOW_CONTROL_ERROR if step else wire.PROTOCOL_ERROR)
+
+    def _push_waiting(self) -> None:
+        for stream in list(self.waiting.values()):
+            if self.window <= 0:
+                return
+            stream.push()
 
     def _settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
             raise Http2Error(wire.PROTOCOL_ERROR, "SETTINGS come on a stream")
         if flags & wire.ACK:
             return
+        first_window = self.first_window
         for name, value in wire.read_settings(payload):
             if name == wire.INITIAL_WINDOW_SIZE:
                 if value > wire.MOST_WINDOW:
                     raise Http2Error(wire.FLOW_CONTROL_ERROR, f"a window of {value} bytes is out of range")
-                step, self.first_window = value - self.first_window, value
-                for stream in list(self.streams.values()):
-                    stream.window += step
-                    stream.push()
+                first_window = value
             elif name == wire.MAX_FRAME_SIZE:
                 if not wire.LEAST_FRAME_SIZE <= value < 1 << 24:
                     raise Http2Error(wire.PROTOCOL_ERROR, f"frames of {value} bytes are out of range")
                 self.frame_size = value
+        if first_window != self.first_window:
+            self._change_windows(first_window)
         self.transport.write(frame(wire.SETTINGS, wire.ACK, 0))
+
+    def _change_windows(self, first_window: int) -> None:
+        step, self.first_window = first_window - self.first_window, first_window
+        for stream in list(self.streams.values()):
+            if not stream.widen(step):
+                raise Http2Error(wire.FLOW_CONTROL_ERROR, f"the window of stream {stream.number} is out of range")
 
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != 8:  # noqa: PLR2004 - as the RFC has it
@@ -266,6 +283,7 @@ class Connection(asyncio.Protocol):
             raise Http2Error(wire.PROTOCOL_ERROR, f"RST_STREAM comes on stream {number}, which is not open")
         stream = self.streams.pop(number, None)
         if stream is not None:
+            self.waiting.pop(number, None)
             stream.leave()
 
     def _push_promise(self, *_: object) -> None:
@@ -274,12 +292,17 @@ class Connection(asyncio.Protocol):
     # What streams and the server call.
 
     def closed(self, stream: Stream, *, answered: bool) -> None:
-        """Forget a stream that has ended; an answer earns the client some calm."""
+        """Forget a stream that has ended; an answer earns the client some calm, a refusal none."""
         self.streams.pop(stream.number, None)
+        self.waiting.pop(stream.number, None)
         if answered:
             self._calm = min(_CALM, self._calm + _CALM_PER_ANSWER)
         if self._is_leaving and not self.streams:
             self.transport.close()
+
+    def sent(self, size: int) -> None:
+        """Earn calm for ``size`` bytes of an answer, which the client will make room for again."""
+        self._calm = min(_CALM, self._calm + size * _CALM_PER_BYTE)
 
     def leave(self) -> None:
         """Take no new calls; close when the open ones are answered."""
@@ -331,6 +354,11 @@ _RARE: Final[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
     wire.CONTINUATION: Connection._continuation,  # noqa: SLF001
     wire.PUSH_PROMISE: Connection._push_promise,  # noqa: SLF001
 }
+
+
+def _check_size(block: bytes | bytearray) -> None:
+    if len(block) > _MOST_HEADER_BYTES:
+        raise Http2Error(wire.ENHANCE_YOUR_CALM, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
 
 
 def _goaway(last_stream: int, code: int) -> bytes:

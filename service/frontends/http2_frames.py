@@ -42,6 +42,9 @@ STREAM_WINDOW: Final = 1 << 20
 
 _MOST_BLOCKS_KEPT: Final = 16
 _MOST_BLOCK_KEPT_BYTES: Final = 1024
+_MOST_REASON: Final = 100
+"""Characters of the library's reason for a broken block, which quotes the block."""
+_MOST_SETTINGS: Final = 32
 _SHORT: Final = 127
 _SETTING: Final = struct.Struct(">HI")
 _LITERAL: Final = b"\x00"
@@ -76,25 +79,29 @@ class HeaderReader:
         kept = self._kept.get(block)
         if kept is not None:
             return kept
-        before = self._table()
+        before, newest = self._table()
         try:
             pairs = self._decoder.decode(block, raw=True)
         except OversizedHeaderListError:
             raise Http2Error(ENHANCE_YOUR_CALM, "the headers are too large") from None
         except HPACKError as error:
-            raise Http2Error(COMPRESSION_ERROR, f"the headers cannot be read: {error}") from None
+            raise Http2Error(COMPRESSION_ERROR, f"the headers cannot be read: {str(error)[:_MOST_REASON]}") from None
         headers = {bytes(pair[0]): bytes(pair[1]) for pair in pairs}
-        if self._table() != before:
+        after, newest_after = self._table()
+        if after != before or newest_after is not newest:
             self._kept.clear()
         elif len(self._kept) < _MOST_BLOCKS_KEPT and len(block) <= _MOST_BLOCK_KEPT_BYTES:
             self._kept[block] = headers
         return headers
 
-    def _table(self) -> tuple[int, int, int]:
-        """Return what differs when an entry was added, or the table's size was changed."""
+    def _table(self) -> tuple[tuple[int, int], object]:
+        """Return the table's sizes and its newest entry: what differs when an entry was added, or its size was changed.
+
+        Whoever compares holds the entry itself, for the identity of a freed one goes to another.
+        """
         table = self._decoder.header_table
         entries = table.dynamic_entries
-        return table.maxsize, len(entries), id(entries[0]) if entries else 0
+        return (table.maxsize, len(entries)), entries[0] if entries else None
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -112,10 +119,15 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
     """Return the settings of a frame.
 
     Raises:
-        Http2Error: Its length is no multiple of six.
+        Http2Error: Its length is no multiple of six, or it has more settings than any client needs.
     """
     if len(payload) % _SETTING.size:
         raise Http2Error(FRAME_SIZE_ERROR, f"a SETTINGS frame has {len(payload)} bytes")
+    if len(payload) > _MOST_SETTINGS * _SETTING.size:
+        count = len(payload) // _SETTING.size
+        raise Http2Error(
+            ENHANCE_YOUR_CALM, f"a SETTINGS frame has {count} settings; at most {_MOST_SETTINGS} are taken"
+        )
     return [(name, value) for name, value in _SETTING.iter_unpack(payload)]
 
 

@@ -176,12 +176,25 @@ class Stream:
             del self._unsent[:size]
             self.window -= size
             connection.window -= size
+            connection.sent(size)
             self._moved_s = connection.loop.time()
+        connection.waiting.pop(self.number, None)
+        if self._unsent and self.window > 0:
+            connection.waiting[self.number] = self  # behind the others, who waited longer
         if self._drained is not None and len(self._unsent) <= _MOST_UNSENT_BYTES and not self._drained.done():
             self._drained.set_result(None)
         if not self._unsent and self._end is not None and not self._is_gone:
             connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end))
             self._finish()
+
+    def widen(self, step: int) -> bool:
+        """Change the window by ``step`` and send what it lets out; tell whether it may be that large."""
+        self.window += step
+        if self.window > wire.MOST_WINDOW:
+            return False
+        if self._unsent:
+            self.push()
+        return True
 
     def reset(self, code: int) -> None:
         """End the call without an answer."""
@@ -346,10 +359,11 @@ class Stream:
     def _finish(self) -> None:
         if not self._is_complete:  # the rest of the request is not wanted
             self._connection.transport.write(number_frame(wire.RST_STREAM, self.number, wire.NO_ERROR))
+        has_entered = self._has_entered
         self._exit()
         self._is_gone = True
         self._wake()
-        self._connection.closed(self, answered=True)
+        self._connection.closed(self, answered=has_entered)
 
     def _exit(self) -> None:
         if self._has_entered:

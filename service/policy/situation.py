@@ -1,4 +1,8 @@
-"""The nouns of scheduling: a queue's entries, everything else that a decision depends on, and the decision."""
+"""The nouns of scheduling: a queue's entries, everything else that a decision depends on, and the decision.
+
+They are made for every request or decision and changed by nobody; they are not frozen because freezing costs more time
+than all else about making one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
     from service.policy.costs import Costs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting:
     """One queued request as scheduling sees it; moments are seconds on the caller's clock.
 
@@ -31,7 +35,7 @@ class Waiting:
     kept_level: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """What to run: a candidate and the positions in the queue that share the run.
 
@@ -49,7 +53,7 @@ class Run:
     wait_until_s: float = -math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
     """Everything a decision depends on besides the queue.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,3 +100,24 @@ async def test_wait_is_the_queued_and_the_running_work(
     dispatcher.finish(job, 0.01)
     assert dispatcher.wait_s() == pytest.approx(0.25)
     assert dispatcher.desk.lanes[0].busy_s == pytest.approx(0.01)
+
+
+async def test_a_ticket_that_does_not_gather_wakes_lanes_for_those_that_did(
+    events: Events, manual_clock: ManualClock, make_ticket: Callable[..., Ticket]
+) -> None:
+    manual_clock.now_s = 0.0
+    dispatcher, taken = Dispatcher(2, events, manual_clock, inline_s=1.0), list[object]()
+    threads = [
+        threading.Thread(target=lambda lane=lane: taken.append(dispatcher.take(lane)), daemon=True)
+        for lane in dispatcher.desk.lanes
+    ]
+    for thread in threads:
+        thread.start()
+    first = make_ticket(10.0)
+    second = make_ticket(10.0)
+    second.model = first.model
+    assert dispatcher.submit(first, gathers=True) is None
+    assert dispatcher.submit(second, gathers=False) is None
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 10.0)
+    assert len(taken) == 2

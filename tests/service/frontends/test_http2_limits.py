@@ -1,0 +1,198 @@
+"""What one HTTP/2 connection grants, charges and remembers: frames fed to it without a socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from service.api.grpc_frames import GrpcReply
+from service.frontends import http2_frames as wire
+from service.frontends.http2 import Connection
+from service.frontends.http2_frames import Http2Error, frame, number_frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+POST = {b":method": b"POST", b":path": b"/a.B/C", b"content-type": b"application/grpc"}
+ANSWER_BYTES = 1 << 25
+MOST_UPDATES = 2100
+
+
+class Pipe:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def pause_reading(self) -> None:
+        """Nothing is read anyway."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read anyway."""
+
+
+class Server:
+    """A host whose calls get one large answer at once, and that refuses all of them when it is ``full``."""
+
+    max_message_bytes = 1 << 16
+    read_timeout_s = 30.0
+
+    def __init__(self) -> None:
+        self.calls = self
+        self.is_full = False
+        self.notes: list[str] = []
+
+    def admit(self, connection: Connection) -> bool:
+        return connection.host is not None
+
+    def enter(self) -> Exception | None:
+        return RuntimeError("full") if self.is_full else None
+
+    def exit(self) -> None:
+        """Nothing is counted."""
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def is_unary(self, path: bytes) -> bool:
+        return path == POST[b":path"]
+
+    async def answer(self, *_: object) -> GrpcReply:
+        return GrpcReply(bytes(ANSWER_BYTES), [(b"grpc-status", b"0")])
+
+    def refuse(self, *_: object) -> GrpcReply:
+        return GrpcReply(b"", [(b"grpc-status", b"8")], is_failed=True)
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[Connection]:
+    found = Connection(cast("Any", Server()), lambda _: None)
+    found.connection_made(cast("Any", Pipe()))
+    found.data_received(wire.PREFACE + wire.settings_frame([]))
+    yield found
+    found.connection_lost(None)
+
+
+def opening(stream: int, *, method: bytes = b"POST") -> bytes:
+    """Return a call's headers."""
+    block = wire.header_block((POST | {b":method": method}).items())
+    return frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+
+
+def call(stream: int) -> bytes:
+    """Return a whole call with an empty message."""
+    return opening(stream) + frame(wire.DATA, wire.END_STREAM, stream, bytes(5))
+
+
+def server(connection: Connection) -> Server:
+    return cast("Server", connection.host)
+
+
+def data_bytes(connection: Connection, stream: int) -> int:
+    """Return how many bytes of DATA were written for a stream."""
+    written, start, found = bytes(cast("Pipe", connection.transport).written), 0, 0
+    while start < len(written):
+        high, low, kind, _, number = wire.FRAME_HEAD.unpack_from(written, start)
+        found += (high << 8 | low) * (kind == wire.DATA and number == stream)
+        start += wire.FRAME_HEAD.size + (high << 8 | low)
+    return found
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """Return a header that is added to the table, its value 3,000 bytes long, so that one fits in but not two."""
+    assert len(value) == 3000
+    return b"\x40" + bytes((len(name),)) + name + b"\x7f\xb9\x16" + value
+
+
+def test_kept_headers_are_forgotten_when_the_table_changes_even_where_memory_is_used_again() -> None:
+    for _ in range(20):
+        reader = wire.HeaderReader(1 << 16)
+        reader.read(literal(b"x-a", b"A" * 3000))
+        assert reader.read(b"\xbe") == {b"x-a": b"A" * 3000}
+        reader.read(literal(b"x-b", b"B" * 3000) + literal(b"x-a", b"C" * 3000))
+        assert reader.read(b"\xbe") == {b"x-a": b"C" * 3000}
+
+
+def test_reason_for_a_broken_block_is_short_whatever_the_block() -> None:
+    with pytest.raises(Http2Error) as caught:
+        wire.HeaderReader(1 << 16).read(b"\x00\x7f" + b"\xff" * 60_000)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (wire.settings_frame([(wire.INITIAL_WINDOW_SIZE, 9)] * 33), "33 settings"),
+        (frame(wire.HEADERS, wire.END_HEADERS, 1, bytes(65537)), "larger than 65536"),
+        (frame(wire.HEADERS, wire.END_HEADERS, 0, b""), "no stream"),
+        (opening(1, method=b"GET") + opening(1) * MOST_UPDATES, "too many frames"),
+        (
+            opening(1)
+            + number_frame(wire.WINDOW_UPDATE, 1, 2**31 - 1 - 65535)
+            + wire.settings_frame([(wire.INITIAL_WINDOW_SIZE, 65536)]),
+            "out of range",
+        ),
+    ],
+    ids=["settings", "header block", "stream 0", "closed stream", "window"],
+)
+async def test_what_costs_more_than_it_may_ends_the_connection(
+    connection: Connection, data: bytes, reason: str
+) -> None:
+    connection.data_received(data)
+    assert reason in server(connection).notes[0]
+    assert connection.transport.is_closing()
+
+
+async def test_only_the_last_window_of_a_settings_frame_counts(connection: Connection) -> None:
+    connection.data_received(call(1))
+    connection.data_received(wire.settings_frame([(wire.INITIAL_WINDOW_SIZE, size) for size in (10**6, 0, 65000)]))
+    connection.data_received(number_frame(wire.WINDOW_UPDATE, 0, 10**6))
+    assert data_bytes(connection, 1) == 65535
+    assert connection.streams[1].window == 65000 - 65535
+
+
+async def test_reader_of_a_long_answer_may_send_as_many_updates_as_it_takes(connection: Connection) -> None:
+    connection.data_received(call(1))
+    step = 8192
+    while 1 in connection.streams and not connection.transport.is_closing():
+        connection.data_received(number_frame(wire.WINDOW_UPDATE, 0, step) + number_frame(wire.WINDOW_UPDATE, 1, step))
+    assert (server(connection).notes, data_bytes(connection, 1)) == ([], ANSWER_BYTES + 5)
+
+
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "no POST"])
+async def test_refused_calls_earn_no_updates(connection: Connection, is_full: bool) -> None:
+    server(connection).is_full = is_full
+    for number in range(1, MOST_UPDATES, 2):
+        if connection.transport.is_closing():
+            break
+        connection.data_received(opening(number, method=b"POST" if is_full else b"GET"))
+        connection.data_received(number_frame(wire.WINDOW_UPDATE, 0, 1) * 10)
+    assert "too many frames" in server(connection).notes[0]
+
+
+async def test_window_of_the_connection_goes_to_the_streams_that_wait_for_it(connection: Connection) -> None:
+    connection.data_received(call(1) + call(3) + opening(5))
+    assert (data_bytes(connection, 1), list(connection.waiting)) == (65535, [3])
+    connection.data_received(number_frame(wire.WINDOW_UPDATE, 0, 1000))
+    assert data_bytes(connection, 3) == 1000
+    connection.data_received(number_frame(wire.RST_STREAM, 3, wire.CANCEL))
+    assert not connection.waiting
+
+
+async def test_time_to_read_the_last_words_goes_on_when_the_transport_resumes(connection: Connection) -> None:
+    connection.data_received(frame(wire.PING, 0, 0, b"x"))
+    assert connection.transport.is_closing()
+    since_s = connection._unread_since_s
+    connection.resume_writing()
+    assert connection._unread_since_s == since_s is not None
