@@ -3,8 +3,9 @@
 ``variants.sources.glyphs`` paints the data, so nothing is downloaded and there are test rows enough for a verdict at
 one point: 4,420 test, 442 validation, 221 calibration and 22,100 training pictures, each part from a seed of its own.
 
-Training is kept short: most steps see pictures at half the side (Tan and Le 2021, "EfficientNetV2", progressive
-learning) and compute in bfloat16.
+The ladder is wide in time, some forty to one from full to the smallest tier, so that the model's time and not the
+gateway's is what a load test sees. Training is kept short: most steps see pictures at half the side (Tan and Le 2021,
+"EfficientNetV2", progressive learning) and compute in bfloat16.
 
 Input is ``image`` float32 (rows, 1, 64, 64), grey values 0..255; the model normalises each picture itself.
 """
