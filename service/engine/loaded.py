@@ -190,7 +190,6 @@ class LoadedModel:
             costs=costs,
             now_s=calm_s,
             lanes_free_s=(calm_s,),
-            idle_lanes=1,
             max_rows=waiting.rows,
             price_per_s=self.policy.price_per_cpu_s,
             accuracy_loss=self.policy.max_accuracy_loss if self.policy.objective == "cost" else 0.0,

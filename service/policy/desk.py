@@ -201,19 +201,15 @@ class Desk(Generic[M]):
 
     def situation(self, model: M, lane: Lane, now_s: float) -> Situation:
         """Return what a decision for a lane that is free now depends on."""
-        policy, idle = model.policy, 0
+        policy = model.policy
         explores = policy.exploration_share > 0.0 and model.standing.is_turn_to_explore(policy.exploration_share)
         # A lane of its own shares nothing out among the others.
         lanes = self.lanes if lane.number >= 0 else (lane,)
-        free_s = []
-        for item in lanes:
-            idle += not item.is_busy
-            free_s.append(item.free_s if item.is_busy and item is not lane else now_s)
+        free_s = [item.free_s if item.is_busy and item is not lane else now_s for item in lanes]
         return Situation(
             costs=model.calm_costs(now_s) if explores else model.costs(now_s),
             now_s=now_s,
             lanes_free_s=tuple(free_s),
-            idle_lanes=max(1, idle),
             max_rows=model.max_rows,
             others_s=self._others_s(model) if len(self.models) > 1 else 0.0,
             lane_share=self._share(model) if len(self.models) > 1 else 1.0,

@@ -111,7 +111,6 @@ def _answer(asked: _Asked, budget_s: float) -> IdleAnswer:
         costs=asked.costs,
         now_s=0.0,
         lanes_free_s=(0.0,),
-        idle_lanes=1,
         max_rows=1,
         price_per_s=policy.price_per_cpu_s,
         accuracy_loss=policy.max_accuracy_loss if policy.objective == "cost" else 0.0,

@@ -57,9 +57,9 @@ class Run:
 class Situation:
     """Everything a decision depends on besides the queue.
 
-    ``lanes_free_s`` is when each lane is expected to be free; the deciding lane is free now. ``idle_lanes`` counts
-    the lanes without work, the deciding one included. ``max_rows`` bounds one run. ``others_s`` is the work of other
-    models that waits, ``lane_share`` the part of the lanes that this model may count on against it (0..1).
+    ``lanes_free_s`` is when each lane is expected to be free; the deciding lane is free now. ``max_rows`` bounds one
+    run. ``others_s`` is the work of other models that waits, ``lane_share`` the part of the lanes that this model may
+    count on against it (0..1).
     ``price_per_s`` is what a CPU-second must gain in accuracy. ``accuracy_loss`` is how far below the best candidate
     an answer may be if that is cheaper. ``shortage`` weighs the requests that are lost for want of time
     (``policy.price``). ``arrival_rate_hz`` is 0 where no run is to be deferred.
@@ -68,7 +68,6 @@ class Situation:
     costs: Costs
     now_s: float
     lanes_free_s: tuple[float, ...]
-    idle_lanes: int
     max_rows: int
     others_s: float = 0.0
     lane_share: float = 1.0

@@ -19,7 +19,7 @@ MACHINE = Machine(per_run_s=0.0, is_exact=True)
 
 
 def situation(max_rows: int = 16) -> Situation:
-    return Situation(costs=LADDER.costs(), now_s=0.0, lanes_free_s=(0.0,), idle_lanes=1, max_rows=max_rows)
+    return Situation(costs=LADDER.costs(), now_s=0.0, lanes_free_s=(0.0,), max_rows=max_rows)
 
 
 def queue(length: int, due_s: float) -> list[Waiting]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.errors import TiergateError
 from service.domain.inference import Criticality, Knobs
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import Cascade
@@ -17,14 +15,14 @@ from service.engine.loaded import LoadedModel
 from service.policy.routing import Rules
 from tests.builders import make_model, make_request, make_variant
 from tests.service.engine.cascading import Classifier
-from tests.service.engine.test_stress import Mischief
+from tests.service.engine.storm import REQUESTS, Mischief, storm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.domain.inference import InferenceRequest
     from tests.service.engine.conftest import Bench
 
-REQUESTS = 2000
 VARIANTS = (
     make_variant("full", 0.92, 0.0015),
     make_variant("quantized", 0.90, 0.0007),
@@ -55,9 +53,8 @@ async def test_every_request_ends_exactly_once_whatever_befalls_its_cascade(
     chance = random.Random(13)  # noqa: S311 - a repeatable mix, no secret
     for number, name in enumerate(("full", "quantized", "small")):
         bench.stubs[name].fails = Mischief(number)
-    ends: Counter[str] = Counter()
 
-    async def one() -> None:
+    def make() -> InferenceRequest:
         knobs = Knobs(
             budget_s=chance.choice([None, 0.003, 0.05]),
             timeout_s=chance.choice([None, None, 0.002, 0.01, 1.0]),
@@ -65,30 +62,9 @@ async def test_every_request_ends_exactly_once_whatever_befalls_its_cascade(
             criticality=chance.choice(list(Criticality)),
         )
         value = 666.0 if chance.random() < 0.02 else chance.choice([0.02, 0.2, 1.0])
-        try:
-            response = await bench.plane.infer(make_request(value, chance.randint(1, 4), knobs, "digits"))
-        except TiergateError as error:
-            ends[type(error).__name__] += 1
-        except asyncio.CancelledError:
-            ends["CancelledError"] += 1
-        else:
-            ends["answer"] += 1
-            assert len(response.outputs[0].data) == len(response.request.inputs[0].data)  # type: ignore[union-attr]
+        return make_request(value, chance.randint(1, 4), knobs, "digits")
 
-    tasks: list[asyncio.Task[None]] = []
-    for _ in range(REQUESTS):
-        tasks.append(asyncio.create_task(one()))
-        if chance.random() < 0.3:
-            await asyncio.sleep(0)  # lets some begin, some wait, some end
-        if chance.random() < 0.1:
-            chance.choice(tasks[-20:]).cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    began = sum(ends.values())
-    assert began + sum(task.cancelled() for task in tasks) == REQUESTS
-    assert (bench.plane.inflight, bench.queued) == (0, 0)
-    assert ends["answer"] == len(bench.events.finished) > 0
-    assert Counter(bench.events.refused) == Counter({name: count for name, count in ends.items() if name != "answer"})
+    await storm(bench, chance, make, cancelled_ratio=0.1)
     await asyncio.to_thread(bench.lanes.close)
     assert bench.is_at_rest()
     assert model.queue.work_s(2) == pytest.approx(0.0, abs=1e-9)

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.errors import TiergateError
 from service.domain.inference import Criticality, Knobs
 from service.domain.policy_file import ModelPolicy
 from tests.builders import LADDER, make_request, make_variant
+from tests.service.engine.storm import Mischief, storm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
+    from service.domain.inference import InferenceRequest
     from tests.service.engine.conftest import Bench
 
-REQUESTS = 2000
 QUICK = tuple(make_variant(item.name, item.accuracy, item.profile.cells[0].p50_s / 20) for item in LADDER)
-
-
-class Mischief:
-    """Fails one run in ten, and any run of a poisoned request."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a repeatable mix, no secret
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> bool:
-        return bool((inputs["x"] == 666.0).any()) or self._random.random() < 0.1
 
 
 @pytest.mark.parametrize("inline_s", [0.0, 0.0002], ids=["lanes", "inline"])
@@ -44,9 +31,8 @@ async def test_every_request_ends_exactly_once_whatever_befalls_it(
     chance = random.Random(11)  # noqa: S311 - a repeatable mix, no secret
     for number, stub in enumerate(bench.stubs.values()):
         stub.fails = Mischief(number)
-    ends: Counter[str] = Counter()
 
-    async def one() -> None:
+    def make() -> InferenceRequest:
         value = 666.0 if chance.random() < 0.02 else chance.random()
         knobs = Knobs(
             budget_s=chance.choice([None, 0.001, 0.05]),
@@ -54,34 +40,13 @@ async def test_every_request_ends_exactly_once_whatever_befalls_it(
             variant=chance.choice([None, None, None, "full"]),
             criticality=chance.choice(list(Criticality)),
         )
-        try:
-            response = await bench.plane.infer(make_request(value, chance.randint(1, 8), knobs))
-        except TiergateError as error:
-            ends[type(error).__name__] += 1
-        except asyncio.CancelledError:
-            ends["CancelledError"] += 1
-        else:
-            ends["answer"] += 1
-            assert len(response.outputs[0].data) == len(response.request.inputs[0].data)  # type: ignore[union-attr]
+        return make_request(value, chance.randint(1, 8), knobs)
 
-    tasks: list[asyncio.Task[None]] = []
-    for _ in range(REQUESTS):
-        tasks.append(asyncio.create_task(one()))
-        if chance.random() < 0.3:
-            await asyncio.sleep(0)  # lets some begin, some wait, some end
-        if chance.random() < 0.2:
-            chance.choice(tasks[-20:]).cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    began = sum(ends.values())
-    assert began + sum(task.cancelled() for task in tasks) == REQUESTS
-    assert (bench.plane.inflight, bench.queued) == (0, 0)
-    assert ends["answer"] == len(bench.events.finished) > 0
-    assert Counter(bench.events.refused) == Counter({name: count for name, count in ends.items() if name != "answer"})
+    ends = await storm(bench, chance, make, cancelled_ratio=0.2)
     # A client may leave in the moment between its deadline and the error.
     assert len(bench.events.expired) <= ends["DeadlineExceeded"] + ends["CancelledError"]
     (found,) = bench.plane.statistics("sums", "")
-    assert (found.success.count, found.fail.count) == (ends["answer"], began - ends["answer"])
+    assert (found.success.count, found.fail.count) == (ends["answer"], ends.total() - ends["answer"])
     await asyncio.to_thread(bench.lanes.close)
     assert bench.is_at_rest()
     assert bench.model.queue.work_s(2) == pytest.approx(0.0, abs=1e-9)

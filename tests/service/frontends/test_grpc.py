@@ -16,9 +16,11 @@ from service.frontends import http2_frames as wire
 from service.frontends.grpc import CallLimits, GrpcServer
 from service.frontends.http2_frames import frame, number_frame
 from service.frontends.sockets import bind, port_of
+from tests.service.frontends.connections import connected_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from service.api.asgi import Receive, Scope, Send
     from service.api.plane import Refusal
@@ -83,15 +85,8 @@ class Served:
     port: int = 0
     refusals: list[Refusal] = field(default_factory=list)
 
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    def connected(self) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        return connected_to(self.port)
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from service.api.http_message import Reply
 from service.frontends.http import ConnectionLimits, HttpServer
 from service.frontends.short_way import Driver, ShortWay
 from service.frontends.sockets import bind, port_of
+from tests.service.frontends.connections import connected_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from service.api.asgi import Receive, Scope, Send
 
@@ -61,15 +63,8 @@ class Served:
     server: HttpServer
     port: int = 0
 
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    def connected(self) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        return connected_to(self.port)
 
 
 @pytest.fixture

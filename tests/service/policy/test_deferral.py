@@ -27,7 +27,7 @@ def tables(gain: float) -> dict[str, tuple[float, ...]]:
 
 
 COSTS = Costs(tables(0.1), dict.fromkeys(SECONDS, 1.0), ACCURACY)
-IDLE = Situation(COSTS, 0.0, (0.0,), 1, MOST_ROWS)
+IDLE = Situation(COSTS, 0.0, (0.0,), MOST_ROWS)
 # Full keeps up with 40 arrivals a second by batches of two, 33 ms each: 0.66 of the lane. One by one takes 1.2 lanes.
 BUSY = replace(IDLE, arrival_rate_hz=40.0)
 
@@ -107,10 +107,10 @@ def test_waiting_never_costs_a_request_its_due_moment(
 ) -> None:
     costs = Costs(tables(gain), dict.fromkeys(SECONDS, 1.0), ACCURACY)
     queue = [waiting(item) for item in sorted(due_s)]
-    run = decided(Situation(costs, 0.0, (0.0,) * lanes, lanes, MOST_ROWS, arrival_rate_hz=rate_hz), *queue)
+    run = decided(Situation(costs, 0.0, (0.0,) * lanes, MOST_ROWS, arrival_rate_hz=rate_hz), *queue)
     if run.wait_until_s > 0.0:
         now_s = run.wait_until_s
-        later = decided(Situation(costs, now_s, (now_s,) * lanes, lanes, MOST_ROWS), *queue)
+        later = decided(Situation(costs, now_s, (now_s,) * lanes, MOST_ROWS), *queue)
         assert not later.is_late
         assert all(now_s + later.predicted_s <= queue[member].due_s for member in run.members[: len(later.members)])
 

@@ -194,18 +194,18 @@ def test_a_lane_of_its_own_is_none_of_the_desks_and_counts_on_itself_alone() -> 
     own = desk.lane_of_its_own()
     assert own not in desk.lanes
     found = desk.situation(model, own, 0.002)
-    assert (found.lanes_free_s, found.idle_lanes) == ((0.002,), 1)
+    assert found.lanes_free_s == (0.002,)
     desk.begin(own, model, Run("only", (0,), RUN_S), 0.002)
     desk.end(own, model, 0.012)
     assert all(lane.is_busy for lane in desk.lanes)
     assert model.standing.virtual_s == pytest.approx(4 * RUN_S)
 
 
-def test_situation_says_when_each_lane_is_free_and_how_many_are_idle() -> None:
+def test_situation_says_when_each_lane_is_free() -> None:
     desk, model = Desk[Model](3), Model("one")
     desk.begin(desk.lanes[1], model, Run("only", (0,), RUN_S), 1.0)
     found = desk.situation(model, desk.lanes[0], 1.004)
-    assert (found.lanes_free_s, found.idle_lanes) == ((1.004, 1.010, 1.004), 2)
+    assert found.lanes_free_s == (1.004, 1.010, 1.004)
 
 
 def test_situation_counts_what_others_have_waiting_at_what_they_lately_spent() -> None:

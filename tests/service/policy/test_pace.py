@@ -35,7 +35,7 @@ def waiting(due_s: float, candidates: tuple[str, ...] = NAMES, rows: int = 1) ->
 
 
 def situation(free_s: Sequence[float] = (0.0,), others_s: float = 0.0, lane_share: float = 1.0) -> Situation:
-    return Situation(COSTS, 0.0, tuple(free_s), 1, 8, others_s=others_s, lane_share=lane_share)
+    return Situation(COSTS, 0.0, tuple(free_s), 8, others_s=others_s, lane_share=lane_share)
 
 
 def level(dues_s: Sequence[float], found: Situation) -> int:

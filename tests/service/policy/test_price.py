@@ -18,7 +18,6 @@ IDLE = Situation(
     Costs({name: (0.0, seconds) for name, seconds in SECONDS.items()}, dict.fromkeys(SECONDS, 1.0), ACCURACY),
     now_s=0.0,
     lanes_free_s=(0.0,),
-    idle_lanes=1,
     max_rows=1,
 )
 

@@ -34,8 +34,8 @@ def waiting(
     return Waiting(due_s, deadline_s, rows, candidates, batch_key=None)
 
 
-def situation(now_s: float = 0.0, lanes: int = 1, idle: int = 1, found: Costs | None = None) -> Situation:
-    return Situation(found or costs(), now_s, (now_s,) * lanes, idle_lanes=idle, max_rows=MOST_ROWS)
+def situation(now_s: float = 0.0, lanes: int = 1, found: Costs | None = None) -> Situation:
+    return Situation(found or costs(), now_s, (now_s,) * lanes, max_rows=MOST_ROWS)
 
 
 def chosen(queue: Sequence[Waiting], found: Situation) -> Run:
@@ -81,8 +81,8 @@ def test_a_correction_moves_the_choice() -> None:
 
 
 def test_a_busy_lane_counts_from_the_moment_it_is_expected_to_be_free() -> None:
-    both_free = Situation(costs(), 0.0, (0.0, 0.0), 2, MOST_ROWS)
-    one_busy = replace(both_free, lanes_free_s=(0.0, 0.09), idle_lanes=1)
+    both_free = Situation(costs(), 0.0, (0.0, 0.0), MOST_ROWS)
+    one_busy = replace(both_free, lanes_free_s=(0.0, 0.09))
     queue = [waiting(0.1)] * 6
     assert (chosen(queue, both_free).variant, chosen(queue, one_busy).variant) == ("full", "quantized")
 
@@ -98,7 +98,7 @@ def test_requests_run_one_by_one_where_sharing_costs_more() -> None:
 
 
 def test_requests_leave_their_share_to_idle_lanes() -> None:
-    found = situation(lanes=2, idle=2, found=costs(batch_gain=0.5))
+    found = situation(lanes=2, found=costs(batch_gain=0.5))
     assert chosen([waiting(0.1)] * 4, found).members == (0, 1)
 
 
@@ -179,7 +179,7 @@ def situations(draw: st.DrawFn) -> Situation:
     ratios = {name: draw(st.floats(0.2, 5.0)) for name in LADDER}
     busy_s = draw(st.lists(st.floats(0.0, 0.2), max_size=3))
     found = costs(draw(st.floats(0.3, 1.2)), ratios)
-    return Situation(found, 0.0, (0.0, *busy_s), idle_lanes=1, max_rows=MOST_ROWS)
+    return Situation(found, 0.0, (0.0, *busy_s), max_rows=MOST_ROWS)
 
 
 @given(queues(), situations())
@@ -240,7 +240,7 @@ def simulate(choose: Chooser, arrivals_s: Sequence[float], lanes: int, budget_s:
         while coming and coming[0] <= now_s:
             due_s = coming.pop(0) + budget_s
             queue.append(waiting(due_s, deadline_s=due_s))
-        run = choose(queue, Situation(costs(), now_s, tuple(free), 1, MOST_ROWS))
+        run = choose(queue, Situation(costs(), now_s, tuple(free), MOST_ROWS))
         if run is None:
             queue.clear()
             continue

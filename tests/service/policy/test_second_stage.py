@@ -18,7 +18,7 @@ NAMES = ("full", PLAN.name, "quantized", "distilled")
 def situation(batch_gain: float = 1.0, lanes: int = 1) -> Situation:
     tables = {name: (0.0, *(one * rows**batch_gain for rows in range(1, 9))) for name, one in SECONDS.items()}
     costs = Costs(tables, dict.fromkeys(SECONDS, 1.0), ACCURACY, {PLAN.name: PLAN})
-    return Situation(costs, 0.0, (0.0,) * lanes, lanes, 8)
+    return Situation(costs, 0.0, (0.0,) * lanes, 8)
 
 
 def waiting(due_s: float, candidates: tuple[str, ...] = NAMES) -> Waiting:
