@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import socket
 
     from service.api.plane import OnRefused
+    from service.frontends.door import Door
     from service.frontends.http2_stream import Calls
 
 _RETRY_S = 1.0
@@ -39,8 +40,11 @@ class GrpcServer:
     ``on_refused`` hears of the connections and calls that are cut off.
     """
 
-    def __init__(self, calls: Calls, limits: CallLimits, on_refused: OnRefused = ignore_refusal) -> None:
-        """Configure; ``start`` listens."""
+    def __init__(
+        self, calls: Calls, limits: CallLimits, on_refused: OnRefused = ignore_refusal, door: Door | None = None
+    ) -> None:
+        """Configure; ``start`` listens. ``door`` turns inferences away before they are decoded."""
+        self.door = door
         self.calls = calls
         self.read_timeout_s = limits.read_timeout_s
         self._limits = limits

@@ -18,7 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api.http_errors import HttpRefused, error_reply
 from service.api.plane import Refusal, ignore_refusal
+from service.frontends.door import http_refusal, model_of_path, whole_infer
 from service.frontends.short_way import InferCycle
+from service.frontends.sockets import cut
+from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from service.api.asgi import App
     from service.api.plane import OnRefused
+    from service.frontends.door import Door
     from service.frontends.short_way import ShortWay
 
 _MOST_HEADER_BYTES: Final = 64 * 1024
@@ -155,6 +159,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(*arguments, **options)
         self._short_way = short_way
+        self._door = None if short_way is None else short_way.door
         self._short: InferCycle | None = None
         self._limits = limits
         self._on_refused = on_refused
@@ -166,6 +171,8 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._unused = _Alarm(self.loop, _KEEP_ALIVE_S, self.timeout_keep_alive_handler)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        if self._door is not None:
+            self._door.read()
         super().connection_made(transport)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(503, f"more than {self._limits.max_connections} connections are open")
@@ -178,6 +185,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        door = self._door
+        if door is not None and door.read() > LEAST_WAIT_S and self._is_turned_away_whole(door, data):
+            return
         if self._is_in_headers:
             self._header_bytes += len(data)
         self._unused.stop()
@@ -200,6 +210,24 @@ class _GuardedProtocol(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
 
+    def _is_turned_away_whole(self, door: Door, data: bytes) -> bool:
+        """Turn away what is one whole infer request, unparsed; tell whether that was done."""
+        if self._header_bytes or not self._is_in_headers or not self._is_at_rest() or self.transport.is_closing():
+            return False
+        found = whole_infer(data)
+        if found is None or not door.turns_away("http", *found):
+            return False
+        self._slow_request.stop()
+        self.server_state.total_requests += 1
+        self._unused.set()
+        self.transport.write(http_refusal(self.server_state.default_headers))
+        return True
+
+    def _is_at_rest(self) -> bool:
+        """Tell whether every request so far is answered, and the answers are read."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused
+
     def on_body(self, body: bytes) -> None:
         if self._short is None:
             super().on_body(body)
@@ -213,17 +241,20 @@ class _GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         cycle, self._short = self._short, None
-        cycle.start(self.loop, self._short_way.answer, self.server_state.default_headers)
+        default_headers = self.server_state.default_headers
+        if cycle.is_turned_away:
+            cycle.turn_away(http_refusal(default_headers))
+        else:
+            cycle.start(self.loop, self._short_way.answer, default_headers)
 
     def _may_take(self, way: ShortWay) -> bool:
         """Begin the short way where the request is a plain one, and nothing before it is still being answered."""
         url = self.url
         if not (_is_infer(url) and self.parser.get_method() == b"POST"):
             return False
-        if not _ODD_IN_URL.isdisjoint(url) or not url.isascii() or self.expect_100_continue or self.flow.write_paused:
+        if not _ODD_IN_URL.isdisjoint(url) or not url.isascii() or self.expect_100_continue:
             return False
-        cycle: RequestResponseCycle | None = self.cycle
-        if (cycle is not None and not cycle.response_complete) or self.transport.is_closing():
+        if not self._is_at_rest() or self.transport.is_closing():
             return False
         headers = dict(self.headers)
         length = headers.get(b"content-length")
@@ -238,12 +269,16 @@ class _GuardedProtocol(HttpToolsProtocol):
             self.parser.should_keep_alive(),
             self.on_short_response,
         )
+        if self._door is not None:
+            self._short.is_turned_away = self._door.turns_away("http", model_of_path(url), headers)
         self.cycle = self._short  # type: ignore[assignment] # it has what uvicorn reads
         return True
 
     def on_short_response(self) -> None:
         """Go on with what is pipelined behind the answer, or wait for the next request."""
         self.server_state.total_requests += 1
+        if self._door is not None:
+            self._door.wrote()
         if self.transport.is_closing():
             return
         if self.pipeline:
@@ -277,7 +312,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def _give_up_answer(self) -> None:
         if self.transport.is_closing():  # what waits to be read is the last answer, or a refusal noted before
-            self.transport.abort()
+            cut(self.transport)
         else:
             self._cut_off(f"the answer was not read within {self._limits.read_timeout_s:g} s")
 
@@ -286,7 +321,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._slow_request.stop()
         self._slow_reader.stop()
         self._note(HttpRefused(408, message))
-        self.transport.abort()
+        cut(self.transport)
 
     def _refuse(self, status: int, message: str) -> None:
         error = HttpRefused(status, message, [(b"connection", b"close")])

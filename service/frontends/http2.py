@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from service.frontends import http2_frames as wire
 from service.frontends.http2_frames import Http2Error, frame, number_frame, unpad
 from service.frontends.http2_stream import Stream
+from service.frontends.sockets import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,8 @@ class Connection(asyncio.Protocol):
         """Handle every frame that is complete."""
         if self.transport.is_closing():
             return
+        if self.host.door is not None:
+            self.host.door.read()
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -339,7 +342,10 @@ class Connection(asyncio.Protocol):
         since_s = self.loop.time() - limit_s
         if any(moment is not None and moment <= since_s for moment in (self._waits_since_s, self._unread_since_s)):
             self.host.note(f"the connection sent or read nothing for {limit_s:g} s that had to be")
-            self.transport.abort()
+            if self._unread_since_s is None:
+                self.transport.abort()
+            else:
+                cut(self.transport)
             return
         for stream in list(self.streams.values()):
             if stream.waits_for_client_since(since_s):

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from service.domain.errors import PayloadTooLarge
 from service.frontends import http2_frames as wire
+from service.frontends.door import grpc_refusal, model_of_message
 from service.frontends.http2_frames import answer_block, frame, header_block, number_frame
 from service.frontends.short_way import Driver
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
     from service.api.asgi import Message, Receive, Scope, Send
     from service.api.grpc_frames import GrpcReply
+    from service.frontends.door import Door
     from service.frontends.http2 import Connection
 
 _PREFIX_BYTES: Final = 5
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _START: Final = answer_block([_CONTENT_TYPE, (b"grpc-accept-encoding", b"identity, deflate, gzip")])
+_TURNED_AWAY: Final = _START + header_block(grpc_refusal())
+_MODEL_INFER: Final = b"/ModelInfer"
 _MOST_UNSENT_BYTES: Final = 1 << 18
 
 
@@ -58,6 +62,7 @@ class Host(Protocol):
 
     calls: Calls
     read_timeout_s: float
+    door: Door | None
 
     def admit(self, connection: Connection) -> bool:
         """Tell whether one more connection may be open."""
@@ -229,9 +234,14 @@ class Stream:
             return
         self._body = b""
         connection = self._connection
+        door, path = connection.host.door, self._headers[b":path"]
+        is_infer = door is not None and path.endswith(_MODEL_INFER)
+        if is_infer and door.turns_away("grpc", model_of_message(body[_PREFIX_BYTES:256]), self._headers):
+            self._fail(_TURNED_AWAY)
+            return
         waited_s = connection.loop.time() - self._moved_s
         message = bytes(memoryview(body)[_PREFIX_BYTES:])
-        work = connection.host.calls.answer(self._headers[b":path"], self._headers, message, waited_s)
+        work = connection.host.calls.answer(path, self._headers, message, waited_s)
         driver = Driver(connection.loop, work, self._reply)
         if self._end is None:
             self._driver = driver
@@ -241,10 +251,10 @@ class Stream:
         connection, size = self._connection, len(reply.message) + _PREFIX_BYTES
         if self._is_gone or connection.transport.is_closing():
             return
+        if connection.host.door is not None:
+            connection.host.door.wrote()
         if reply.is_failed:
-            self._end = _START + header_block(reply.trailers)
-            connection.transport.write(frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end))
-            self._finish()
+            self._fail(_START + header_block(reply.trailers))
             return
         self._end = header_block(reply.trailers)
         head = frame(wire.HEADERS, wire.END_HEADERS, self.number, _START)
@@ -267,6 +277,13 @@ class Stream:
                 )
             )
         )
+        self._finish()
+
+    def _fail(self, block: bytes) -> None:
+        """Answer with nothing but the block of a status."""
+        self._end = block
+        head = frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, block)
+        self._connection.transport.write(head)
         self._finish()
 
     def _refuse_http(self, status: int) -> None:

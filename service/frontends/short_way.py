@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from service.api.http_message import Reply
+    from service.frontends.door import Door
 
 Answer = Callable[[str, dict[bytes, bytes], bytes], Coroutine[Any, Any, "Reply"]]
 """Path without a query, lower-case headers and the whole body in; the reply, whatever happens, out."""
@@ -27,10 +28,11 @@ _STATUS_LINES: Final = {200: b"HTTP/1.1 200 OK\r\n"}
 
 @dataclass(frozen=True, slots=True)
 class ShortWay:
-    """What answers plain infer requests, with bodies up to a size."""
+    """What answers plain infer requests, with bodies up to a size, and who turns them away, if anyone."""
 
     answer: Answer
     max_body_bytes: int
+    door: Door | None = None
 
 
 class Driver:
@@ -85,6 +87,7 @@ class InferCycle:
         "default_headers",
         "disconnected",
         "headers",
+        "is_turned_away",
         "keep_alive",
         "more_body",
         "path",
@@ -106,6 +109,7 @@ class InferCycle:
         self.keep_alive = keep_alive
         self.disconnected = self.response_started = self.response_complete = False
         self.more_body = True
+        self.is_turned_away = False
         self._transport = transport
         self._on_response = on_response
         self._body: bytes | bytearray = b""
@@ -123,6 +127,8 @@ class InferCycle:
 
     def add(self, piece: bytes) -> None:
         """Take a piece of the body."""
+        if self.is_turned_away:
+            return
         if not self._body:
             self._body = piece
             return
@@ -142,15 +148,23 @@ class InferCycle:
         if not self.response_complete:
             self._driver = driver
 
+    def turn_away(self, refusal: bytes) -> None:
+        """Answer with bytes that are ready, now that the body is over."""
+        self.more_body = False
+        self._send(refusal, closes=not self.keep_alive)
+
     def _write(self, reply: Reply) -> None:
         self._driver = None
-        if self.disconnected:
-            return
+        if not self.disconnected:
+            content = _encode(reply, self.default_headers, keep_alive=self.keep_alive)
+            self._send(content, closes=not self.keep_alive or _says_close(reply))
+
+    def _send(self, content: bytes, *, closes: bool) -> None:
         self.response_started = self.response_complete = True
         if self._transport.is_closing():
             return
-        self._transport.write(_encode(reply, self.default_headers, keep_alive=self.keep_alive))
-        if not self.keep_alive or _says_close(reply):
+        self._transport.write(content)
+        if closes:
             self._transport.close()
         self._on_response()
 

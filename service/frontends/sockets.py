@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger of socket(7): on, for 0 s
 
 
 class ListenError(OSError):
@@ -38,3 +45,14 @@ def port_of(listener: socket.socket) -> int:
     """Return the port that a socket is bound to."""
     port: int = listener.getsockname()[1]
     return port
+
+
+def cut(transport: asyncio.WriteTransport) -> None:
+    """End a connection with a reset, and with it what its client has not read.
+
+    A plain abort leaves that in the kernel, which goes on offering it to a client that does not read, for minutes.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()

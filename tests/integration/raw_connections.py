@@ -52,6 +52,16 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
+def read_what_came(connection: socket.socket) -> bytes:
+    """Return what lies ready; the other side has ended the connection, and its reset may be lost on a full window."""
+    connection.setblocking(False)
+    pieces = []
+    with suppress(ConnectionResetError, BlockingIOError):
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
 def reset_streams(gateway: GatewayProcess, count: int) -> None:
     """Open streams of an HTTP/2 connection and reset each at once (CVE-2023-44487), until the gateway has enough."""
     settings = http2_frame(4, 0, 0, b"")

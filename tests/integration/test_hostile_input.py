@@ -15,7 +15,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tests.integration.clients import Question, ask_grpc, ask_plain
-from tests.integration.raw_connections import METHOD, connect, converse, is_connected, read_all, reset_streams
+from tests.integration.raw_connections import METHOD, connect, converse, is_connected, read_what_came, reset_streams
 from tests.malformed import BINARY_CASES, JSON_CASES, PROTO_CASES, RAW_CASES, SHAPES, message, one
 
 if TYPE_CHECKING:
@@ -276,10 +276,12 @@ def test_client_that_never_reads_its_answer_is_cut_off(gateway: GatewayProcess) 
         # One after the other, because the kernel may take a whole file or two off the gateway's hands.
         connection.sendall(f"GET {ARTIFACT} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * MANY_FILES)
         give_up_s = time.monotonic() + 30
+        while not is_connected(gateway, connection.getsockname()[1]):  # the gateway has yet to accept it
+            assert time.monotonic() < give_up_s
         while is_connected(gateway, connection.getsockname()[1]):  # others are answered all the while
             assert gateway.call("GET", "/v2/health/ready")[0] == 200
             assert time.monotonic() < give_up_s
-        answer = read_all(connection)
+        answer = read_what_came(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     announced = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index] # it is there, or this fails
     assert head.startswith(b"HTTP/1.1 200")

@@ -1,0 +1,174 @@
+"""The door before the decoders: what the event loop reads too late is turned away at the price of a glance.
+
+``policy.door`` says who; here is where the loop's turns are measured, what a glance can know (the path or the message's
+first field, and the headers), and what is written. An answer that is made anew for each request would cost as much as
+serving it, so the bytes are ready, and what was turned away is reported by number, once in a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Final
+
+from service.api.grpc_errors import grpc_status
+from service.api.http_errors import error_reply
+from service.domain.errors import Overloaded
+from service.domain.inference import Criticality
+from service.policy.door import LEAST_WAIT_S, may_enter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from service.policy.door import Turns
+
+    OnTurnedAway = Callable[[str, Mapping[Criticality, int]], None]
+
+TURNED_AWAY: Final = Overloaded("more requests come than can be read in time; this one was not looked at", 1.0)
+_CRITICALITIES: Final = {level.name.lower().encode(): level for level in Criticality}
+_REPORT_EVERY_S: Final = 1.0
+_MODELS: Final = b"/v2/models/"
+_POST: Final = b"POST " + _MODELS
+_INFER: Final = b"/infer HTTP/1.1\r\n"
+_MODEL_NAME_FIELD: Final = 0x0A
+_MOST_NAME_BYTES: Final = 127
+_TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+class Door:
+    """Stands before one gateway's listeners, on the thread of their event loop.
+
+    Args:
+        turns: Measures the loop.
+        clock: The engine's.
+        budget_of: The default budget of a model, by its name as clients write it; '' or unknown: of any.
+        on_turned_away: Hears of a protocol's refusals by criticality, at most once a second.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        clock: Callable[[], float],
+        budget_of: Callable[[str], float],
+        on_turned_away: OnTurnedAway,
+    ) -> None:
+        self.clock = clock
+        self._turns = turns
+        self._budget_of = budget_of
+        self._on_turned_away = on_turned_away
+        self._counts: dict[str, dict[Criticality, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def read(self) -> float:
+        """Note that bytes are read, or a connection taken, now; return how long they may have waited, in seconds."""
+        now_s, turns = self.clock(), self._turns
+        if not turns.is_open:
+            turns.begin(now_s)
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return turns.waited_s(now_s)
+
+    def wrote(self) -> None:
+        """Note that an answer was written: the loop works, reading or not."""
+        self._turns.work(self.clock())
+
+    def turns_away(self, protocol: str, model: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a request that is read now must go, and count it then; header names are lower-case."""
+        waited_s = self._turns.waited_s(self.clock())
+        if waited_s <= LEAST_WAIT_S:
+            return False
+        criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
+        if may_enter(waited_s, self._budget_s(model, headers), criticality):
+            return False
+        self._count(protocol, criticality)
+        return True
+
+    def _budget_s(self, model: bytes, headers: Mapping[bytes, bytes]) -> float:
+        """Return within which time the request wants its answer, as far as a glance tells."""
+        budget_s = _milliseconds(headers.get(b"x-latency-budget-ms"))
+        if budget_s == math.inf:
+            budget_s = self._budget_of(model.partition(b"--")[0].decode("latin-1"))
+        timeout_s = _milliseconds(headers.get(b"x-request-timeout-ms"))
+        return min(budget_s, timeout_s, _grpc_timeout_s(headers.get(b"grpc-timeout")))
+
+    def _count(self, protocol: str, criticality: Criticality) -> None:
+        counts = self._counts.setdefault(protocol, {})
+        counts[criticality] = counts.get(criticality, 0) + 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_REPORT_EVERY_S, self._report)
+
+    def _report(self) -> None:
+        self._timer = None
+        counts, self._counts = self._counts, {}
+        for protocol, by_criticality in counts.items():
+            self._on_turned_away(protocol, by_criticality)
+
+    def _end_turn(self) -> None:
+        self._turns.end(self.clock())
+
+
+def whole_infer(data: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
+    """Return the model and the headers of what is one plain infer request as a whole, ``None`` for all else.
+
+    Looked at only where it may be turned away; so what is odd in any way is left to the parser.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or not data.startswith(_POST):
+        return None
+    first = data.find(b"\r\n") + 2
+    if not data.endswith(_INFER, 0, first):
+        return None
+    headers: dict[bytes, bytes] = {}
+    for line in data[first:end].split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or not name or name in headers or not name.replace(b"-", b"").isalnum():
+            return None
+        headers[name] = value.strip()
+    length = headers.get(b"content-length", b"")
+    is_odd = b"transfer-encoding" in headers or b"expect" in headers or b"connection" in headers
+    if is_odd or not length.isdigit() or len(length) > 10 or int(length) != len(data) - end - 4:  # noqa: PLR2004 - bytes
+        return None
+    return model_of_path(data[len(b"POST ") : first]), headers
+
+
+def model_of_path(path: bytes) -> bytes:
+    """Return the model that an infer request's path names."""
+    return path[len(_MODELS) : path.find(b"/", len(_MODELS))]
+
+
+def model_of_message(message: bytes | bytearray) -> bytes:
+    """Return the model that a ``ModelInferRequest`` names, if it does so first and shortly, as encoders do."""
+    if len(message) < 2 or message[0] != _MODEL_NAME_FIELD or message[1] > _MOST_NAME_BYTES:  # noqa: PLR2004 - its head
+        return b""
+    return bytes(message[2 : 2 + message[1]])
+
+
+def http_refusal(default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the answer that turns a request away; the connection goes on."""
+    reply = error_reply(TURNED_AWAY, "")
+    lines = b"".join([b"%b: %b\r\n" % line for line in (*default_headers, *reply.headers)])
+    return b"HTTP/1.1 %d \r\n%b\r\n%b" % (reply.status, lines, reply.body)
+
+
+def grpc_refusal() -> list[tuple[bytes, bytes]]:
+    """Return the trailers that turn a call away."""
+    status = grpc_status(TURNED_AWAY, "")
+    pairs = [(b"grpc-status", b"%d" % status.code.value[0]), (b"grpc-message", status.message.encode())]
+    return pairs + [(name.encode(), value.encode()) for name, value in status.metadata]
+
+
+def _milliseconds(text: bytes | None) -> float:
+    """Return a header's time in seconds, infinite where it says none that could be kept; decoding will say why."""
+    if text is None:
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        return math.inf
+    return value / 1e3 if value > 0 else math.inf
+
+
+def _grpc_timeout_s(text: bytes | None) -> float:
+    if text is None or not text[:-1].isdigit():
+        return math.inf
+    return float(text[:-1]) * _TIMEOUT_UNITS.get(text[-1:], math.inf)
