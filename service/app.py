@@ -11,35 +11,52 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import service
+from service.api.arrival_routes import arrival_routes
+from service.api.decision_routes import decision_routes
+from service.api.drift_routes import drift_routes
 from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
 from service.api.http_app import HttpApp
 from service.api.policy_routes import policy_routes
 from service.bento_store import repository_folder
+from service.engine.arrival_log import ArrivalLog
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
+from service.engine.decisions import Decisions
 from service.engine.dispatcher import Dispatcher
+from service.engine.drift.drift import Drift
+from service.engine.drift.keeping import KeepingSettings
 from service.engine.holding import Holding
 from service.engine.lanes import Lanes
 from service.engine.observers import Observers
 from service.engine.policy_in_force import PolicyInForce
 from service.engine.policy_reader import read_policy
+from service.engine.regions import TunedRegions
 from service.engine.registry import Registry
+from service.engine.remotes_reader import RemotesError, read_remotes
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
 from service.engine.uses import Uses
+from service.frontends.door import Door
 from service.frontends.short_way import ShortWay
 from service.frontends.wrappers import TokenGuard, WithMetrics
 from service.settings import SettingsError
-from service.telemetry.logs import LogObserver, log_refusal
+from service.telemetry.logs import LogObserver, log_turned_away
 from service.telemetry.metrics import Metrics
+from service.telemetry.refusal_log import RefusalLog
+from service.telemetry.tracing import MissingTracing, open_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from service.api.asgi import App
     from service.api.plane import Refusal
+    from service.domain.inference import Criticality
+    from service.domain.observer import Observer
     from service.domain.policy_file import PolicyFile
+    from service.engine.remotes import Remotes
     from service.settings import Settings
+    from service.telemetry.tracing import RequestTracing
 
 
 _LEAVE_BEHIND_S: Final = 1.0
@@ -56,36 +73,56 @@ class Gateway:
         """Wire the parts; nothing is loaded and no thread runs yet.
 
         Raises:
-            PolicyError, SettingsError: The policy file or the token file cannot be used.
+            PolicyError, SettingsError: The policy file, the token file or the folder for arrivals cannot be used.
         """
         policy = read_policy(settings.policy)
         self._settings = settings
         self._token = _read_token(settings)
+        self._tracing = _tracing(settings)
         self.metrics = Metrics(_budgets_s(policy.policy))
+        self._refusals = RefusalLog(time.perf_counter)
         self.metrics.policy_loaded(policy.digest)
         statistics = StatisticsObserver()
         uses, budget_bytes = Uses(), settings.memory_budget_bytes
+        if budget_bytes is not None:
+            self.metrics.memory_limited(budget_bytes)
         counting = () if budget_bytes is None else (uses,)  # only evictions go by it
-        observer = Observers((statistics, self.metrics, LogObserver(access_log=settings.access_log), *counting))
+        logs = LogObserver(access_log=settings.access_log)
+        self._regions = TunedRegions(
+            time.perf_counter, lambda: self.policies.text.policy, Observers((self.metrics, logs))
+        )
+        self._arrivals = _arrival_log(settings.record_arrivals)
+        recording = () if self._arrivals is None else (self._arrivals,)
+        counted = (self.metrics,) if settings.metrics else ()
+        observer = Observers((statistics, *counted, logs, self._regions, *counting, *recording))
         cores = _cores(settings)
         self._dispatcher = dispatcher = Dispatcher(
             len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3
         )
+        self._remotes = _remotes(settings, dispatcher, observer)
         self.lanes = Lanes(dispatcher, cores, observer)
         self.holding = Holding(observer, budget_bytes, uses=uses, parking=dispatcher.parking)
         repository = Repository(repository_folder(settings.repository))
-        self.registry = Registry(repository, policy.policy, observer, settings.max_timeout_s, self.holding)
+        self.registry = Registry(
+            repository, policy.policy, observer, settings.max_timeout_s, self.holding, self._remotes
+        )
         self.policies = PolicyInForce(policy, settings.policy, self.registry, dispatcher, observer)
+        self._regions.follow()
+        self.drift = Drift(self.registry, dispatcher, _keeping(settings), time.time)
         self._watching: asyncio.Task[None] | None = None
         identity = Identity("tiergate", service.__version__, settings.required_models)
-        parts = Parts(identity, self.registry, dispatcher, statistics)
+        parts = Parts(identity, self.registry, dispatcher, statistics, Decisions(settings.decisions_kept))
         self.plane = DataPlane(parts, self.lanes, observer)
-        self._public = HttpApp(self.plane, max_body_bytes=settings.max_body_bytes, on_refused=self.note_refusal)
+        self.door = Door(
+            dispatcher.loop_turns, time.perf_counter, self.registry.default_budget_s, self.note_turned_away
+        )
+        self._public = self._public_app()
         self.metrics.watch(
             depths=dispatcher.depths,
             inflight=lambda: self.plane.inflight,
             busy_s=lambda: [lane.busy_s for lane in dispatcher.desk.lanes],
         )
+        self.metrics.watch_drift(lambda: self.drift.reports)
 
     async def start(self) -> None:
         """Load the models and start the lanes.
@@ -93,11 +130,16 @@ class Gateway:
         Raises:
             BackendFailed: The repository cannot be read.
         """
+        if self._remotes is not None:
+            self._remotes.start(self.registry.all)
         await _in_daemon_thread(self.registry.load_all)
         # What is loaded now lives until the end: looking through it again and again would only stall requests.
         gc.collect()
         gc.freeze()
         self.holding.start()
+        self.drift.start(asyncio.get_running_loop())
+        if self._arrivals is not None:
+            self._arrivals.start()
         self.lanes.start()
         self._watching = asyncio.create_task(self.policies.watch())
 
@@ -120,21 +162,35 @@ class Gateway:
         if self._watching is not None:
             self._watching.cancel()
         self.holding.close()
+        await asyncio.to_thread(self.drift.close, _LEAVE_BEHIND_S)
+        if self._arrivals is not None:
+            await asyncio.to_thread(self._arrivals.close)
+        if self._remotes is not None:
+            await asyncio.to_thread(self._remotes.close)
         await asyncio.to_thread(self.lanes.close, _LEAVE_BEHIND_S)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close, _LEAVE_BEHIND_S)
 
     def http_app(self) -> App:
         """Return the public ASGI application: the protocol, and the metrics."""
         return WithMetrics(self._public, self.metrics.render)
 
+    def _public_app(self) -> HttpApp:
+        return HttpApp(
+            self.plane,
+            max_body_bytes=self._settings.max_body_bytes,
+            on_refused=self.note_refusal,
+            more=drift_routes(self.drift, admin=False),
+            tracing=self._tracing,
+        )
+
     def short_way(self) -> ShortWay:
         """Return what answers plain infer requests without ASGI."""
-        return ShortWay(self._public.answer, self._settings.max_body_bytes)
+        return ShortWay(self._public.answer, self._settings.max_body_bytes, self.door)
 
     def combined_app(self) -> App:
         """Return one public ASGI application for HTTP and gRPC, for servers that carry both on one port."""
-        limit = self._settings.max_body_bytes
-        http = HttpApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
-        return WithMetrics(CombinedApp(http, self.grpc_app()), self.metrics.render)
+        return WithMetrics(CombinedApp(self._public_app(), self.grpc_app()), self.metrics.render)
 
     def admin_app(self) -> App:
         """Return the administrators' ASGI application: the same, and models and policy to change, behind the token."""
@@ -143,7 +199,13 @@ class Gateway:
             max_body_bytes=self._settings.max_body_bytes,
             admin=True,
             on_refused=self.note_refusal,
-            more=policy_routes(self.policies),
+            tracing=self._tracing,
+            more=(
+                *policy_routes(self.policies),
+                *arrival_routes(self._arrivals),
+                *decision_routes(self.plane),
+                *drift_routes(self.drift, admin=True),
+            ),
         )
         app = WithMetrics(admin, self.metrics.render)
         return TokenGuard(app, self._token, self.note_refusal) if self._token else app
@@ -151,11 +213,16 @@ class Gateway:
     def grpc_app(self) -> GrpcAsgiApp:
         """Return what answers public gRPC calls."""
         limit = self._settings.max_body_bytes
-        return GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal)
+        return GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal, tracing=self._tracing)
+
+    def note_turned_away(self, protocol: str, counts: Mapping[Criticality, int]) -> None:
+        """Log and count inferences that were turned away before they were decoded."""
+        log_turned_away(protocol, sum(counts.values()))
+        self.metrics.turned_away(protocol, counts)
 
     def note_refusal(self, refusal: Refusal) -> None:
         """Log a refused request; count an inference that could not be decoded, since the data plane never saw it."""
-        log_refusal(refusal.protocol, refusal.request_id, refusal.error)
+        self._refusals.note(refusal.protocol, refusal.request_id, refusal.error)
         if refusal.stage == "decode":
             self.metrics.request_malformed(refusal.protocol, refusal.error)
 
@@ -188,10 +255,42 @@ def _cores(settings: Settings) -> list[int | None]:
     return list(allowed[:count])
 
 
+def _remotes(settings: Settings, dispatcher: Dispatcher, observer: Observer) -> Remotes | None:
+    if settings.remotes is None:
+        return None
+    from service.engine.remotes import Remotes  # noqa: PLC0415 - the clients take 14 MB, for those that use them
+
+    try:
+        return Remotes(read_remotes(settings.remotes), dispatcher.calls, observer)
+    except RemotesError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _tracing(settings: Settings) -> RequestTracing | None:
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        return open_tracing(settings.trace_endpoint, settings.trace_ratio)
+    except MissingTracing as error:
+        raise SettingsError(f"trace_endpoint {settings.trace_endpoint}: {error}") from None
+
+
 def _budgets_s(policy: PolicyFile) -> list[float]:
     models = [policy.default, *policy.models.values()]
     classes = [item.default_budget_s for item in policy.hardware_classes.values()]
     return [model.default_budget_s for model in models] + [budget_s for budget_s in classes if budget_s is not None]
+
+
+def _arrival_log(folder: Path | None) -> ArrivalLog | None:
+    try:
+        return None if folder is None else ArrivalLog(folder, time.time)
+    except OSError as error:
+        raise SettingsError(f"record_arrivals {folder} cannot be made: {error.strerror or error}") from None
+
+
+def _keeping(settings: Settings) -> KeepingSettings:
+    most_bytes, most_s = int(settings.predictions_mb * 2**20), settings.predictions_hours * 3600.0
+    return KeepingSettings(settings.predictions, settings.predictions_share, most_bytes, most_s)
 
 
 def _read_token(settings: Settings) -> str:

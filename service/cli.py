@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every subcommand."""
     from loadtests import cli as loadtests_cli
     from loadtests.tuner import cli as tuner_cli
-    from service import demo_cli, export_cli, policy_cli
+    from service import demo_cli, export_cli, policy_cli, top_cli
     from variants import cli as variants_cli
 
     parser = argparse.ArgumentParser(
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     tuner_cli.add_commands(subparsers)
     export_cli.add_commands(subparsers)
     policy_cli.add_commands(subparsers)
+    top_cli.add_commands(subparsers)
     return parser
 
 
@@ -92,9 +93,16 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, field: Any) -> None:  
 
 def _metavar(name: str) -> str:
     last = name.rsplit("_", 1)[-1]
-    return {"s": "SECONDS", "ms": "MS", "mib": "MIB", "mb": "MB", "file": "FILE", "policy": "FILE", "port": "PORT"}.get(
-        last, "NAMES" if name == "required_models" else "ADDRESS" if last == "host" else "N"
-    )
+    return {
+        "s": "SECONDS",
+        "ms": "MS",
+        "mib": "MIB",
+        "mb": "MB",
+        "file": "FILE",
+        "policy": "FILE",
+        "remotes": "FILE",
+        "port": "PORT",
+    }.get(last, "NAMES" if name == "required_models" else "ADDRESS" if last == "host" else "N")
 
 
 def _serve(parsed: argparse.Namespace) -> int:

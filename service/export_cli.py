@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from service.bento_store import StoredBento
+    from service.engine.repository import StoredModel
 
 _REFUSED: Final = 2
-_TARGETS: Final = ("bento",)
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,11 +22,13 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = subparsers.add_parser(
         "export",
         help="hand a built model to another runtime",
-        description="Verify a model's newest version and hand it, with every variant and its report, to another "
-        "runtime. bento: the BentoML model store, as one model that `tiergate serve bento:NAME` and a bento can use.",
+        description="Verify a model's newest version and hand it to another runtime. bento: with every variant and its "
+        "report into the BentoML model store, as one model that `tiergate serve bento:NAME` and a bento can use. "
+        "triton: a Triton model repository with one model MODEL--VARIANT for each variant. kserve: a ServingRuntime "
+        "and an InferenceService.",
     )
     parser.add_argument("model", metavar="MODEL", help="name of a model in the repository")
-    parser.add_argument("--to", required=True, choices=_TARGETS, help="where to")
+    parser.add_argument("--to", required=True, choices=tuple(_TARGETS), help="where to")
     parser.add_argument(
         "--repository",
         type=Path,
@@ -33,23 +36,99 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="FOLDER",
         help="folder of built models (default: %(default)s)",
     )
-    parser.add_argument("--name", default="", help="name over there (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    bento = parser.add_argument_group("bento")
+    bento.add_argument("--name", default="", help="name over there (default: the model's own)")
+    written = parser.add_argument_group("triton and kserve")
+    written.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the target's name)")
+    written.add_argument("--force", action="store_true", help="replace what is there")
+    _add_triton(parser.add_argument_group("triton"))
+    _add_kserve(parser.add_argument_group("kserve"))
     parser.set_defaults(run=_export)
 
 
+def _add_triton(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--variant", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    group.add_argument(
+        "--form",
+        choices=("onnx", "python"),
+        default="onnx",
+        help="onnx: Triton's ONNX Runtime backend; python: its Python backend (default: %(default)s)",
+    )
+    group.add_argument("--instances", type=int, default=1, metavar="N", help="of each variant (default: %(default)s)")
+    group.add_argument("--gpu", action="store_true", help="instances on GPUs instead of CPUs; form onnx only")
+    group.add_argument(
+        "--site-packages",
+        default="",
+        metavar="FOLDER",
+        help="form python: where Triton's interpreter finds numpy and onnxruntime (default: in itself)",
+    )
+
+
+def _add_kserve(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--storage-uri", default="", metavar="URI", help="where KServe finds the repository; needed")
+    group.add_argument("--image", default="tiergate:latest", help="the gateway's image (default: %(default)s)")
+    group.add_argument("--cpus", type=int, default=2, metavar="N", help="cores of a replica (default: %(default)s)")
+
+
 def _export(parsed: argparse.Namespace) -> int:
-    from service.bento_store import BentoError, export_model
+    from service.bento_store import BentoError
     from service.domain.errors import BackendFailed
     from service.engine.repository import Repository
+    from service.exports.writing import ExportError
 
     try:
-        stored = export_model(Repository(parsed.repository).find(parsed.model), parsed.name)
-    except (BentoError, BackendFailed) as error:
+        result, text = _TARGETS[parsed.to](parsed, Repository(parsed.repository).find(parsed.model))
+    except (BentoError, BackendFailed, ExportError) as error:
         print(f"tiergate export: {error}", file=sys.stderr)
         return _REFUSED
-    print(json.dumps(_as_json(stored), indent=2) if parsed.json else _as_text(stored))
+    print(json.dumps(result, indent=2) if parsed.json else text)
     return 0
+
+
+def _to_bento(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str, Any], str]:
+    from service.bento_store import export_model
+
+    stored = export_model(model, parsed.name)
+    return _as_json(stored), _as_text(stored)
+
+
+def _to_triton(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str, Any], str]:
+    from service.exports.triton import TritonForm, export_to_triton
+    from service.exports.writing import ExportError
+
+    if parsed.instances < 1:
+        raise ExportError(f"--instances is {parsed.instances}; at least 1 is allowed")
+    if parsed.gpu and parsed.form == "python":
+        raise ExportError("--gpu needs --form onnx: the Python form computes on CPUs")
+    output = parsed.output or Path("triton")
+    how = TritonForm(parsed.form, parsed.instances, parsed.gpu, parsed.site_packages)
+    folders = export_to_triton(model, output, how, parsed.variant, force=parsed.force)
+    lines = [*map(str, folders), f"next: tritonserver --model-repository={output}"]
+    return {"repository": str(output), "models": [folder.name for folder in folders]}, "\n".join(lines)
+
+
+def _to_kserve(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str, Any], str]:
+    from service.exports.kserve import KServeForm, export_to_kserve
+    from service.exports.triton import published_manifest
+    from service.exports.writing import ExportError
+
+    if not parsed.storage_uri:
+        raise ExportError("--to kserve needs --storage-uri: where KServe finds the repository, such as pvc://models/")
+    if parsed.cpus < 1:
+        raise ExportError(f"--cpus is {parsed.cpus}; at least 1 is allowed")
+    how = KServeForm(parsed.storage_uri, parsed.image, parsed.cpus)
+    manifest, output = published_manifest(model), parsed.output or Path("kserve")
+    files = export_to_kserve(manifest, output, how, force=parsed.force)
+    lines = [*map(str, files), "next: " + " ".join(["kubectl apply", *(f"-f {file}" for file in files)])]
+    return {"files": list(map(str, files))}, "\n".join(lines)
+
+
+_TARGETS: Final[dict[str, Callable[[argparse.Namespace, StoredModel], tuple[dict[str, Any], str]]]] = {
+    "bento": _to_bento,
+    "triton": _to_triton,
+    "kserve": _to_kserve,
+}
 
 
 def _as_json(stored: StoredBento) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 30.0
 _PATH: Final = "/v2/policy"
-_MOST_ANSWER_BYTES: Final = 2**24
+_MOST_ANSWER_BYTES: Final = 2**26
 
 
 class GatewayRefused(RuntimeError):
@@ -54,6 +55,16 @@ def fetch_policy(site: Site, *, as_json: bool = False) -> tuple[bytes, str]:
     return content, tag.strip('"').removesuffix("-json")
 
 
+def fetch_arrivals(site: Site, model: str) -> bytes:
+    """Return the arrivals of a model that a gateway has recorded, as CSV.
+
+    Raises:
+        GatewayRefused: It cannot be reached, refuses, or records none.
+    """
+    content, _ = _call(site, "GET", {}, None, f"/v2/models/{urllib.parse.quote(model, safe='')}/arrivals")
+    return content
+
+
 def push_policy(site: Site, content: bytes, if_match: str | None = None) -> dict[str, Any]:
     """Put a policy in force at a gateway, where ``if_match`` is given only in place of the one with that digest.
 
@@ -71,10 +82,12 @@ def push_policy(site: Site, content: bytes, if_match: str | None = None) -> dict
     return done
 
 
-def _call(site: Site, method: str, headers: dict[str, str], content: bytes | None) -> tuple[bytes, str]:
+def _call(
+    site: Site, method: str, headers: dict[str, str], content: bytes | None, path: str = _PATH
+) -> tuple[bytes, str]:
     if site.token:
         headers["Authorization"] = f"Bearer {site.token}"
-    address = f"{site.url}{_PATH}"
+    address = f"{site.url}{path}"
     request = urllib.request.Request(address, content, headers, method=method)  # noqa: S310 - Site.of checked it
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the same

@@ -13,7 +13,7 @@ from service.policy.routing import Rules
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from service.domain.policy_file import ModelPolicy, PolicyFile
+    from service.domain.policy_file import DriftRules, ModelPolicy, PolicyFile
     from service.domain.variants import ModelInfo
     from service.policy.idle import IdleAnswer
 
@@ -126,6 +126,17 @@ def _sentences(policy: ModelPolicy) -> Iterator[str]:
     yield f"its share of the lanes has weight {policy.weight:g} among models that wait"
     yield f"{policy.exploration_share:.1%} of decisions give variants judged slow another chance"
     yield "cascades of the manifest are used" if policy.cascades else "cascades are not used"
+    yield from _drift_sentences(policy.drift)
+
+
+def _drift_sentences(rules: DriftRules) -> Iterator[str]:
+    if rules.most == "off":
+        yield "variants are not watched for drift"
+        return
+    acts = ["warned of", f"demoted where it loses {rules.drop:.1%}", f"quarantined above {rules.severe_drop:.1%}"]
+    most = {"warn": 1, "demote": 2, "quarantine": 3}[rules.most]
+    yield f"{rules.shadow_share:.1%} of a smaller variant's answers are also run on full, where there is spare time"
+    yield f"a variant that became less accurate is {', '.join(acts[:most])}"
 
 
 def _said(item: IdleAnswer) -> str:

@@ -87,7 +87,7 @@ async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], N
         http = HttpServer(gateway.http_app(), connections, gateway.note_refusal, gateway.short_way())
         admin = HttpServer(gateway.admin_app(), connections, gateway.note_refusal)
         calls = CallLimits(settings.max_connections, settings.max_connections, settings.read_timeout_s)
-        grpc = GrpcServer(gateway.grpc_app(), calls, gateway.note_refusal)
+        grpc = GrpcServer(gateway.grpc_app(), calls, gateway.note_refusal, gateway.door)
         await grpc.start(grpc_socket)
         stack.push_async_callback(grpc.close, 1.0)
         for server, listener in ((admin, admin_socket), (http, http_socket)):

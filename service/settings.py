@@ -12,6 +12,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
 
     repository: Path = Field(default=Path("repository"), description="folder of built models, or bento:NAME[:VERSION]")
     policy: Path | None = Field(default=None, description="policy file (YAML); without one the defaults hold")
+    remotes: Path | None = Field(default=None, description="file of the variants that run on other servers (YAML)")
     required_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="models without which the server is not ready; none means any"
     )
@@ -71,9 +73,29 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         default=30.0, ge=0.0, le=3600.0, description="after that: time for requests inside to finish"
     )
+    predictions: Path | None = Field(
+        default=None, description="file in which predictions are kept for labels that come late; without one none are"
+    )
+    predictions_share: float = Field(default=1.0, gt=0.0, le=1.0, description="share of answers that are kept there")
+    predictions_mb: float = Field(default=256.0, ge=1.0, le=2.0**20, description="size of that file, in MiB")
+    predictions_hours: float = Field(default=24.0, gt=0.0, le=8784.0, description="hours that a prediction is kept")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     log_format: Literal["json", "text"] = Field(default="text", description="form of the log lines")
+    record_arrivals: Path | None = Field(
+        default=None,
+        description="folder for the times, budgets and hints of requests, to tune on",
+    )
     access_log: bool = Field(default=False, description="log every answered request too")
+    metrics: bool = Field(default=True, description="count requests and runs for /metrics")
+    decisions_kept: int = Field(
+        default=256, ge=0, le=100_000, description="last decisions of each model that the admin listener explains"
+    )
+    trace_endpoint: str | None = Field(
+        default=None, description="URL of an OpenTelemetry collector (OTLP over HTTP); none is traced without"
+    )
+    trace_ratio: float = Field(
+        default=0.01, ge=0.0, le=1.0, description="share of requests traced where their caller has not decided"
+    )
 
     @property
     def max_body_bytes(self) -> int:
@@ -84,6 +106,13 @@ class Settings(BaseSettings):
     def memory_budget_bytes(self) -> int | None:
         """The memory budget in bytes, ``None`` where there is none."""
         return None if self.memory_budget_mb is None else int(self.memory_budget_mb * 2**20)
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("allowed is a URL such as http://127.0.0.1:4318")
+        return value
 
     @field_validator("required_models", mode="before")
     @classmethod

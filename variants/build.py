@@ -17,14 +17,17 @@ from variants.cache import StepCache
 from variants.data import load_parts
 from variants.errors import naming_step
 from variants.identity import identify
+from variants.interface import describe_interface
 from variants.machine import describe_machine
-from variants.making import Workshop, make_variants
-from variants.manifest import MANIFEST_FILE, ManifestError, ModelManifest, TensorInfo, read_manifest
+from variants.making import make_variants
+from variants.manifest import MANIFEST_FILE, ManifestError, ModelManifest, read_manifest
 from variants.measuring import Subject, describe_variants
 from variants.pareto import PLOT_FILE, draw_png
 from variants.progress import SilentProgress
 from variants.publication import model_lock, publish, refusing_full_disk, stage, versions, work_folder
 from variants.report import REPORT_FILE, render_html
+from variants.scoring import scoring_of
+from variants.workshop import Workshop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from variants.identity import Identity
     from variants.measuring import Described
     from variants.progress import Progress
-    from variants.recipe import Recipe
+    from variants.recipe import AnyRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class BuildResult:
 
 
 def build_model(
-    recipe: Recipe, output: Path, options: BuildOptions | None = None, progress: Progress | None = None
+    recipe: AnyRecipe, output: Path, options: BuildOptions | None = None, progress: Progress | None = None
 ) -> BuildResult:
     """Build all variants of ``recipe`` into the repository ``output``, unless its newest version is this very build.
 
@@ -74,9 +77,9 @@ def build_model(
             shutil.rmtree(work if options.force else work / "staging", ignore_errors=True)
             shop = Workshop(recipe, parts, options.seed, StepCache(work / "steps"), progress)
             made = make_variants(shop)
-            stage({f"{one.tier}.onnx": one.file for one in made}, work / "candidates")
+            stage({f"{one.name}.onnx": one.file for one in made}, work / "candidates")
             subject = Subject(recipe, parts, identity.splits, machine, made)
-            files: dict[str, Path] = {one.tier: work / "candidates" / f"{one.tier}.onnx" for one in made}
+            files: dict[str, Path] = {one.name: work / "candidates" / f"{one.name}.onnx" for one in made}
             described = describe_variants(subject, files, progress)
             published = {item.file for item in described.variants if item.is_published}
             stage({path.name: path.read_bytes() for path in files.values() if path.name in published}, work / "staging")
@@ -110,14 +113,15 @@ def describe_model(
 ) -> ModelManifest:
     """Put the model's manifest together."""
     recipe = subject.recipe
+    inputs, outputs = describe_interface(subject.made[0].file)
     return ModelManifest(
         model=recipe.name,
         version=str(version),
-        task="classification",
+        task=scoring_of(recipe).task,
         metric=recipe.metric,
         labels=recipe.labels,
-        inputs=(TensorInfo(name=recipe.input_name, datatype="FP32", shape=(-1, *recipe.input_shape)),),
-        outputs=(TensorInfo(name=recipe.output_name, datatype="FP32", shape=(-1, len(recipe.labels))),),
+        inputs=inputs,
+        outputs=outputs,
         max_batch_size=max(recipe.plan.profiling.batch_sizes),
         recipe=recipe.name,
         recipe_parameters=identity.parameters,
@@ -129,6 +133,7 @@ def describe_model(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         variants=described.variants,
         cascades=described.cascades,
+        input_drift=described.input_drift,
     )
 
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
-RECIPE_HELP: Final = "a bundled recipe (digits, images) or a .py file that assigns RECIPE"
+RECIPE_HELP: Final = (
+    "a bundled recipe (digits, forest, images, regression, trees), a .py file that assigns RECIPE, or for build a "
+    "trained model: an .onnx file"
+)
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +35,16 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     build.add_argument("--force", action="store_true", help="build again, from the first step, what is built already")
     build.add_argument("--json", action="store_true", help="print the manifest instead of a table; no progress")
     build.add_argument("--verbose", action="store_true", help="when a step fails, print also where it failed")
+    given = build.add_argument_group("for a trained model")
+    given.add_argument(
+        "--calibration", metavar="FILE", type=Path, help="rows as clients send them: .npz with an array for each input"
+    )
+    given.add_argument("--evaluate", metavar="FILE", type=Path, help="the same with an array 'labels', to measure on")
+    given.add_argument("--name", help="what clients call the model; default: the file's name")
+    given.add_argument("--tolerance", metavar="X", type=_positive, help="answers are values, right within this")
+    given.add_argument(
+        "--fix", metavar="AXIS=SIZE", type=_axis, action="append", default=[], help="size of an axis beside the batch"
+    )
     build.set_defaults(run=run_build)
     inspect = subparsers.add_parser(
         "inspect", help="show a model's variants: size, memory, latency, accuracy, verdicts"
@@ -126,9 +139,17 @@ def find_version(model: str, repository: Path) -> Path:
 
 def _build(arguments: argparse.Namespace) -> int:
     from variants.progress import choose_progress
-    from variants.sources.recipes import load_recipe
+    from variants.sources.models import Given, load_source
 
-    recipe = load_recipe(arguments.recipe)
+    given = Given(
+        source=Path(arguments.recipe),
+        calibration=arguments.calibration,
+        evaluate=arguments.evaluate,
+        name=arguments.name,
+        tolerance=arguments.tolerance,
+        fixed=dict(arguments.fix),
+    )
+    recipe = load_source(given)
     from variants.build import BuildOptions, build_model  # after the check that torch is there
 
     progress = choose_progress(sys.stderr, quiet=arguments.json)
@@ -173,6 +194,20 @@ def _seed(text: str) -> int:
     if seed < 0:
         raise ValueError(text)
     return seed
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _axis(text: str) -> tuple[str, int]:
+    name, _, size = text.rpartition("=")
+    if not name or int(size) < 1:
+        raise ValueError(text)
+    return name, int(size)
 
 
 def _refuse(message: str) -> int:

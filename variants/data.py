@@ -16,11 +16,14 @@ import numpy as np
 
 from variants.errors import RecipeError, naming_step
 from variants.publication import write_whole
+from variants.recipe import is_taught
+from variants.scoring import scoring_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from variants.recipe import DataParts, Examples, Floats, Recipe
+    from variants.recipe import AnyRecipe, DataParts, Examples, Inputs
+    from variants.scoring import Scoring
 
 
 def hash_examples(examples: Examples) -> str:
@@ -32,12 +35,12 @@ def hash_examples(examples: Examples) -> str:
     return digest.hexdigest()
 
 
-def row_hashes(inputs: Floats) -> set[bytes]:
+def row_hashes(inputs: Inputs) -> set[bytes]:
     """Return one digest for each distinct row of ``inputs`` (rows, ...)."""
     return {hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in inputs}
 
 
-def load_parts(recipe: Recipe, seed: int) -> DataParts:
+def load_parts(recipe: AnyRecipe, seed: int) -> DataParts:
     """Return the data of a recipe, held to the protocol.
 
     Raises:
@@ -45,7 +48,7 @@ def load_parts(recipe: Recipe, seed: int) -> DataParts:
     """
     with naming_step("load data"):
         parts = recipe.load(seed)
-        check_parts(parts, recipe.input_shape, len(recipe.labels))
+        check_parts(parts, recipe)
     return parts
 
 
@@ -56,7 +59,7 @@ def write_rows(examples: Examples, file: Path) -> None:
     write_whole(file, buffer.getvalue())
 
 
-def check_parts(parts: DataParts, input_shape: tuple[int, ...], classes: int) -> None:
+def check_parts(parts: DataParts, recipe: AnyRecipe) -> None:
     """Hold a recipe's data to the protocol.
 
     Raises:
@@ -64,7 +67,10 @@ def check_parts(parts: DataParts, input_shape: tuple[int, ...], classes: int) ->
     """
     named = parts.named()
     for name, part in named.items():
-        _check_part(name, part, input_shape, classes)
+        if is_taught(recipe):
+            _check_inputs(name, part, recipe.input_shape)
+        if len(part) or name != "train":
+            _check_labels(name, part, scoring_of(recipe), recipe.labels)
     hashes = {name: row_hashes(part.inputs) for name, part in named.items()}
     for left, right in combinations(hashes, 2):
         shared = len(hashes[left] & hashes[right])
@@ -72,12 +78,17 @@ def check_parts(parts: DataParts, input_shape: tuple[int, ...], classes: int) ->
             raise RecipeError(f"the {left} and {right} parts share {shared} rows; parts must be disjoint")
 
 
-def _check_part(name: str, part: Examples, input_shape: tuple[int, ...], classes: int) -> None:
+def _check_inputs(name: str, part: Examples, input_shape: tuple[int, ...]) -> None:
     if len(part) == 0 or part.inputs.shape != (len(part), *input_shape) or part.inputs.dtype != np.float32:
         raise RecipeError(
             f"the {name} part has inputs {part.inputs.dtype}{list(part.inputs.shape)} for {len(part)} labels; "
             f"expected float32 {[len(part), *input_shape]} with at least one row"
         )
-    low, high = int(part.labels.min()), int(part.labels.max())
-    if low < 0 or high >= classes:
-        raise RecipeError(f"the {name} part has labels {low}..{high}; {classes} labels allow 0..{classes - 1}")
+
+
+def _check_labels(name: str, part: Examples, scoring: Scoring, labels: tuple[str, ...]) -> None:
+    if len(part) == 0 or len(part.inputs) != len(part):
+        raise RecipeError(f"the {name} part has {len(part.inputs)} rows and {len(part)} labels; expected one for each")
+    problem = scoring.problem(part.labels, labels)
+    if problem:
+        raise RecipeError(f"the {name} part has {problem}")

@@ -20,18 +20,18 @@ import torch
 
 from variants.determinism import computing_in, deterministic
 from variants.fitting import Lesson, fit
-from variants.losses import DistillationLoss
+from variants.losses import objectives_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from variants.recipe import ComputePrecision, Examples, Recipe
+    from variants.recipe import ComputePrecision, Examples, Taught
 
 ROWS_AT_ONCE = 128
 
 
 def make_lesson(
-    teacher: torch.nn.Module, recipe: Recipe, train: Examples, seed: int, advance: Callable[[], None]
+    teacher: torch.nn.Module, recipe: Taught, train: Examples, seed: int, advance: Callable[[], None]
 ) -> Lesson:
     """Return the teacher's answers to augmented copies of ``train``; ``advance`` is called after each copy."""
     teaching = recipe.plan.teaching
@@ -45,13 +45,13 @@ def make_lesson(
             advance()
     return Lesson(
         inputs=torch.cat(inputs),  # (copies * rows, ...)
-        labels=torch.from_numpy(train.labels).repeat(teaching.copies),  # (copies * rows,)
-        objective=DistillationLoss(teaching.temperature, teaching.weight),
+        labels=torch.cat([torch.from_numpy(train.labels)] * teaching.copies),  # (copies * rows, ...)
+        objective=objectives_of(recipe).taught(teaching),
         teacher=torch.cat(answers),  # (copies * rows, classes)
     )
 
 
-def distil(recipe: Recipe, lesson: Lesson, seed: int, advance: Callable[[], None]) -> torch.nn.Module:
+def distil(recipe: Taught, lesson: Lesson, seed: int, advance: Callable[[], None]) -> torch.nn.Module:
     """Return a fresh student fitted to ``lesson``; ``advance`` is called ``plan.distillation.steps`` times."""
     with deterministic(seed):
         student = recipe.make_student()

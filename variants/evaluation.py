@@ -1,8 +1,9 @@
 """What a variant answers on held-out rows, measured alone and against full on the same rows.
 
-Everything here works on logits (rows, classes) that were already computed, so that it is fast, pure and the same for
-every source of models. Another metric needs another per-row score beside ``is_correct``; the interval and the paired
-comparison take any 0/1 score.
+Everything here works on outputs (rows, ...) that were already computed, so that it is fast, pure and the same for
+every source of models. What a right answer is, ``variants.scoring`` says; the interval and the paired comparison take
+any 0/1 score of rows. Divergence in nats and the error of calibration are of classes alone, as are the confidences
+and predictions of the reference.
 
 Expected calibration error (Guo et al. 2017): rows are put into 15 equal-width bins by confidence, and the gaps
 between a bin's mean confidence and its accuracy are averaged, weighted by rows.
@@ -17,12 +18,14 @@ import numpy as np
 
 from variants.evidence import Accuracy, Histogram, Reference
 from variants.intervals import judge, mcnemar, wilson
-from variants.probabilities import mean_kl, softmax
+from variants.probabilities import as_logits, mean_kl, softmax
+from variants.scoring import CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from variants.recipe import Classes, Floats
+    from variants.recipe import Classes, Floats, Inputs, Labels
+    from variants.scoring import Scoring
 
 MARGINS: Final = (0.01, 0.001)
 CALIBRATION_BINS: Final = 15
@@ -32,34 +35,36 @@ INPUT_BINS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """What a variant is measured on: the data's name and hash, and the labels (rows,)."""
+    """What a variant is measured on: the data's name and hash, the labels (rows, ...), and what is right."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     metric: str
     dataset: str
     sha256: str
-    labels: Classes
+    labels: Labels
+    scoring: Scoring = CLASSES
 
 
 @dataclass(frozen=True, slots=True)
 class Relatives:
-    """The logits (rows, classes) that a variant is compared with; full has no ``parent``."""
+    """The outputs (rows, ...) that a variant is compared with; full has no ``parent``."""
 
     full: Floats
     parent: Floats | None
 
 
-def evaluate(logits: Floats, relatives: Relatives, test: TestSet, calibration_sha256: str | None) -> Accuracy:
-    """Measure ``logits`` (rows, classes) against labels, and against its relatives row by row.
+def evaluate(outputs: Floats, relatives: Relatives, test: TestSet, calibration_sha256: str | None) -> Accuracy:
+    """Measure ``outputs`` (rows, ...) against labels, and against its relatives row by row.
 
     Full gets no verdict of non-inferiority: it is what others are judged against.
     """
-    full, parent = relatives.full, relatives.parent
-    right, full_right = is_correct(logits, test.labels), is_correct(full, test.labels)  # (rows,) bool
+    full, parent, scoring = relatives.full, relatives.parent, test.scoring
+    right, full_right = scoring.right(outputs, test.labels), scoring.right(full, test.labels)  # (rows,) bool
     margins = () if parent is None else MARGINS
     rows, lost, gained = len(right), int((full_right & ~right).sum()), int((right & ~full_right).sum())
     low, high = wilson(int(right.sum()), rows)
+    has_classes = scoring.task == "classification"
     return Accuracy(
         metric=test.metric,
         dataset=test.dataset,
@@ -69,16 +74,21 @@ def evaluate(logits: Floats, relatives: Relatives, test: TestSet, calibration_sh
         low=low,
         high=high,
         ratio_to_full=float(right.mean() / max(full_right.mean(), 1 / rows)),
-        flips=int((logits.argmax(1) != full.argmax(1)).sum()),
+        flips=int((~scoring.same(outputs, full)).sum()),
         lost=lost,
         gained=gained,
         mcnemar_p=mcnemar(lost, gained),
         non_inferiority=tuple(judge(lost, gained, rows, margin) for margin in margins),
-        kl_to_full=mean_kl(full, logits),
-        kl_to_parent=None if parent is None else mean_kl(parent, logits),
-        calibration_error=calibration_error(logits, test.labels),
+        kl_to_full=_kl(full, outputs) if has_classes else None,
+        kl_to_parent=_kl(parent, outputs) if has_classes and parent is not None else None,
+        calibration_error=calibration_error(as_logits(outputs), test.labels) if has_classes else None,
         calibration_sha256=calibration_sha256,
+        beside=scoring.beside(outputs, test.labels),
     )
+
+
+def _kl(reference: Floats, outputs: Floats) -> float:
+    return mean_kl(as_logits(reference), as_logits(outputs))
 
 
 def is_correct(logits: Floats, labels: Classes) -> NDArray[np.bool_]:
@@ -95,17 +105,17 @@ def calibration_error(logits: Floats, labels: Classes) -> float:
     return float(np.abs(surplus).sum() / len(labels))
 
 
-def describe_reference(inputs: dict[str, Floats], logits: Floats, labels: tuple[str, ...]) -> Reference:
-    """Return the distributions on validation rows that drift is later compared with."""
-    confidence = softmax(logits).max(axis=1)
-    predicted = np.bincount(logits.argmax(1), minlength=len(labels))
+def describe_reference(inputs: dict[str, Inputs], outputs: Floats, labels: tuple[str, ...]) -> Reference:
+    """Return the distributions on validation rows that drift is later compared with; no ``labels``, no classes."""
+    confidence = softmax(as_logits(outputs)).max(axis=1) if labels else None
+    predicted = np.bincount(outputs.argmax(1), minlength=len(labels)) if labels else ()
     return Reference(
-        rows=len(logits),
+        rows=len(outputs),
         inputs={
             name: histogram(values, (float(values.min()), float(values.max())), INPUT_BINS)
             for name, values in inputs.items()
         },
-        confidence=histogram(confidence, (0.0, 1.0), CONFIDENCE_BINS),
+        confidence=None if confidence is None else histogram(confidence, (0.0, 1.0), CONFIDENCE_BINS),
         predictions={label: int(count) for label, count in zip(labels, predicted, strict=True)},
     )
 

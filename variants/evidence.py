@@ -89,21 +89,31 @@ class Accuracy(Strict):
     gained: Count = Field(description="rows wrong in full and right here")
     mcnemar_p: Ratio = Field(description="exact two-sided p of lost against gained")
     non_inferiority: tuple[NonInferiority, ...] = Field(description="one verdict per margin; none for full itself")
-    kl_to_full: float = Field(description="mean Kullback-Leibler divergence from full's output, nats")
+    kl_to_full: float | None = Field(
+        description="mean Kullback-Leibler divergence from full's output, nats; null where outputs are no classes"
+    )
     kl_to_parent: float | None = Field(default=None, description="the same from the parent's; null for full")
-    calibration_error: Ratio = Field(description="expected calibration error, 15 equal-width bins")
+    calibration_error: Ratio | None = Field(
+        description="expected calibration error, 15 equal-width bins; null where outputs are no classes"
+    )
     calibration_sha256: Sha256 | None = Field(
         default=None, description="hash of the rows that calibrated quantization; disjoint from test"
+    )
+    beside: dict[str, float] = Field(
+        default_factory=dict, description="other measures of the same answers, where the task has its own: r2, map"
     )
 
 
 class Parity(Strict):
-    """The exported file against the torch model on real rows; ``None`` where there is no torch model."""
+    """The file against the model that it was made from, on real rows: torch, scikit-learn, or a file of full precision.
+
+    ``None`` where there is no such model: a file that was trained elsewhere.
+    """
 
     rows: int = Field(ge=1)
     max_error: float = Field(ge=0.0)
     mean_error: float = Field(ge=0.0)
-    argmax_agreement: Ratio
+    argmax_agreement: Ratio = Field(description="share of rows with the same answer: class, or value within tolerance")
 
 
 class Hardware(Strict):

@@ -3,10 +3,6 @@
 The exporter traces the model with a symbolic batch dimension and folds batch norm into the convolutions, so that what
 is quantized later is what will run. Traces of where the model came from (stack traces with file paths, inferred
 shapes) are removed: they would make the bytes depend on the machine, and stale shapes have broken quantization.
-
-Parity is measured on real rows, not on noise: the largest and the mean absolute difference of outputs, and the share
-of rows whose largest output agrees. Folding and fusion reorder sums, so float32 parity is about 1e-5, never zero; an
-error above 1e-3 has always been a bug.
 """
 
 from __future__ import annotations
@@ -20,22 +16,23 @@ import numpy as np
 import torch
 
 from variants.errors import BuildError
-from variants.evidence import Parity
+from variants.parity import PARITY_ROWS, compare_outputs
 from variants.runtime import run_logits
+from variants.scoring import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx
 
-    from variants.recipe import Floats, Recipe
+    from variants.evidence import Parity
+    from variants.recipe import Inputs, Taught
+    from variants.scoring import Scoring
 
 OPSET: Final = 18
-PARITY_ROWS: Final = 1000
-"""Rows to compare: enough to see one disagreement in three hundred; a large test part would take minutes."""
 
 
-def export_onnx(model: torch.nn.Module, recipe: Recipe, example: Floats) -> bytes:
+def export_onnx(model: torch.nn.Module, recipe: Taught, example: Inputs) -> bytes:
     """Return the model as ONNX bytes with a dynamic batch dimension; ``example`` is (2 or more, ...).
 
     Traced with two rows, because a batch of one would be taken for a constant.
@@ -57,7 +54,7 @@ def export_onnx(model: torch.nn.Module, recipe: Recipe, example: Floats) -> byte
     return data
 
 
-def measure_parity(model: torch.nn.Module, file: bytes, inputs: Floats) -> Parity:
+def measure_parity(model: torch.nn.Module, file: bytes, inputs: Inputs, scoring: Scoring = CLASSES) -> Parity:
     """Compare the torch model and the ONNX file on the first thousand of ``inputs`` (rows, ...).
 
     Raises:
@@ -65,17 +62,11 @@ def measure_parity(model: torch.nn.Module, file: bytes, inputs: Floats) -> Parit
     """
     inputs = inputs[:PARITY_ROWS]
     with torch.inference_mode():
-        expected = model(torch.from_numpy(inputs)).numpy()  # (rows, classes)
-    actual = run_logits(file, inputs)  # (rows, classes)
-    error = np.abs(expected - actual)
-    if not np.isfinite(error).all():
+        expected = model(torch.from_numpy(inputs)).numpy()  # (rows, ...)
+    actual = run_logits(file, inputs)  # (rows, ...)
+    if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
         raise BuildError("the model's outputs are not finite numbers; its training diverged: lower the learning rate")
-    return Parity(
-        rows=len(inputs),
-        max_error=float(error.max()),
-        mean_error=float(error.mean()),
-        argmax_agreement=float((expected.argmax(1) == actual.argmax(1)).mean()),
-    )
+    return compare_outputs(expected, actual, scoring)
 
 
 def _strip(model: onnx.ModelProto) -> onnx.ModelProto:

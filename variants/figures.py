@@ -50,6 +50,7 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
             "share right on the test rows, with its 95 % interval",
             tuple(_accuracy(v.accuracy.value, v.accuracy.low, v.accuracy.high) for v in variants),
         ),
+        *_beside(variants),
         Figure(
             "lost / gained",
             "test rows right in full and wrong here / the reverse",
@@ -58,6 +59,14 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
         Figure("1 % verdict", "at most 1 point worse than full?", tuple(_verdict(v, 0) for v in variants)),
         Figure("0.1 % verdict", "at most 0.1 point worse than full?", tuple(_verdict(v, 1) for v in variants)),
         Figure("routing", "may routing choose it?", tuple(v.routing.state for v in variants)),
+    )
+
+
+def _beside(variants: tuple[VariantManifest, ...]) -> tuple[Figure, ...]:
+    """Return a column for each other measure that every variant has."""
+    names = [name for name in variants[0].accuracy.beside if all(name in v.accuracy.beside for v in variants)]
+    return tuple(
+        Figure(name, "of the same answers", tuple(f"{v.accuracy.beside[name]:.4g}" for v in variants)) for name in names
     )
 
 

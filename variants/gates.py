@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from variants.recipe import Thresholds
 
 
-def check_gates(tier: Tier, accuracy: Accuracy, parity: Parity, thresholds: Thresholds) -> tuple[Gate, ...]:
-    """Return every gate of a variant, passed or not."""
-    return (_accuracy_gate(tier, accuracy, thresholds), _parity_gate(tier, parity, thresholds))
+def check_gates(tier: Tier, accuracy: Accuracy, parity: Parity | None, thresholds: Thresholds) -> tuple[Gate, ...]:
+    """Return every gate of a variant, passed or not; a file that was trained elsewhere has no parity to check."""
+    gates = (_accuracy_gate(tier, accuracy, thresholds),)
+    return gates if parity is None else (*gates, _parity_gate(tier, parity, thresholds))
 
 
 def require_full(gates: tuple[Gate, ...], model: str) -> None:
@@ -46,11 +47,11 @@ def _accuracy_gate(tier: Tier, accuracy: Accuracy, thresholds: Thresholds) -> Ga
 
 
 def _parity_gate(tier: Tier, parity: Parity, thresholds: Thresholds) -> Gate:
-    """Hold float files to their torch model's numbers, int8 files only to its answers: rounding is their nature."""
+    """Hold float files to their model's numbers, reduced ones only to their answers: rounding is their nature."""
     if tier.endswith("quantized"):
         passed = parity.argmax_agreement >= thresholds.min_agreement
         detail = (
-            f"agrees with its torch model on {parity.argmax_agreement:.4f} of {parity.rows} rows, "
+            f"agrees with what it was made from on {parity.argmax_agreement:.4f} of {parity.rows} rows, "
             f"at least {thresholds.min_agreement:.4f} demanded"
         )
     else:

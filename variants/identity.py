@@ -26,9 +26,12 @@ from variants.determinism import THREADS
 from variants.manifest import Split
 
 if TYPE_CHECKING:
-    from variants.recipe import DataParts, Recipe
+    from variants.recipe import AnyRecipe, DataParts
 
-PACKAGES: Final = ("numpy", "onnx", "onnxruntime", "onnxscript", "scikit-learn", "tiergate", "torch", "torch-pruning")
+PACKAGES: Final = (
+    "numpy", "onnx", "onnxruntime", "onnxscript", "scikit-learn", "skl2onnx", "tiergate", "torch", "torch-pruning",
+    "transformers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,11 @@ class Identity:
     splits: dict[str, Split]
 
 
-def identify(recipe: Recipe, parts: DataParts, seed: int, isa: tuple[str, ...]) -> Identity:
+def identify(recipe: AnyRecipe, parts: DataParts, seed: int, isa: tuple[str, ...]) -> Identity:
     """Return the identity of building ``recipe`` with ``seed`` on a machine with ``isa``."""
     plan: dict[str, Any] = asdict(recipe.plan)
-    splits = {name: Split(rows=len(part), sha256=hash_examples(part)) for name, part in parts.named().items()}
+    named = {name: part for name, part in parts.named().items() if len(part)}
+    splits = {name: Split(rows=len(part), sha256=hash_examples(part)) for name, part in named.items()}
     tools = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     tools |= {name: found for name in PACKAGES if (found := _version(name)) is not None}
     facts = {

@@ -12,22 +12,32 @@ The teacher's wrong classes carry what it knows about likeness (this 4 looks som
 makes that audible, and T^2 keeps the gradient's size the same whatever T is. The mean is over rows, the sum over
 classes. It is of little use when the teacher is as wrong as the student, or when T is so high that the softened
 answers become uniform.
+
+Values (regression) have no softness: the student is fitted to a mixture of the teacher's value and the label, by the
+Huber loss of the error in units of the tolerance that the recipe scores by. Errors below one tolerance count by their
+square, greater ones by their size, so that a few wild labels do not lead the fit (Huber 1964). The teacher's value is
+worth more than the label where labels are noisy, as its error has been averaged over many rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from variants.scoring import Values, scoring_of
+
+if TYPE_CHECKING:
+    from variants.recipe import Taught, Teaching, Training
 
 
 class Objective(Protocol):
     """Scores a batch."""
 
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
-        """Return the scalar loss of ``logits`` (N, classes) given ``labels`` (N,) and ``teacher`` (N, classes)."""
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None, /) -> torch.Tensor:
+        """Return the scalar loss of ``outputs`` (N, ...) given ``labels`` (N, ...) and ``teacher`` (N, ...)."""
         ...
 
 
@@ -57,3 +67,69 @@ class DistillationLoss:
         divergence = F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean")
         soft = self.temperature**2 * divergence
         return self.weight * soft + (1.0 - self.weight) * F.cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLoss:
+    """Huber loss of values (N, ...) in units of ``tolerance``, ``weight`` parts of it against the teacher's answers."""
+
+    tolerance: float
+    weight: float = 0.0
+
+    def __call__(self, values: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+        """Return the mean loss over rows; without a teacher's answers the labels count alone."""
+        wanted = labels.reshape(values.shape)
+        if teacher is None:
+            return self._huber(values, wanted)
+        return self.weight * self._huber(values, teacher) + (1.0 - self.weight) * self._huber(values, wanted)
+
+    def _huber(self, values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return F.smooth_l1_loss(values / self.tolerance, wanted / self.tolerance)
+
+
+class Objectives(Protocol):
+    """What training minimises: alone, from labels, and taught, from a teacher's answers too."""
+
+    def alone(self, training: Training) -> Objective:
+        """Return the loss of the full model's training."""
+        ...
+
+    def taught(self, teaching: Teaching) -> Objective:
+        """Return the loss of distillation and of fine-tuning after pruning."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClassObjectives:
+    """Cross entropy, and softened divergence."""
+
+    def alone(self, training: Training) -> Objective:
+        """Return cross entropy with the training's smoothing."""
+        return LabelLoss(training.label_smoothing)
+
+    def taught(self, teaching: Teaching) -> Objective:
+        """Return the divergence to the teacher at its temperature."""
+        return DistillationLoss(teaching.temperature, teaching.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueObjectives:
+    """The Huber loss, of labels and of the teacher's values."""
+
+    tolerance: float
+
+    def alone(self, training: Training) -> Objective:  # noqa: ARG002 - the protocol's form
+        """Return the loss of labels alone."""
+        return ValueLoss(self.tolerance)
+
+    def taught(self, teaching: Teaching) -> Objective:
+        """Return the mixture with the teacher's values."""
+        return ValueLoss(self.tolerance, teaching.weight)
+
+
+def objectives_of(recipe: Taught) -> Objectives:
+    """Return what the training of a recipe minimises: its own ``objectives``, or those of its kind of answers."""
+    scoring = scoring_of(recipe)
+    usual = ValueObjectives(scoring.tolerance) if isinstance(scoring, Values) else ClassObjectives()
+    objectives: Objectives = getattr(recipe, "objectives", usual)
+    return objectives

@@ -1,12 +1,18 @@
-"""The making half of a build: from a recipe to six ONNX files, each step kept on disk when it is done.
+"""The making half of a build: from a recipe to ONNX files, each step kept on disk when it is done.
 
-::
+A torch recipe, without ``pruned`` where its plan has no pruning::
 
-    train full -+-> export -> full ----------------------> quantize -> quantized
-                +-> teach -+-> prune  -> export -> pruned ----> quantize -> pruned-quantized
-                           +-> distil -> export -> distilled -> quantize -> distilled-quantized
+    train full -+-> export -> full ----------------------> reduce -> quantized
+                +-> teach -+-> prune  -> export -> pruned ----> reduce -> pruned-quantized
+                           +-> distil -> export -> distilled -> reduce -> distilled-quantized
 
-This module and ``measuring`` are the only ones beside ``build`` that know the steps; steps do not know each other.
+A recipe that brings files, whose full file is the teacher where there is a student::
+
+    full, and other files ----> reduce -> quantized, ...
+      +-> teach -> distil -> export -> distilled -> reduce -> distilled-quantized
+
+``reducing`` gives a float file its forms of lower precision. These two modules and ``measuring`` are the only ones
+beside ``build`` that know the steps; steps do not know each other.
 """
 
 from __future__ import annotations
@@ -14,41 +20,68 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from variants.distillation import distil, make_lesson
-from variants.errors import naming_step
+from variants.errors import RecipeError, naming_step
+from variants.evidence import Parity
 from variants.export import OPSET, export_onnx, measure_parity
-from variants.manifest import Step
 from variants.pruning import prune
-from variants.quantization import quantize
+from variants.recipe import brings_files, is_taught, is_trained
+from variants.reducing import reduce
+from variants.runtime import run_logits
 from variants.training import train_full
 from variants.weights import dump_weights, load_weights
+from variants.workshop import Made, record_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-
-    from variants.cache import Kept, StepCache
-    from variants.evidence import Parity
     from variants.fitting import Lesson
-    from variants.manifest import Tier
-    from variants.progress import Progress
-    from variants.recipe import DataParts, Recipe
+    from variants.manifest import Step, Tier
+    from variants.recipe import Draft, FileRecipe, Pruning, Recipe, Taught
+    from variants.workshop import Workshop
+
+    Fit = Callable[[Callable[[], None]], torch.nn.Module]
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One variant as made, before it is measured."""
+def make_variants(shop: Workshop) -> tuple[Made, ...]:
+    """Return all variants, full first, each after its parent.
 
-    tier: Tier
-    file: bytes
-    parent: Made | None
-    steps: tuple[Step, ...]
-    parity: Parity
-    train_s: float
-    build_s: float
+    Raises:
+        RecipeError: The recipe has neither a network to train nor files.
+    """
+    recipe = shop.recipe
+    if brings_files(recipe):
+        return _make_files(shop, recipe)
+    if is_trained(recipe):
+        return _make_networks(shop, recipe)
+    raise RecipeError(f"recipe '{recipe.name}' has neither make_model nor draft (see variants/recipe.py)")
+
+
+def _make_networks(shop: Workshop, recipe: Recipe) -> tuple[Made, ...]:
+    """Train the full model, and make what derives from it."""
+    school = _School(shop, recipe, lambda: full.model)
+    full = _train(school, recipe)
+    made = [_export(school, full, None)]
+    if recipe.plan.pruning is not None:
+        made.append(_export(school, _prune(school, full, recipe.plan.pruning), made[0]))
+    student = _teach(school, made[0])
+    forms = [form for one in made for form in reduce(shop, one)]
+    return *made, *forms, student, *reduce(shop, student)
+
+
+def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
+    """Take the recipe's files, and make what derives from them."""
+    made: dict[str, Made] = {}
+    for draft in recipe.draft(shop.parts, shop.seed):
+        made[draft.name] = _finish(shop, draft, None if draft.parent is None else made[draft.parent])
+    full = next(iter(made.values()))
+    if is_taught(recipe):
+        made["distilled"] = _teach(_School(shop, recipe, lambda: _FileTeacher(full.file)), full)
+    return *made.values(), *(form for one in made.values() for form in reduce(shop, one))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,137 +94,113 @@ class _Fitted:
     train_s: float
 
 
+class _FileTeacher(torch.nn.Module):
+    """An ONNX file that answers like a torch model."""
+
+    def __init__(self, file: bytes) -> None:
+        super().__init__()
+        self._file = file
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the file's first output (N, ...)."""
+        return torch.from_numpy(run_logits(self._file, inputs.numpy()))
+
+
 @dataclass(frozen=True)
-class Workshop:
-    """What every making step needs: the recipe, its data, the seed, finished steps, and whom to tell."""
+class _School:
+    """Where students learn; the teacher is asked for only by steps that are not finished yet."""
 
-    recipe: Recipe
-    parts: DataParts
-    seed: int
-    cache: StepCache
-    progress: Progress
-
-    @cached_property
-    def full(self) -> _Fitted:
-        """The trained full model."""
-        training = self.recipe.plan.training
-
-        def make(advance: Callable[[], None]) -> torch.nn.Module:
-            return train_full(self.recipe, self.parts, self.seed, advance)
-
-        step = _step("train", asdict(training), self.seed)
-        return self._fit("full", step, training.steps, make)
+    shop: Workshop
+    recipe: Taught
+    teacher: Callable[[], torch.nn.Module]
 
     @cached_property
     def lesson(self) -> Lesson:
-        """The full model's answers; asked for only by steps that are not finished yet."""
-        copies = self.recipe.plan.teaching.copies
-        with self.progress.task("teach", copies) as advance, naming_step("teach"):
-            return make_lesson(self.full.model, self.recipe, self.parts.train, self.seed + 1, advance)
+        """The teacher's answers."""
+        shop, copies = self.shop, self.recipe.plan.teaching.copies
+        with shop.progress.task("teach", copies) as advance, naming_step("teach"):
+            return make_lesson(self.teacher(), self.recipe, shop.parts.train, shop.seed + 1, advance)
 
-    @cached_property
-    def pruned(self) -> _Fitted:
-        """The full model with channels removed."""
-        plan = self.recipe.plan.pruning
+    def fit(self, tier: Tier, step: Step, total: int, make: Fit) -> _Fitted:
+        """Return what ``make`` fits, now or in an earlier attempt; it calls its argument ``total`` times."""
+        name = f"{step.name} {tier}"
 
-        def make(advance: Callable[[], None]) -> torch.nn.Module:
-            return prune(self.full.model, self.lesson, plan, self.seed + 2, advance)
-
-        parameters = {**asdict(plan), "teaching": asdict(self.recipe.plan.teaching)}
-        step = _step("prune", parameters, self.seed + 2)
-        return self._fit("pruned", step, plan.iterations * plan.training.steps, make)
-
-    @cached_property
-    def distilled(self) -> _Fitted:
-        """The student."""
-        training = self.recipe.plan.distillation
-
-        def make(advance: Callable[[], None]) -> torch.nn.Module:
-            return distil(self.recipe, self.lesson, self.seed + 3, advance)
-
-        parameters = {**asdict(training), "teaching": asdict(self.recipe.plan.teaching)}
-        step = _step("distil", parameters, self.seed + 3)
-        return self._fit("distilled", step, training.steps, make)
-
-    def _fit(
-        self, tier: Tier, step: Step, total: int, make: Callable[[Callable[[], None]], torch.nn.Module]
-    ) -> _Fitted:
-        def fit() -> bytes:
+        def run() -> bytes:
             if step.name != "train":
                 _ = self.lesson  # has its own progress bar, which must end before the next begins
-            name = f"{step.name} {tier}"
-            with self.progress.task(name, total) as advance, naming_step(name):
+            with self.shop.progress.task(name, total) as advance, naming_step(name):
                 return dump_weights(make(advance))
 
-        kept = self.cache.get_or_make(f"{step.name}-{tier}", fit)
+        kept = self.shop.cache.get_or_make(name.replace(" ", "-"), run)
         with naming_step(f"restore {tier}"):
-            shape = self.recipe.make_student() if tier == "distilled" else self.recipe.make_model()
+            recipe = self.recipe
+            shape = recipe.make_model() if tier != "distilled" and is_trained(recipe) else recipe.make_student()
             return _Fitted(tier, load_weights(shape, kept.payload), step, kept.took_s)
 
 
-def make_variants(shop: Workshop) -> tuple[Made, ...]:
-    """Return all six variants, full first, each after its parent."""
-    full = _export(shop, shop.full, None)
-    pruned = _export(shop, shop.pruned, full)
-    distilled = _export(shop, shop.distilled, full)
-    return (
-        full,
-        pruned,
-        _quantize(shop, "quantized", shop.full.model, full),
-        _quantize(shop, "pruned-quantized", shop.pruned.model, pruned),
-        distilled,
-        _quantize(shop, "distilled-quantized", shop.distilled.model, distilled),
+def _train(school: _School, recipe: Recipe) -> _Fitted:
+    training, shop = recipe.plan.training, school.shop
+    step = record_step("train", asdict(training), shop.seed)
+    return school.fit("full", step, training.steps, lambda advance: train_full(recipe, shop.parts, shop.seed, advance))
+
+
+def _prune(school: _School, full: _Fitted, plan: Pruning) -> _Fitted:
+    seed = school.shop.seed + 2
+    step = record_step("prune", {**asdict(plan), "teaching": asdict(school.recipe.plan.teaching)}, seed)
+    total = plan.iterations * plan.training.steps
+    return school.fit("pruned", step, total, lambda advance: prune(full.model, school.lesson, plan, seed, advance))
+
+
+def _teach(school: _School, full: Made) -> Made:
+    """Return the student of the full model."""
+    plan, seed = school.recipe.plan, school.shop.seed + 3
+    step = record_step("distil", {**asdict(plan.distillation), "teaching": asdict(plan.teaching)}, seed)
+    fitted = school.fit(
+        "distilled",
+        step,
+        plan.distillation.steps,
+        lambda advance: distil(school.recipe, school.lesson, seed, advance),
     )
+    return _export(school, fitted, full)
 
 
-def _export(shop: Workshop, fitted: _Fitted, parent: Made | None) -> Made:
+def _export(school: _School, fitted: _Fitted, parent: Made | None) -> Made:
+    shop, tier = school.shop, fitted.tier
     example = shop.parts.validation.inputs
-    kept = _keep(shop, f"export {fitted.tier}", 1, lambda _: export_onnx(fitted.model, shop.recipe, example))
+    kept = shop.keep(f"export {tier}", 1, lambda _: export_onnx(fitted.model, school.recipe, example))
+    with naming_step(f"parity {tier}"):
+        parity = measure_parity(fitted.model, kept.payload, shop.parts.test.inputs, shop.scoring)
     return Made(
-        tier=fitted.tier,
+        name=tier,
+        tier=tier,
         file=kept.payload,
         parent=parent,
-        steps=(fitted.step, _step("export", {"opset": OPSET}, shop.seed)),
-        parity=_check_parity(shop, fitted.tier, fitted.model, kept.payload),
+        steps=(fitted.step, record_step("export", {"opset": OPSET}, shop.seed)),
+        parity=parity,
         train_s=fitted.train_s,
         build_s=fitted.train_s + kept.took_s,
     )
 
 
-def _quantize(shop: Workshop, tier: Tier, model: torch.nn.Module, parent: Made) -> Made:
-    plan, parts = shop.recipe.plan.quantization, shop.parts
+def _finish(shop: Workshop, draft: Draft, parent: Made | None) -> Made:
+    """Have a recipe make its file, or take it from an earlier attempt."""
 
     def make(advance: Callable[[], None]) -> bytes:
-        file, chosen = quantize(parent.file, parts.calibration.inputs, parts.validation.inputs, plan, advance)
-        return json.dumps(chosen).encode() + b"\n" + file
+        ready = draft.make()
+        advance()
+        parity = None if ready.parity is None else ready.parity.model_dump()
+        return json.dumps(parity).encode() + b"\n" + ready.file
 
-    kept = _keep(shop, f"quantize {tier}", len(plan.methods), make)
+    kept = shop.keep(f"{draft.step} {draft.name}", 1, make)
     head, _, file = kept.payload.partition(b"\n")
-    chosen: dict[str, Any] = json.loads(head)
+    parity = json.loads(head)
     return Made(
-        tier=tier,
+        name=draft.name,
+        tier=draft.tier,
         file=file,
         parent=parent,
-        steps=(_step("quantize", {**asdict(plan), **chosen}, shop.seed),),
-        parity=_check_parity(shop, tier, model, file),
-        train_s=0.0,
+        steps=(record_step(draft.step, draft.parameters, shop.seed),),
+        parity=None if parity is None else Parity.model_validate(parity),
+        train_s=kept.took_s,
         build_s=kept.took_s,
     )
-
-
-def _check_parity(shop: Workshop, tier: Tier, model: torch.nn.Module, file: bytes) -> Parity:
-    with naming_step(f"parity {tier}"):
-        return measure_parity(model, file, shop.parts.test.inputs)
-
-
-def _keep(shop: Workshop, name: str, total: int, make: Callable[[Callable[[], None]], bytes]) -> Kept:
-    def run() -> bytes:
-        with shop.progress.task(name, total) as advance, naming_step(name):
-            return make(advance)
-
-    return shop.cache.get_or_make(name.replace(" ", "-"), run)
-
-
-def _step(name: str, parameters: dict[str, Any], seed: int) -> Step:
-    """Return the record of a step, its parameters as JSON has them, so that it equals itself when read back."""
-    return Step(name=name, parameters=json.loads(json.dumps(parameters)), seed=seed)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from variants.drift_reference import DriftReference, InputDrift
 from variants.evidence import (
     Accuracy,
     Cost,
@@ -43,6 +44,7 @@ MOST_CASCADES: Final = 64
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Task = Literal["classification", "regression", "detection"]
 Tier = Literal["full", "pruned", "quantized", "distilled", "pruned-quantized", "distilled-quantized"]
 
 
@@ -108,6 +110,7 @@ class VariantManifest(Strict):
     parity: Parity | None
     hardware: Hardware
     reference: Reference
+    drift: DriftReference | None = None
     cost: Cost
     routing: Routing
     targets: tuple[str, ...] = Field(description="runtimes that really executed the file, with version")
@@ -168,7 +171,7 @@ class ModelManifest(Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     model: Name
     version: str = Field(pattern=r"^[1-9][0-9]{0,8}$")
-    task: Literal["classification"]
+    task: Task
     metric: str
     labels: tuple[str, ...]
     inputs: tuple[TensorInfo, ...] = Field(min_length=1)
@@ -184,6 +187,7 @@ class ModelManifest(Strict):
     built_at: str = Field(description="UTC, ISO 8601")
     variants: tuple[VariantManifest, ...] = Field(min_length=1)
     cascades: tuple[CascadeManifest, ...] = Field(default=(), max_length=MOST_CASCADES)
+    input_drift: InputDrift | None = None
 
     @model_validator(mode="after")
     def _variants_are_distinct(self) -> ModelManifest:

@@ -7,61 +7,73 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnxruntime
 
 from variants.cascading import Answers, find_cascades
 from variants.domination import PROOF_MARGIN, Contender, decide_routing
+from variants.drifting import Seen, Truth, describe_drift
 from variants.errors import naming_step
 from variants.evaluation import Relatives, TestSet, describe_reference, evaluate, is_correct
 from variants.evidence import Cost, Hardware
 from variants.export import OPSET
 from variants.gates import check_gates, require_full
+from variants.interface import describe_interface
 from variants.machine import proven_isa, verified_isa
 from variants.manifest import VariantManifest
+from variants.perturbing import perturb
 from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
 from variants.quantization import fits_int16_pairs
-from variants.runtime import run_logits
+from variants.runtime import feed_of, run_logits
+from variants.scoring import scoring_of
 from variants.sizing import measure_size
+from variants.summarising import describe_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from variants.drift_reference import InputDrift
     from variants.evidence import Accuracy, Gate, Latency, Memory
-    from variants.making import Made
     from variants.manifest import CascadeManifest, Machine, Routing, Split
     from variants.progress import Progress
-    from variants.recipe import DataParts, Floats, Recipe
+    from variants.recipe import AnyRecipe, DataParts, Floats
+    from variants.workshop import Made
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is measured, on which data and machine."""
 
-    recipe: Recipe
+    recipe: AnyRecipe
     parts: DataParts
     splits: Mapping[str, Split]
     machine: Machine
     made: tuple[Made, ...]
 
 
+PERTURBED_FROM: Final = 0
+"""The seed of the perturbations; every build of a recipe sees the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The first output of one variant's file on two splits, (rows, classes) each."""
+    """The first output of one variant's file on two splits, (rows, ...) each, and on perturbed validation rows."""
 
     validation: Floats
     test: Floats
+    perturbed: tuple[Floats, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What the manifest says of the variants, in the order made, and of pairs of them."""
+    """What the manifest says of the variants, in the order made, of pairs of them, and of the inputs."""
 
     variants: tuple[VariantManifest, ...]
     cascades: tuple[CascadeManifest, ...]
+    input_drift: InputDrift | None = None
 
 
 def judge_accuracy(
@@ -73,17 +85,17 @@ def judge_accuracy(
         GateFailed: The full variant misses a gate.
     """
     recipe, parts = subject.recipe, subject.parts
-    test = TestSet(recipe.metric, recipe.dataset, subject.splits["test"].sha256, parts.test.labels)
+    test = TestSet(recipe.metric, recipe.dataset, subject.splits["test"].sha256, parts.test.labels, scoring_of(recipe))
     calibration = subject.splits["calibration"].sha256
     logits = {tier: found.test for tier, found in outputs.items()}
     accuracy: dict[str, Accuracy] = {}
     gates: dict[str, tuple[Gate, ...]] = {}
     for made in subject.made:
-        own = calibration if is_int8(made) else None
-        parent = None if made.parent is None else logits[made.parent.tier]
+        own = calibration if made.is_calibrated else None
+        parent = None if made.parent is None else logits[made.parent.name]
         relatives = Relatives(logits["full"], parent)
-        accuracy[made.tier] = evaluate(logits[made.tier], relatives, test, own)
-        gates[made.tier] = check_gates(made.tier, accuracy[made.tier], made.parity, recipe.plan.thresholds)
+        accuracy[made.name] = evaluate(logits[made.name], relatives, test, own)
+        gates[made.name] = check_gates(made.tier, accuracy[made.name], made.parity, recipe.plan.thresholds)
     require_full(gates["full"], recipe.name)
     return accuracy, gates
 
@@ -111,29 +123,33 @@ def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Pro
         GateFailed: The full variant misses a gate.
     """
     with naming_step("evaluate"):
-        outputs: dict[str, Outputs] = {made.tier: _run(subject.parts, made.file) for made in subject.made}
+        outputs = _answer(subject)
         accuracy, gates = judge_accuracy(subject, outputs)
     with naming_step("profile"):
         latency, memory = measure_speed(subject, files, progress)
     found = {
-        made.tier: _Found(
-            outputs[made.tier], accuracy[made.tier], latency[made.tier], memory[made.tier], gates[made.tier]
+        made.name: _Found(
+            outputs[made.name], accuracy[made.name], latency[made.name], memory[made.name], gates[made.name]
         )
         for made in subject.made
     }
-    routing = decide_routing([_contender(made, found[made.tier]) for made in subject.made])
+    routing = decide_routing([_contender(made, found[made.name]) for made in subject.made])
     with naming_step("cascades"):
         routable: dict[str, _Found] = {tier: one for tier, one in found.items() if routing[tier].state == "routable"}
-        cascades = _find_cascades(subject.parts, routable)
+        cascades = _find_cascades(subject, routable)
     progress.note(f"cascades: {len(cascades)} above what single variants give for the same cost")
     with naming_step("describe"):
-        described = tuple(_describe(subject, made, found[made.tier], routing[made.tier]) for made in subject.made)
-    return Described(described, cascades)
+        full = _seen(found["full"])
+        described = tuple(_describe(subject, made, found[made.name], routing[made.name], full) for made in subject.made)
+        inputs = describe_inputs(_first_input(subject), subject.parts.validation.inputs)
+    return Described(described, cascades, inputs)
 
 
 def is_int8(made: Made) -> bool:
     """Tell whether the variant computes in 8-bit integers."""
-    return made.tier.endswith("quantized")
+    whole = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    weights = onnx.load_from_string(made.file).graph.initializer
+    return any(tensor.data_type in whole and tensor.dims for tensor in weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +163,39 @@ class _Found:
     gates: tuple[Gate, ...]
 
 
-def _run(parts: DataParts, file: bytes) -> Outputs:
-    return Outputs(run_logits(file, parts.validation.inputs), run_logits(file, parts.test.inputs))
+def _answer(subject: Subject) -> dict[str, Outputs]:
+    """Run every file on validation rows, clean and perturbed, and on test rows."""
+    parts = subject.parts
+    worse = perturb(parts.validation.inputs, PERTURBED_FROM)
+    return {
+        made.name: Outputs(
+            run_logits(made.file, parts.validation.inputs),
+            run_logits(made.file, parts.test.inputs),
+            tuple(run_logits(made.file, rows) for rows in worse),
+        )
+        for made in subject.made
+    }
 
 
-def _find_cascades(parts: DataParts, found: Mapping[str, _Found]) -> tuple[CascadeManifest, ...]:
-    """Pair variants that routing may choose: a dominated one answers only where its dominator may not."""
+def _seen(found: _Found) -> Seen:
+    return Seen(found.outputs.validation, found.outputs.perturbed)
+
+
+def _truth(subject: Subject) -> Truth:
+    return Truth(subject.parts.validation.labels, scoring_of(subject.recipe))
+
+
+def _first_input(subject: Subject) -> str:
+    return describe_interface(subject.made[0].file)[0][0].name
+
+
+def _find_cascades(subject: Subject, found: Mapping[str, _Found]) -> tuple[CascadeManifest, ...]:
+    """Pair variants that routing may choose: a dominated one answers only where its dominator may not.
+
+    Only classes have a margin to be unsure by.
+    """
+    if scoring_of(subject.recipe).task != "classification":
+        return ()
     return find_cascades(
         [
             Answers(
@@ -160,7 +203,7 @@ def _find_cascades(parts: DataParts, found: Mapping[str, _Found]) -> tuple[Casca
                 p50_s=min(one.latency.rows, key=lambda row: (row.threads, row.batch_size)).p50_s,
                 validation=one.outputs.validation,
                 test=one.outputs.test,
-                right=is_correct(one.outputs.test, parts.test.labels),
+                right=is_correct(one.outputs.test, subject.parts.test.labels),
             )
             for tier, one in found.items()
         ]
@@ -170,7 +213,7 @@ def _find_cascades(parts: DataParts, found: Mapping[str, _Found]) -> tuple[Casca
 def _contender(made: Made, found: _Found) -> Contender:
     verdicts = found.accuracy.non_inferiority
     return Contender(
-        name=made.tier,
+        name=made.name,
         accuracy=found.accuracy.value,
         file_bytes=len(made.file),
         memory_bytes=found.memory.loaded_bytes,
@@ -181,14 +224,15 @@ def _contender(made: Made, found: _Found) -> Contender:
     )
 
 
-def _describe(subject: Subject, made: Made, found: _Found, routing: Routing) -> VariantManifest:
-    inputs = {subject.recipe.input_name: subject.parts.validation.inputs}
+def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, full: Seen) -> VariantManifest:
+    first = describe_interface(made.file)[0][0].name
+    inputs = feed_of(first, subject.parts.validation.inputs)
     return VariantManifest(
-        name=made.tier,
+        name=made.name,
         tier=made.tier,
-        file=f"{made.tier}.onnx",
+        file=f"{made.name}.onnx",
         sha256=hashlib.sha256(made.file).hexdigest(),
-        parent=None if made.parent is None else made.parent.tier,
+        parent=None if made.parent is None else made.parent.name,
         parent_sha256=None if made.parent is None else hashlib.sha256(made.parent.file).hexdigest(),
         steps=made.steps,
         opset=_opset(made.file),
@@ -199,6 +243,7 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing) -> 
         parity=made.parity,
         hardware=_hardware(subject.machine, made),
         reference=describe_reference(inputs, found.outputs.validation, subject.recipe.labels),
+        drift=describe_drift(None if made.parent is None else full, _seen(found), _truth(subject)),
         cost=Cost(train_s=made.train_s, build_s=made.build_s),
         routing=routing,
         targets=(f"onnxruntime {onnxruntime.__version__} cpu",),

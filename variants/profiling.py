@@ -28,13 +28,13 @@ import numpy as np
 
 from variants.errors import BuildError
 from variants.evidence import Latency, LatencyRow, Memory
-from variants.runtime import open_session
+from variants.runtime import feed_of, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from variants.recipe import Floats, Profiling
+    from variants.recipe import Inputs, Profiling
 
 WARMUPS: Final = 5
 PROBE_TIMEOUT_S: Final = 120
@@ -49,7 +49,7 @@ class Footprint:
 
 
 def profile_latency(
-    files: Mapping[str, Path], inputs: Floats, plan: Profiling, advance: Callable[[], None]
+    files: Mapping[str, Path], inputs: Inputs, plan: Profiling, advance: Callable[[], None]
 ) -> dict[str, tuple[LatencyRow, ...]]:
     """Return a row per batch size and thread count for every file.
 
@@ -96,9 +96,9 @@ def read_load_average() -> float:
 class _Cell:
     """One variant at one batch size and thread count."""
 
-    def __init__(self, session: Any, batch: Floats, plan: Profiling) -> None:  # noqa: ANN401 - onnxruntime ships no types
+    def __init__(self, session: Any, batch: Inputs, plan: Profiling) -> None:  # noqa: ANN401 - onnxruntime ships no types
         self._session, self._plan = session, plan
-        self._feed = {session.get_inputs()[0].name: batch}
+        self._feed = feed_of(session.get_inputs()[0].name, batch)
         self._batch_size = len(batch)
         self._times_s: list[float] = []
         for _ in range(WARMUPS):
@@ -132,7 +132,7 @@ class _Cell:
         )
 
 
-def _take(inputs: Floats, rows: int) -> Floats:
+def _take(inputs: Inputs, rows: int) -> Inputs:
     """Return exactly ``rows`` rows, repeating ``inputs`` where it has fewer."""
     return np.resize(inputs, (rows, *inputs.shape[1:]))
 

@@ -34,13 +34,16 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from variants.interface import graph_inputs
 from variants.probabilities import mean_kl
-from variants.runtime import run_logits
+from variants.runtime import feed_of, run_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from variants.recipe import Floats, Quantization
+    from variants.recipe import Floats, Inputs, Quantization
+
+    Divergence = Callable[[Floats, Floats], float]
 
 QUANTIZED_KINDS: Final = ("Conv", "Gemm", "MatMul", "Add")
 """Operators that compute in int8, and are returned to float one by one where that does harm."""
@@ -64,14 +67,20 @@ METHODS: Final = {
 
 
 def quantize(
-    file: bytes, calibration: Floats, validation: Floats, plan: Quantization, advance: Callable[[], None]
+    file: bytes,
+    calibration: Inputs,
+    validation: Inputs,
+    plan: Quantization,
+    advance: Callable[[], None],
+    divergence: Divergence = mean_kl,
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the int8 file and what was chosen: method, error and the nodes left in float.
 
     ``calibration`` and ``validation`` are input rows (rows, ...); ``advance`` is called after each method.
+    ``divergence`` is the error of outputs where they are no logits.
     """
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(Path(folder), file, calibration, validation)
+        bench = _Bench(Path(folder), file, (calibration, validation), divergence)
         candidates = []
         for method in plan.methods:
             candidates.append((bench.error(bench.quantize(method, ())), method))
@@ -102,15 +111,16 @@ def fits_int16_pairs(file: bytes) -> bool:
 class _Bench:
     """A prepared float file in a temporary folder, and the rows to calibrate and judge with."""
 
-    def __init__(self, folder: Path, file: bytes, calibration: Floats, validation: Floats) -> None:
+    def __init__(self, folder: Path, file: bytes, rows: tuple[Inputs, Inputs], divergence: Divergence) -> None:
         self._prepared, self._output = folder / "prepared.onnx", folder / "int8.onnx"
         (folder / "float.onnx").write_bytes(file)
         quant_pre_process(str(folder / "float.onnx"), str(self._prepared), skip_symbolic_shape=True)
         graph = onnx.load(str(self._prepared)).graph
-        self._input = graph.input[0].name
+        self._input = graph_inputs(graph)[0].name
         self._nodes = tuple(str(node.name) for node in graph.node if node.op_type in QUANTIZED_KINDS)
-        self._calibration, self._validation = calibration, validation
-        self._expected = run_logits(file, validation)  # (rows, classes)
+        self._calibration, self._validation = rows
+        self._divergence = divergence
+        self._expected = run_logits(file, self._validation)  # (rows, ...)
 
     def quantize(self, method: str, float_nodes: Sequence[str], only: Sequence[str] | None = None) -> bytes:
         """Return an int8 file; ``only`` quantizes just those nodes."""
@@ -141,8 +151,8 @@ class _Bench:
         return len(self._nodes)
 
     def error(self, file: bytes) -> float:
-        """Return the mean divergence from the float file on validation rows, in nats."""
-        return mean_kl(self._expected, run_logits(file, self._validation))
+        """Return the mean divergence from the float file on validation rows, in nats or the given measure's units."""
+        return self._divergence(self._expected, run_logits(file, self._validation))
 
     def worst_node(self, method: str, float_nodes: Sequence[str]) -> str:
         """Return the node whose quantization alone does most harm; ties go to the first."""
@@ -154,13 +164,13 @@ class _Bench:
 class _Rows:
     """Feeds calibration rows one batch at a time, in order."""
 
-    def __init__(self, name: str, inputs: Floats) -> None:
+    def __init__(self, name: str, inputs: Inputs) -> None:
         # The percentile and entropy methods want batches of one size.
         size = next(size for size in range(MOST_AT_ONCE, 0, -1) if len(inputs) % size == 0)
-        self._batches: Iterator[Floats] = iter(np.split(inputs, len(inputs) // size))
+        self._batches: Iterator[Inputs] = iter(np.split(inputs, len(inputs) // size))
         self._name = name
 
-    def get_next(self) -> dict[str, Floats] | None:
+    def get_next(self) -> dict[str, Inputs] | None:
         """Return the next batch, or ``None`` at the end."""
         batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch}
+        return None if batch is None else feed_of(self._name, batch)

@@ -13,6 +13,12 @@ assigns one to ``RECIPE`` can be built by its path::
 
     RECIPE = Mine()
 
+Three kinds differ in where files come from. A ``Recipe`` has a torch network trained. A ``FileRecipe`` brings ONNX
+files of its own, as converted scikit-learn models or a file that was trained elsewhere; where it is ``Taught`` as well,
+a small network learns from its full file. Two attributes are optional in all of them: ``scoring`` says what a right
+answer is where answers are no classes (``variants.scoring``), ``objectives`` what training minimises
+(``variants.losses``).
+
 The frozen dataclasses here are the nouns that steps take as arguments. This module does not import torch, so that a
 serving-only install can still say what a recipe is.
 """
@@ -20,7 +26,7 @@ serving-only install can still say what a recipe is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +34,32 @@ from numpy.typing import NDArray
 from variants.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import torch
+
+    from variants.evidence import Parity
+    from variants.manifest import Tier
 
 Floats = NDArray[np.float32]
 Classes = NDArray[np.int64]
+Inputs = NDArray[Any]
+"""Rows (rows, ...) as a model takes them; a structured array has one field for each input of a model with several."""
+Labels = NDArray[Any]
+"""What is right for each row: int64 class numbers (rows,), or whatever the recipe's scoring compares with."""
 FEWEST_STEPS: Final = 8
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+Precision = Literal["dynamic", "half"]
+"""Forms that need no calibration: int8 weights with ranges taken while running, and 16-bit floats."""
 ComputePrecision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows of one part of the data: ``inputs`` (rows, ...) float32 and ``labels`` (rows,) int64 class numbers."""
+    """Rows of one part of the data: ``inputs`` (rows, ...), float32 in a ``Recipe``, and ``labels`` (rows, ...)."""
 
-    inputs: Floats
-    labels: Classes
+    inputs: Inputs
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +70,7 @@ class DataParts:
     """The four parts; no row may be in two of them.
 
     ``train`` fits weights, ``calibration`` sets quantization ranges, ``validation`` decides within the build and
-    gives drift detection its reference, ``test`` is only ever measured.
+    gives drift detection its reference, ``test`` is only ever measured. ``train`` is empty where nothing is trained.
     """
 
     train: Examples
@@ -150,43 +167,70 @@ class Profiling:
     memory_repeats: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Every number of a build; ``starts_from`` is the digest of weights that ``make_model`` brings, if it does."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePlan:
+    """Every number of a build that trains nothing; ``starts_from`` is the digest of weights that the recipe brings.
 
-    training: Training
-    teaching: Teaching
-    pruning: Pruning
-    distillation: Training
+    Float files are quantized by calibration unless ``quantization`` is ``None``, and given each of ``precisions``.
+    """
+
     thresholds: Thresholds
-    quantization: Quantization = field(default_factory=Quantization)
+    quantization: Quantization | None = field(default_factory=Quantization)
+    precisions: tuple[Precision, ...] = ()
     profiling: Profiling = field(default_factory=Profiling)
     starts_from: str | None = None
 
 
-@runtime_checkable
-class Recipe(Protocol):
-    """How to make, train and evaluate one classification model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaughtPlan(FilePlan):
+    """The same where a student is fitted to the full model's answers."""
 
-    ``input_shape`` is one row's shape. The model takes float32 (rows, *input_shape) and returns logits
-    (rows, classes), any normalisation inside it. ``metric`` is ``"accuracy"``.
-    """
+    teaching: Teaching
+    distillation: Training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(TaughtPlan):
+    """The same where the full model is trained too, and pruned unless ``pruning`` is ``None``."""
+
+    training: Training
+    pruning: Pruning | None
+
+
+@runtime_checkable
+class AnyRecipe(Protocol):
+    """What every recipe has; ``metric`` names the share of rows that are right, as reports call it."""
 
     name: str
     metric: str
     dataset: str
     labels: tuple[str, ...]
-    input_name: str
-    input_shape: tuple[int, ...]
-    output_name: str
-    plan: Plan
+
+    @property
+    def plan(self) -> FilePlan:
+        """Every number of the build."""
+        ...
 
     def load(self, seed: int) -> DataParts:
         """Return the data, split by ``seed``; the same seed gives the same parts in the same order."""
         ...
 
-    def make_model(self) -> torch.nn.Module:
-        """Return the untrained full model; its weights come from torch's global generator, which the build seeds."""
+
+@runtime_checkable
+class Taught(AnyRecipe, Protocol):
+    """How to make a small torch network that learns from the full model.
+
+    ``input_shape`` is one row's shape. The network takes float32 (rows, *input_shape) and returns what the full model
+    returns, for classes logits (rows, classes).
+    """
+
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
+
+    @property
+    def plan(self) -> TaughtPlan:
+        """Every number of the build."""
         ...
 
     def make_student(self) -> torch.nn.Module:
@@ -196,3 +240,64 @@ class Recipe(Protocol):
     def augment(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return a random variation of ``inputs`` (rows, ...), of the same shape, drawn from ``generator`` alone."""
         ...
+
+
+@runtime_checkable
+class Recipe(Taught, Protocol):
+    """How to make, train and evaluate one torch model, any normalisation inside it."""
+
+    @property
+    def plan(self) -> Plan:
+        """Every number of the build."""
+        ...
+
+    def make_model(self) -> torch.nn.Module:
+        """Return the untrained full model; its weights come from torch's global generator, which the build seeds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A finished ONNX file and how it compares with the model that it was made from, if there is one to run."""
+
+    file: bytes
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One file that a recipe can make: ``step`` names the operation, ``parameters`` every number of it.
+
+    ``parent`` is the name of the draft that it derives from, ``None`` for the full model, which comes first.
+    """
+
+    name: str
+    tier: Tier
+    parent: str | None
+    step: str
+    parameters: dict[str, Any]
+    make: Callable[[], Ready]
+
+
+@runtime_checkable
+class FileRecipe(AnyRecipe, Protocol):
+    """A model whose ONNX files the recipe makes itself."""
+
+    def draft(self, parts: DataParts, seed: int) -> Iterable[Draft]:
+        """Return what can be made, the full model first, each after its parent; ``make`` gives the same bytes again."""
+        ...
+
+
+def is_taught(recipe: AnyRecipe) -> TypeGuard[Taught]:
+    """Tell whether the recipe has a student that learns from the full model."""
+    return hasattr(recipe, "make_student")
+
+
+def brings_files(recipe: AnyRecipe) -> TypeGuard[FileRecipe]:
+    """Tell whether the recipe makes its ONNX files itself."""
+    return hasattr(recipe, "draft")
+
+
+def is_trained(recipe: AnyRecipe) -> TypeGuard[Recipe]:
+    """Tell whether the recipe has a torch model to train."""
+    return hasattr(recipe, "make_model")

@@ -156,14 +156,18 @@ def _fidelity(variants: Sequence[VariantManifest]) -> tuple[list[str], list[list
     for variant in variants:
         accuracy, parity = variant.accuracy, variant.parity
         error = "-" if parity is None else f"{parity.max_error:.1e}"
-        divergence = "-" if accuracy.kl_to_parent is None else f"{accuracy.kl_to_parent:.2e}"
         agreement = "-" if parity is None else f"{parity.argmax_agreement * 100:.2f} %"
         rows.append([
-            variant.name, str(accuracy.flips), f"{accuracy.mcnemar_p:.3f}", f"{accuracy.kl_to_full:.2e}", divergence,
-            f"{accuracy.calibration_error * 100:.2f} %", error, agreement, variant.parent or "-",
-            ", ".join(variant.hardware.verified_isa) or "-", ", ".join(variant.hardware.proven_isa) or "-",
+            variant.name, str(accuracy.flips), f"{accuracy.mcnemar_p:.3f}", _optional(accuracy.kl_to_full, ".2e"),
+            _optional(accuracy.kl_to_parent, ".2e"), _optional(accuracy.calibration_error, ".2%"), error, agreement,
+            variant.parent or "-", ", ".join(variant.hardware.verified_isa) or "-",
+            ", ".join(variant.hardware.proven_isa) or "-",
         ])  # fmt: skip
     return headings, rows
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _origin(manifest: ModelManifest) -> Iterator[tuple[str, str]]:

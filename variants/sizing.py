@@ -8,8 +8,11 @@ Conv, Gemm or MatMul needs for ONE row, from inferred shapes::
     Gemm    rows * outputs * inputs
     MatMul  output elements * inner dimension
 
-Additions, activations and normalisation are not counted, as is the custom; they are why time falls less than this
-number does.
+and likewise for their integer forms. Additions, activations and normalisation are not counted, as is the custom; they
+are why time falls less than this number does. A product of a shape that inference cannot tell counts nothing.
+
+Trees keep their numbers in attributes of a node instead: thresholds of inner nodes and values of leaves are what they
+have learned, so they count as parameters; comparisons are no multiplications, so trees have none.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from variants.evidence import Size
+from variants.interface import graph_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+BYTES_OF_FLOAT: Final = 4
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -35,13 +41,17 @@ def measure_size(file: bytes) -> Size:
     """Return every size of an ONNX file given as bytes."""
     model = onnx.load_from_string(file)
     weights = _weights(model.graph)
+    trees = _tree_values(model.graph)
     weight_bytes: Counter[str] = Counter()
     for tensor in weights:
         array = numpy_helper.to_array(tensor)
         weight_bytes[onnx.TensorProto.DataType.Name(tensor.data_type)] += array.nbytes
+    if trees:
+        weight_bytes["FLOAT"] += BYTES_OF_FLOAT * len(trees)
+    nonzero = sum(int(np.count_nonzero(numpy_helper.to_array(tensor))) for tensor in weights)
     return Size(
-        parameters=sum(prod(tensor.dims) for tensor in weights),
-        nonzero_parameters=sum(int(np.count_nonzero(numpy_helper.to_array(tensor))) for tensor in weights),
+        parameters=sum(prod(tensor.dims) for tensor in weights) + len(trees),
+        nonzero_parameters=nonzero + sum(value != 0.0 for value in trees),
         macs=count_macs(model),
         weight_bytes=dict(sorted(weight_bytes.items())),
         file_bytes=len(file),
@@ -66,11 +76,24 @@ def _weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     ]
 
 
+def _tree_values(graph: onnx.GraphProto) -> list[float]:
+    """Return the thresholds and leaf values of every ensemble of trees."""
+    kept = {"nodes_values", "class_weights", "target_weights"}
+    return [
+        value
+        for node in graph.node
+        if node.op_type.startswith("TreeEnsemble")
+        for attribute in node.attribute
+        if attribute.name in kept
+        for value in attribute.floats
+    ]
+
+
 def _infer_shapes(model: onnx.ModelProto) -> Shapes:
     """Return every tensor's shape for a batch of one row."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    for value in single.graph.input:
+    for value in graph_inputs(single.graph):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     single.graph.ClearField("value_info")
     for value in single.graph.output:
@@ -83,12 +106,14 @@ def _infer_shapes(model: onnx.ModelProto) -> Shapes:
 
 
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    if node.op_type == "Conv":
+    if not all(shapes.get(name) for name in (*node.input[:2], node.output[0])):
+        return 0
+    if node.op_type in {"Conv", "ConvInteger"}:
         kernel = shapes[node.input[1]]  # (outputs, inputs / groups, *kernel)
         return prod(shapes[node.output[0]]) * prod(kernel[1:])
     if node.op_type == "Gemm":
         left, transposed = shapes[node.input[0]], any(a.name == "transA" and a.i for a in node.attribute)
         return prod(shapes[node.output[0]]) * left[0 if transposed else 1]
-    if node.op_type == "MatMul":
+    if node.op_type in {"MatMul", "MatMulInteger"}:
         return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
     return 0

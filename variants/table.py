@@ -42,7 +42,8 @@ def draw_table(manifest: ModelManifest, width: int) -> tuple[RenderableType, ...
     ``width`` is the terminal's, in characters; a narrow one gets fewer columns.
     """
     every = figures(manifest)
-    columns = choose_columns(every, manifest.metric, width)
+    beside = tuple(manifest.variants[0].accuracy.beside)
+    columns = choose_columns(every, manifest.metric, width, (*BY_IMPORTANCE[:2], *beside[:1], *BY_IMPORTANCE[2:]))
     tables = [_draw(f"{manifest.model} version {manifest.version}", columns)]
     if manifest.cascades:
         pairs = choose_columns(cascade_figures(manifest), manifest.metric, width, CASCADES_BY_IMPORTANCE)

@@ -8,7 +8,7 @@ import torch
 
 from variants.determinism import deterministic
 from variants.fitting import Lesson, fit
-from variants.losses import LabelLoss
+from variants.losses import objectives_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ def train_full(recipe: Recipe, parts: DataParts, seed: int, advance: Callable[[]
     lesson = Lesson(
         inputs=torch.from_numpy(parts.train.inputs),
         labels=torch.from_numpy(parts.train.labels),
-        objective=LabelLoss(training.label_smoothing),
+        objective=objectives_of(recipe).alone(training),
         augment=recipe.augment,
     )
     return fit(model, lesson, training, seed, advance)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests.serving.contenders import BEST, COST, FULL, PUBLISHED, best_of_ours
+from loadtests.serving.contenders import BEST, COST, FULL, PUBLISHED, THRESHOLD, best_of_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +23,7 @@ _CALM_LOADS: Final = ((0.5, 0.9999), (1.0, 0.999))
 _BURST_LOADS: Final = (2.0, 3.0)
 _COST_LOADS: Final = (0.3, 0.5, 1.0)
 _CLOSED: Final = 0.9
+_FEWER: Final = 4.0
 _SERVED: Final = 3.0
 _CHEAPER: Final = 2.5
 _GOODPUT: Final = 0.95
@@ -64,6 +65,10 @@ def all_bars(parts: Mapping[str, Any]) -> dict[str, list[Bar]]:
         found["Cost (simulated)"] = cost(cells)
         ours = best_of_ours(list(simulated["overload"]))
         found["Overload (simulated)"] = overloaded(simulated["overload"][ours])
+    if "hindsight" in parts:
+        found["Nearness to the oracle where compute times do not vary (simulated)"] = nearness(
+            parts["hindsight"]["cells"]
+        )
     if "real" in parts:
         found["Real gateway against the simulator"] = agreement(parts["real"]["rows"])
         found["Real gateway against constants"] = constants(parts["real"]["rows"])
@@ -93,7 +98,7 @@ def violations(cells: Iterable[Cell]) -> list[Bar]:
     for cell in (cell for cell in cells if cell["load"] in _BURST_LOADS):
         place, ours = f"{cell['trace']}, load {cell['load']:g}", 1.0 - _ours(cell)["attainment"]
         bound = _percent(1.0 - min(1.0, cell["oracle"]["attainment"]))
-        for name, factor in ((FULL, 10.0), ("static-threshold", 4.0), ("slackfit", 1.0)):
+        for name, factor in ((FULL, 10.0), (THRESHOLD, _FEWER), ("slackfit", 1.0)):
             theirs = 1.0 - cell["policies"][name]["attainment"]
             ratio = theirs / ours if ours else math.inf
             is_met = ratio >= factor if factor > 1.0 else ours < theirs or theirs == 0.0
@@ -119,6 +124,25 @@ def accuracy(cells: Iterable[Cell]) -> list[Bar]:
         closed, cell = _worst(open_cells, lambda cell: gap_closed(cell) or 0.0)
         what = "of the gap best single variant to oracle"
         bars.append(Bar(what, f">= {_percent(_CLOSED)}", _percent(closed), "100 %", closed >= _CLOSED, _place(cell)))
+    return bars
+
+
+def nearness(cells: Iterable[Cell]) -> list[Bar]:
+    """Return, by trace and load, how near the oracle's bounds ours comes, and the best single variant."""
+    bars = []
+    for cell in cells:
+        oracle, ours, distance = cell["oracle"], _ours(cell), _regret(cell)
+        best = _points(oracle["expected_accuracy"] - _of(cell, BEST)["expected_accuracy"])
+        told, bound = f"{_points(distance)}; best single variant {best}", _percent(oracle["expected_accuracy"])
+        bars.append(Bar("accuracy below the oracle", "<= 1 point", told, bound, distance <= POINT, _place(cell)))
+        theirs, least = 1.0 - _of(cell, THRESHOLD)["attainment"], 1.0 - min(1.0, oracle["attainment"])
+        if cell["load"] not in _BURST_LOADS or not theirs:
+            continue
+        most = theirs / least if least > _SMALLEST_GAP else math.inf
+        ratio = theirs / (1.0 - ours["attainment"]) if ours["attainment"] < 1.0 else math.inf
+        bound = f"{_ratio(most)} at most" if most < math.inf else _ratio(most)
+        asked = f">= {_FEWER:g}x fewer than {THRESHOLD}"
+        bars.append(Bar("violations", asked, _ratio(ratio), bound, ratio >= _FEWER, _place(cell)))
     return bars
 
 

@@ -23,7 +23,8 @@ COST: Final = "tiergate, cost"
 CASCADES: Final = "tiergate, cascades"
 FULL: Final = "always-full"
 BEST: Final = "best-fixed"
-PUBLISHED: Final = ("slackfit", "infaas", "proteus", "static-threshold")
+THRESHOLD: Final = "static-threshold"
+PUBLISHED: Final = ("slackfit", "infaas", "proteus", THRESHOLD)
 CONSTANTS: Final = ("always-full", "always-smallest")
 
 

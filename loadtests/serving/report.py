@@ -37,7 +37,9 @@ def text(parts: Mapping[str, Any]) -> str:
         header = ("figure", "asked", "measured", "oracle", "worst at", "bar")
         lines += [f"**{title}**", "", *table(header, rows, left=len(header)), ""]
     if "simulated" in parts:
-        lines += _comparison(parts["simulated"])
+        lines += _comparison(parts["simulated"], "All policies, simulated")
+    if "hindsight" in parts:
+        lines += _comparison(parts["hindsight"], "The same where a run always takes its median time")
     if "real" in parts:
         lines += _real(parts["real"])
     if "calibrate" in parts:
@@ -56,12 +58,12 @@ def _sources(parts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _comparison(part: Mapping[str, Any]) -> list[str]:
+def _comparison(part: Mapping[str, Any], title: str) -> list[str]:
     """Return, by trace and load, every policy's attainment and effective accuracy, and what the oracle bounds."""
     calibrated = "calibrated" if part["is_calibrated"] else "not calibrated: without the event loop's time"
     answers = "real labelled rows" if part["has_answers"] else "drawn answers"
     about = (
-        f"All policies, simulated: {part['lanes']} lanes, budget {part['budget_s'] * 1e3:.3g} ms, first "
+        f"{title}: {part['lanes']} lanes, budget {part['budget_s'] * 1e3:.3g} ms, first "
         f"{part['requests']:,} requests of each trace, {answers}, machine {calibrated}. Attainment % / effective "
         "accuracy % / CPU-ms per on-time correct answer."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtests.serving.cells import run_cell
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from loadtests.serving.setting import Setting
 
+    Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
 SEARCHED: Final = ("always-full-plain", FULL, "slackfit", OURS_NAME, TUNED)
 OVERLOADED: Final = (FULL, "always-smallest", "slackfit", OURS_NAME, TUNED)
 
@@ -30,13 +33,36 @@ OVERLOADED: Final = (FULL, "always-smallest", "slackfit", OURS_NAME, TUNED)
 def run_simulated(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the figures of every cell and search."""
     traces = tuple(setting.arrivals())
-    fleet = setting.fleet()
-    jobs: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-        (run_cell, (setting, trace, load)) for trace in traces for load in sorted(setting.loads, reverse=True)
-    ]
+    jobs = _cell_jobs(setting)
     jobs += [(search_trace, (setting, trace)) for trace in traces]
     jobs += [(search_overload, (setting,))]
     found = _spread(jobs, setting.processes, say)
+    return {
+        **_about(setting, found),
+        "served": sorted((item for item in found if "loads" in item), key=lambda item: traces.index(item["trace"])),
+        "overload": next(item["overload"] for item in found if "overload" in item),
+    }
+
+
+def run_hindsight(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the cells again where a run always takes its median time.
+
+    The oracle knows all compute times. Where they vary it may pick the fast ones, which nobody can, and its bound tells
+    little; where they do not, what is left between it and a policy is what the policy lacks, or the bound gives away.
+    """
+    machine = replace(setting.calibration.machine, is_exact=True)
+    exact = replace(setting, calibration=replace(setting.calibration, machine=machine))
+    return _about(exact, _spread(_cell_jobs(exact), exact.processes, say))
+
+
+def _cell_jobs(setting: Setting) -> list[Job]:
+    loads = sorted(setting.loads, reverse=True)
+    return [(run_cell, (setting, trace, load)) for trace in setting.arrivals() for load in loads]
+
+
+def _about(setting: Setting, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the cells among what was found, in order, and what they were run on."""
+    traces, fleet = tuple(setting.arrivals()), setting.fleet()
     cells = [item for item in found if "policies" in item]
     cells.sort(key=lambda cell: (traces.index(cell["trace"]), cell["load"]))
     for cell in cells:
@@ -50,8 +76,6 @@ def run_simulated(setting: Setting, say: Callable[[str], None]) -> dict[str, Any
         "has_answers": fleet.models[0].answers is not None,
         "is_calibrated": setting.calibration.machine.loop is not None,
         "cells": cells,
-        "served": sorted((item for item in found if "loads" in item), key=lambda item: traces.index(item["trace"])),
-        "overload": next(item["overload"] for item in found if "overload" in item),
     }
 
 
@@ -77,9 +101,7 @@ def _least_cpu_s(setting: Setting, cell: dict[str, Any]) -> float:
     return least_s / max(wanted, 1e-9)
 
 
-def _spread(
-    jobs: list[tuple[Callable[..., Any], tuple[Any, ...]]], processes: int, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def _spread(jobs: list[Job], processes: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     found = []
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(run, *arguments) for run, arguments in jobs]

@@ -48,7 +48,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         "--base", type=Path, metavar="FILE", help="the policy file to improve upon; default: the built-in thresholds"
     )
     parser.add_argument("--apply", metavar="URL", help="put the policy in force at a gateway's admin listener")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the admin token, for --apply")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the admin token, for URLs")
     _add_traffic(parser)
     _add_limits(parser)
     _add_effort(parser)
@@ -61,12 +61,24 @@ def _default(text: str) -> str:
 
 def _add_traffic(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("traffic")
-    group.add_argument(
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--trace",
         action="append",
-        required=True,
         metavar="FILE",
         help="CSV of arrivals, or stand-in:code, stand-in:conv; may be repeated",
+    )
+    source.add_argument(
+        "--arrivals",
+        type=Path,
+        metavar="FILE",
+        help="what a gateway recorded (tiergate serve --record-arrivals)",
+    )
+    source.add_argument(
+        "--from",
+        dest="gateway",
+        metavar="URL",
+        help="a gateway's admin listener: tune on what it recorded, from the policy that it goes by",
     )
     group.add_argument(
         "--judge",
@@ -214,14 +226,15 @@ def _tune(parsed: argparse.Namespace) -> int:
 def _request(parsed: argparse.Namespace) -> Request:
     from loadtests.tuner.question import Limits, read_mix, read_slo
     from loadtests.tuner.request import Pace, Request
-    from loadtests.tuner.writing import read_base
+    from loadtests.tuner.traffic import read_traffic
 
     slo = read_slo(parsed.slo)
+    traffic = read_traffic(parsed, slo.budget_s)
     return Request(
         model=parsed.model,
         repository=parsed.repository,
-        mix=read_mix(parsed.budget_ms) if parsed.budget_ms else ((slo.budget_s, 1.0),),
-        traces=tuple(parsed.trace),
+        mix=read_mix(parsed.budget_ms) if parsed.budget_ms else traffic.mix,
+        traces=traffic.traces,
         judge_traces=tuple(parsed.judge),
         judged=parsed.judge_share,
         pace=Pace(parsed.rate, parsed.load),
@@ -235,7 +248,7 @@ def _request(parsed: argparse.Namespace) -> Request:
         budget_s=slo.budget_s,
         lanes=parsed.lanes,
         answers=parsed.answers,
-        base=read_base(parsed.base),
+        base=traffic.base,
         seed=parsed.seed,
     )
 

@@ -15,6 +15,7 @@ from loadtests.simulator.fleet import Fleet, Machine
 from loadtests.simulator.ladder import read_answer_sheet, read_ladder
 from loadtests.traces import describe, read_trace
 from loadtests.tuner.question import Limits, Question, ask, cut, split
+from loadtests.tuner.region import region_of
 from service.domain.policy_file import ModelPolicy, PolicyFile
 from service.policy.costs import Plan
 from variants.manifest import ManifestError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from loadtests.simulator.ladder import Ladder
     from loadtests.simulator.workload import Workload
+    from service.domain.policy_file import TunedRegion
     from variants.manifest import CascadeManifest
 
 TIMEOUT_S: Final = 5.0
@@ -40,13 +42,25 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A trace by its name and the sha256 of its times."""
+
+    name: str
+    sha256: str
+    times_s: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A tune as it was asked for. Without traces to judge on, the last ``judged`` share of each trace judges."""
+    """A tune as it was asked for; traces are names, or have been read already.
+
+    Without traces to judge on, the last ``judged`` share of each trace judges.
+    """
 
     model: str
     repository: Path
     mix: tuple[tuple[float, float], ...]
-    traces: tuple[str, ...]
+    traces: tuple[str | Source, ...]
     judge_traces: tuple[str, ...] = ()
     judged: float = 0.4
     pace: Pace = field(default_factory=Pace)
@@ -60,19 +74,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A trace by its name and the sha256 of its times."""
-
-    name: str
-    sha256: str
-    times_s: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
-    """The question, and what the provenance names: the manifest's digest and the traces."""
+    """The question, and what the provenance names: the manifest's digest, the traces, the traffic that was seen."""
 
     question: Question
+    region: TunedRegion
     manifest_sha256: str
     traces: tuple[Source, ...]
     judge_traces: tuple[Source, ...]
@@ -86,7 +92,7 @@ def prepare(request: Request) -> Prepared:
     """
     folder, _ = newest_version(request.repository, request.model)
     ladder = _ladder(request, folder)
-    sources = tuple(read_source(name, request.seed) for name in request.traces)
+    sources = tuple(item if isinstance(item, Source) else read_source(item, request.seed) for item in request.traces)
     judges = tuple(read_source(name, request.seed) for name in request.judge_traces)
     played = [_play(source, request, ladder) for source in sources]
     if judges:
@@ -104,7 +110,7 @@ def prepare(request: Request) -> Prepared:
         seed=request.seed,
     )
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return Prepared(question, digest, sources, judges)
+    return Prepared(question, region_of([*tuning, *judging]), digest, sources, judges)
 
 
 def read_source(name: str, seed: int) -> Source:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadtests.tuner.question import Question
     from loadtests.tuner.request import Prepared, Request
     from loadtests.tuner.score import Figures
+    from service.domain.policy_file import PolicyFile, TunedRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,10 @@ def tune(question: Question, effort: Effort, on_progress: Callable[[Progress], N
     )
 
 
+def _regions(base: PolicyFile) -> dict[str, TunedRegion]:
+    return {} if base.provenance is None else base.provenance.regions
+
+
 def policy_text(tuned: Tuned, prepared: Prepared, request: Request) -> str:
     """Return the policy file of a tune.
 
@@ -109,5 +114,6 @@ def policy_text(tuned: Tuned, prepared: Prepared, request: Request) -> str:
         seed=request.seed,
         machine=f"{machine.cpu}, {machine.cores} cores, {machine.system}; {request.lanes} lanes",
         outcome=outcome_of(tuned.judgement),
+        regions={**_regions(request.base), request.model: prepared.region},
     )
     return compose(request.base, request.model, tuned.policy, provenance)

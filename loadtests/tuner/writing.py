@@ -29,9 +29,22 @@ def read_base(path: Path | None) -> PolicyFile:
     if path is None:
         return PolicyFile()
     try:
-        return PolicyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise LoadError(f"policy file {path} cannot be used: {error}") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"policy file {path} cannot be used: {error.strerror or error}") from None
+    return parse_base(content, f"policy file {path}")
+
+
+def parse_base(content: bytes, name: str) -> PolicyFile:
+    """Return the policy that a text holds; ``name`` is what errors call it. An empty text holds the defaults.
+
+    Raises:
+        LoadError: It is not valid.
+    """
+    try:
+        return PolicyFile.model_validate(yaml.safe_load(content) or {})
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise LoadError(f"{name} cannot be used: {error}") from None
 
 
 def outcome_of(judgement: Judgement) -> dict[str, float]:

@@ -30,6 +30,7 @@ from service.api.grpc_methods import (
 from service.api.http_app import DEFAULT_MAX_BODY_BYTES
 from service.api.knobs import HEADERS
 from service.api.plane import ignore_refusal
+from service.api.tracing import TRACE_HEADERS
 from service.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from service.api.grpc_methods import Method, Proto, Stream
     from service.api.http_app import HttpApp
     from service.api.plane import OnRefused, Plane
+    from service.domain.trace import Tracing
 
 _OK: Final = GrpcStatus(StatusCode.OK, "")
 _CONTENT_TYPE: Final = b"application/grpc"
@@ -47,7 +49,7 @@ _RESPONSE_HEADERS: Final = [
     (b"grpc-accept-encoding", b"identity, deflate, gzip"),
 ]
 _OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
-_METADATA: Final = {name.encode(): name for name in HEADERS | {"x-request-id"}}
+_METADATA: Final = {name.encode(): name for name in HEADERS | {"x-request-id", *TRACE_HEADERS}}
 
 
 class CombinedApp:
@@ -71,6 +73,7 @@ class GrpcAsgiApp:
         max_body_bytes: The largest message taken, counted after decompression.
         admin: Whether models can be loaded and unloaded here; a public listener says no.
         on_refused: Called once for every call that is refused or fails.
+        tracing: Decides which requests are traced; ``None`` traces none.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class GrpcAsgiApp:
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         admin: bool = False,
         on_refused: OnRefused = ignore_refusal,
+        tracing: Tracing | None = None,
     ) -> None:
         self._plane = plane
         self.max_message_bytes = max_body_bytes
         self._on_refused = on_refused
+        self._tracing = tracing
         self._methods = methods(admin=admin)
         self._unary = {name.encode(): method for name, method in self._methods.items() if isinstance(method, Unary)}
 
@@ -108,6 +113,7 @@ class GrpcAsgiApp:
         """
         method = self._unary[path]
         context = _context(headers, self._on_refused, method)
+        context.tracing = self._tracing
         try:
             take_request_id(context)
             if b"grpc-timeout" in headers:
@@ -125,6 +131,7 @@ class GrpcAsgiApp:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method = self._methods.get(scope["path"])
         context = _context(headers, self._on_refused, method)
+        context.tracing = self._tracing
         try:
             take_request_id(context)
             context.time_left = _time_left(decode_timeout(headers))

@@ -28,12 +28,14 @@ from service.api.names import check_request_id, check_version, new_request_id, s
 from service.api.plane import Refusal, ignore_refusal
 from service.api.proto_codec import decode_request, encode_response
 from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
+from service.api.tracing import RESPONSE_HEADER, ending
 from service.api.wire_limits import check_field_count
 from service.domain.errors import AdminOnly, InvalidRequest, NotSupported
 
 if TYPE_CHECKING:
     from service.api.grpc_errors import GrpcStatus
     from service.api.plane import OnRefused, Plane, Stage
+    from service.domain.trace import Trace, Tracing
 
 Proto = Any  # the stubs ship no types
 
@@ -51,7 +53,7 @@ class CallContext:
 
     ``time_left`` returns the seconds until the call's deadline, ``None`` where it has none. ``request_id`` starts as
     the one from the metadata, or a new one, and becomes the request's own once that is known. ``stage`` is how far the
-    request came that is answered now.
+    request came that is answered now. ``tracing`` is ``None`` where nothing is traced.
     """
 
     metadata: Mapping[str, str]
@@ -60,6 +62,7 @@ class CallContext:
     request_id: str = field(default_factory=new_request_id)
     stage: Stage = "route"
     trailers: list[tuple[str, str]] = field(default_factory=list)
+    tracing: Tracing | None = None
 
     def refuse(self, error: Exception) -> GrpcStatus:
         """Report a failure, and return the status that tells the client of it."""
@@ -128,6 +131,10 @@ def take_request_id(context: CallContext) -> None:
 
 
 async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
+    if context.tracing is not None:
+        trace = context.tracing.begin("grpc", context.metadata.get("traceparent"), context.metadata.get("tracestate"))
+        if trace is not None:
+            return await _infer_traced(plane, message, context, trace)
     request = decode_request(message, _head(message, context), context.time_left())
     context.request_id = request.id
     context.stage = "infer"
@@ -135,6 +142,19 @@ async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
     story = Story(response.answer)
     context.trailers += story.metadata()
     return encode_response(response, story.parameters())
+
+
+async def _infer_traced(plane: Plane, message: Proto, context: CallContext, trace: Trace) -> Proto:
+    with ending(trace):
+        request = decode_request(message, _head(message, context), context.time_left())
+        trace.decoded(request)
+        context.request_id = request.id
+        context.stage = "infer"
+        response = await plane.infer(request)
+        trace.answered(response.answer)
+        story = Story(response.answer)
+        context.trailers += [*story.metadata(), (RESPONSE_HEADER, trace.response_header)]
+        return encode_response(response, story.parameters())
 
 
 async def _stream_infer(

@@ -21,6 +21,7 @@ from service.api.http_routes import ROUTES, Router
 from service.api.knobs import HEADERS
 from service.api.names import check_request_id, check_version, new_request_id, shown, split_model_name
 from service.api.plane import Refusal, ignore_refusal
+from service.api.tracing import RESPONSE_HEADER, ending
 from service.domain.errors import NotFound, TiergateError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from service.api.http_routes import Route
     from service.api.plane import OnRefused, Plane, Stage
     from service.domain.inference import InferenceRequest, InferenceResponse
+    from service.domain.trace import Trace, Tracing
 
 DEFAULT_MAX_BODY_BYTES: Final = 64 << 20
 
@@ -49,6 +51,7 @@ class HttpApp:
         admin: Whether models can be loaded and unloaded here; a public listener says no.
         on_refused: Called once for every request that is refused or fails.
         more: Routes beside the protocol's.
+        tracing: Decides which requests are traced; ``None`` traces none.
     """
 
     def __init__(
@@ -59,10 +62,12 @@ class HttpApp:
         admin: bool = False,
         on_refused: OnRefused = ignore_refusal,
         more: Iterable[Route] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         self._plane = plane
         self._max_body_bytes = max_body_bytes
         self._on_refused = on_refused
+        self._tracing = tracing
         self._router = Router((*ROUTES, *(ADMIN_ROUTES if admin else PUBLIC_REFUSALS), *more))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,11 +127,33 @@ class HttpApp:
         return await unless_left(self._answer(head, headers, body), receive)
 
     async def _answer(self, head: RequestHead, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
+        if self._tracing is not None:
+            said = (headers.get(b"traceparent"), headers.get(b"tracestate"))
+            parent, state = (None if value is None else value.decode("latin-1") for value in said)
+            trace = self._tracing.begin("http", parent, state)
+            if trace is not None:
+                return await self._answer_traced(trace, head, headers, body)
         request = decode_request(body, json_length(headers), head)
         try:
             return _infer_reply(request, await self._plane.infer(request), headers)
         except Exception as error:  # noqa: BLE001 - caught here for the id that the body gave
             return self._refuse(error, request.id, "infer")
+
+    async def _answer_traced(
+        self, trace: Trace, head: RequestHead, headers: Mapping[bytes, bytes], body: bytes
+    ) -> Reply:
+        request: InferenceRequest | None = None
+        try:
+            with ending(trace):
+                request = decode_request(body, json_length(headers), head)
+                trace.decoded(request)
+                response = await self._plane.infer(request)
+                trace.answered(response.answer)
+                reply = _infer_reply(request, response, headers)
+        except Exception as error:  # noqa: BLE001 - as without a trace
+            reply = self._refuse(error, request.id if request else head.id, "infer" if request else "decode")
+        reply.headers.append((RESPONSE_HEADER.encode(), trace.response_header.encode()))
+        return reply
 
     async def _route(self, path: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         method: str = scope["method"]

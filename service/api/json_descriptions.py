@@ -148,6 +148,7 @@ def _variant(state: VariantState) -> Json:
         "tier": variant.tier,
         "state": state.state,
         "reason": state.reason,
+        "drift": state.drift,
         "accuracy": variant.accuracy,
         "is_routable": variant.is_routable,
         "note": variant.note,

@@ -71,12 +71,13 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class VariantState:
-    """A variant, whether it is loaded, and the correction of its profile learnt on this machine."""
+    """A variant, whether it is loaded, the correction of its profile learnt here, and what drift says of it."""
 
     variant: Variant
     state: str
     correction_ratio: float
     reason: str = ""
+    drift: str = "healthy"
 
 
 @dataclass(frozen=True, slots=True)

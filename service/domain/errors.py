@@ -20,6 +20,7 @@ The errors say what happened and carry no status code: each wire form maps them 
     |-- NotSupported              a part of the protocol that this server leaves out
     `-- BackendFailed             the runtime failed on this request
         `-- RemoteBackendFailed   a server behind this one failed
+            `-- RemoteUnavailable it could not be reached, or would not take the request
 """
 
 from __future__ import annotations
@@ -96,3 +97,7 @@ class BackendFailed(TiergateError):
 
 class RemoteBackendFailed(BackendFailed):
     """A server behind this one failed."""
+
+
+class RemoteUnavailable(RemoteBackendFailed):
+    """A server behind this one could not be reached, or would not take the request: nothing was wrong with that."""

@@ -10,7 +10,9 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from service.domain.observer import RunReport
     from service.domain.tensors import Tensor
+    from service.domain.trace import Trace
 
 
 class Criticality(IntEnum):
@@ -82,7 +84,7 @@ class InferenceRequest:
     """One decoded request.
 
     ``id`` is never empty: the codec makes one where none came. ``outputs`` empty means all outputs, and
-    ``binary_outputs`` is then how HTTP carries them.
+    ``binary_outputs`` is then how HTTP carries them. ``trace`` is set where the request is traced.
     """
 
     model: str
@@ -93,6 +95,7 @@ class InferenceRequest:
     binary_outputs: bool = False
     knobs: Knobs = NO_KNOBS
     protocol: str = "http"
+    trace: Trace | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +104,8 @@ class Answer:
 
     ``predicted_s`` is what the total was most likely to be when the run was decided, ``claimed_s`` what it exceeds once
     in a hundred. ``cascade`` tells of a cascade's answer: ``sure`` after its first stage, ``escalated`` after its
-    second, or ``settled`` with the first one's though that was unsure.
+    second, or ``settled`` with the first one's though that was unsure. ``best_accuracy`` is the accuracy of the best
+    candidate that keeps the budget on an idle machine, 0 where none does. ``runs`` are those that it took.
     """
 
     variant: str
@@ -117,6 +121,8 @@ class Answer:
     batch_size: int = 1
     claimed_s: float = 0.0
     cascade: str = ""
+    best_accuracy: float = 0.0
+    runs: tuple[RunReport, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

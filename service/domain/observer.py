@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from service.domain.departure import Departure
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.variants import ModelInfo, Variant
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 class RunReport:
     """One finished run of a batch on a lane; seconds. ``rows`` is the batch size, ``requests`` share it.
 
-    ``decision_s`` is how long choosing the run took.
+    ``decision_s`` is how long choosing the run took, ``started_s`` the moment on the engine's clock at which its inputs
+    began to be joined, ``cpu_s`` the CPU time of the computing thread, ``queued`` how many requests of the model then
+    waited on.
     """
 
     model: str
@@ -31,6 +34,9 @@ class RunReport:
     predicted_s: float
     decision_s: float = 0.0
     failed: bool = False
+    started_s: float = 0.0
+    cpu_s: float = 0.0
+    queued: int = 0
 
 
 class Observer(Protocol):
@@ -72,6 +78,9 @@ class Observer(Protocol):
     def policy_refused(self, why: str) -> None:
         """A policy that was to be put in force is not valid or cannot be read; the one before stays."""
 
+    def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
+        """Traffic left the region that the model's policy was tuned for, in these figures, or came back to it: none."""
+
 
 class SilentObserver:
     """Listens to nothing; the base for observers that care about a few hooks."""
@@ -110,4 +119,7 @@ class SilentObserver:
         """Ignore."""
 
     def policy_refused(self, why: str) -> None:
+        """Ignore."""
+
+    def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Ignore."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from service.domain.drift import DriftPolicy, DriftState
+
 POLICY_SCHEMA_VERSION: Final = 1
 
 Milliseconds = Annotated[float, Field(gt=0.0, le=3_600_000.0, allow_inf_nan=False)]
@@ -52,6 +54,41 @@ class HardwareClass(_Strict):
         return None if self.default_budget_ms is None else self.default_budget_ms / 1e3
 
 
+class DriftRules(_Strict):
+    """When a variant that no longer does what its manifest says is warned of, demoted, quarantined and restored.
+
+    Run lengths are the mean number of shadow samples (or labels) to a false alarm.
+    """
+
+    most: Literal["off", "warn", "demote", "quarantine"] = Field(
+        default="quarantine", description="the most that is done without a hand; off: nothing is watched"
+    )
+    shadow_share: float = Field(
+        default=0.01, ge=0.0, le=1.0, description="share of a smaller variant's answers that are also run on full"
+    )
+    drop: float = Field(default=0.05, gt=0.0, lt=1.0, description="loss of accuracy that is to be found")
+    severe_drop: float = Field(default=0.1, gt=0.0, lt=1.0, description="loss of accuracy that quarantines")
+    warn_run_length: float = Field(default=200.0, ge=1.0, le=1e12, description="evidence that warns")
+    demote_run_length: float = Field(default=10_000.0, ge=1.0, le=1e12, description="evidence that demotes")
+    restore_run_length: float = Field(default=500.0, ge=1.0, le=1e12, description="evidence that restores")
+    probation: int = Field(default=300, ge=1, le=1_000_000, description="samples after which a restored one is trusted")
+    window: int = Field(default=500, ge=100, le=100_000, description="samples that estimates and distances look at")
+
+    def as_policy(self) -> DriftPolicy:
+        """Return the rules as the tests and the state machine take them."""
+        states: dict[str, DriftState] = {"warn": "warned", "demote": "demoted", "quarantine": "quarantined"}
+        return DriftPolicy(
+            drop=self.drop,
+            severe_drop=self.severe_drop,
+            warn_run_length=self.warn_run_length,
+            demote_run_length=self.demote_run_length,
+            restore_run_length=self.restore_run_length,
+            probation=self.probation,
+            window=self.window,
+            most=states.get(self.most, "healthy"),
+        )
+
+
 class ModelPolicy(_Strict):
     """How one model's requests are routed and scheduled."""
 
@@ -91,6 +128,8 @@ class ModelPolicy(_Strict):
         default=False, description="wait for a fuller batch where batching gains and a better variant is then kept up"
     )
 
+    drift: DriftRules = Field(default=DriftRules(), description="what is done about variants that become worse")
+
     @property
     def is_thrifty(self) -> bool:
         """Whether an idle machine does not simply give the most accurate variant that keeps the budget."""
@@ -102,6 +141,39 @@ class ModelPolicy(_Strict):
         return self.default_budget_ms / 1e3
 
 
+_Range = tuple[
+    Annotated[float, Field(ge=0.0, allow_inf_nan=False)], Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+]
+
+
+class TunedRegion(_Strict):
+    """The traffic that thresholds were tuned for, as least and greatest values over windows of ``window_s``."""
+
+    window_s: float = Field(gt=0.0, le=86_400.0)
+    rate_hz: _Range = Field(description="requests a second over a window")
+    peak_hz: _Range = Field(description="requests a second in the busiest sixtieth of a window")
+    budget_ms: _Range = Field(description="mean budget of a window's requests")
+    overrun_ratio: float = Field(
+        default=0.02, ge=0.0, le=1.0, description="share of answers that may take longer than the p99 claimed for them"
+    )
+
+
+_Bound = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+_Range = tuple[_Bound, _Bound]
+
+
+class TunedRegion(_Strict):
+    """The traffic that thresholds were tuned for, as least and greatest values over windows of ``window_s``."""
+
+    window_s: float = Field(gt=0.0, le=86_400.0)
+    rate_hz: _Range = Field(description="requests a second over a window")
+    peak_hz: _Range = Field(description="requests a second in the busiest sixtieth of a window")
+    budget_ms: _Range = Field(description="mean budget of a window's requests")
+    overrun_ratio: float = Field(
+        default=0.02, ge=0.0, le=1.0, description="share of answers that may take longer than the p99 claimed for them"
+    )
+
+
 class Provenance(_Strict):
     """Where the thresholds come from."""
 
@@ -111,6 +183,13 @@ class Provenance(_Strict):
     seed: int | None = None
     machine: str = ""
     outcome: dict[str, float] = Field(default_factory=dict)
+    regions: dict[str, TunedRegion] = Field(
+        default_factory=dict, description="model -> traffic that it was tuned for; the gateway tells when that is left"
+    )
+    regions: dict[str, TunedRegion] = Field(
+        default_factory=dict,
+        description="model -> traffic that it was tuned for; the gateway tells when it has left that",
+    )
 
 
 # int8 through QDQ is right on WASM but wrong on WebGPU, and saturates on x86 without VNNI unless built for it; the

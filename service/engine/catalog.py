@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.domain.descriptions import Artifact, CandidateReport, RouteExplanation, ServerInfo
 from service.domain.errors import ModelNotReady, VariantNotFound
+from service.engine.decisions import Decisions
 from service.policy.latency import Handover
 from service.policy.routing import name_reason
 
 if TYPE_CHECKING:
+    from service.domain.decisions import Decision
     from service.domain.descriptions import IndexEntry, ModelStatistics, VariantState
     from service.domain.inference import Knobs
     from service.domain.variants import ModelInfo, Variant
@@ -47,6 +49,7 @@ class Parts:
     registry: Registry
     dispatcher: Dispatcher
     statistics: StatisticsObserver
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 class Catalog:
@@ -58,6 +61,7 @@ class Catalog:
         self._registry = parts.registry
         self._dispatcher = parts.dispatcher
         self._statistics = parts.statistics
+        self._decisions = parts.decisions
         self._clock = parts.dispatcher.clock
         self._handover = Handover()
         self._is_leaving = False
@@ -165,6 +169,14 @@ class Catalog:
                 self._report(loaded, item, item.name in times, wait_s, route.budget_s) for item in loaded.info.variants
             ),
         )
+
+    def decisions(self, model: str, last: int) -> tuple[Decision, ...]:
+        """Return the last routing decisions of a model that led to an answer, explained, the newest first.
+
+        Raises:
+            ModelNotFound, ModelNotReady: The model is not here.
+        """
+        return self._decisions.last(self._find(model, "")[0], last, self._clock())
 
     async def load_model(self, model: str) -> None:
         """Load or reload a model from the repository; the old one serves until the new one is warm.

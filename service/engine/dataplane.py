@@ -34,6 +34,7 @@ class DataPlane(Catalog):
         super().__init__(parts)
         self._lanes = lanes
         self._observer = observer
+        self._turns = parts.dispatcher.loop_turns
         self._is_refusing = False
         self._turn: list[Ticket] = []
         self._is_turn_open = False
@@ -54,7 +55,7 @@ class DataPlane(Catalog):
             Overloaded: Refused for load.
             BackendFailed: The runtime failed on this request.
         """
-        arrived_s = self._clock()
+        arrived_s = self._turns.came_s(self._clock())
         self._enter()
         try:
             self._refuse_if_draining()
@@ -63,12 +64,17 @@ class DataPlane(Catalog):
             ticket = self._ticket(request, model, rows, arrived_s)
             outcome = await self._run(ticket)
             response = self._response(ticket, outcome)
+            self._decisions.note(ticket, response.answer)
         except (Exception, asyncio.CancelledError) as error:
-            self._observer.request_refused(request, error, self._clock() - arrived_s)
+            now_s = self._clock()
+            self._turns.resume(now_s)
+            self._observer.request_refused(request, error, now_s - arrived_s)
             raise
         finally:
             self._leave()
         self._observer.request_finished(request, response.answer)
+        if model.on_answer is not None:
+            model.on_answer(ticket, outcome)
         return response
 
     def refuse_new(self) -> None:
@@ -112,9 +118,10 @@ class DataPlane(Catalog):
     def _ticket(self, request: InferenceRequest, model: LoadedModel, rows: int, arrived_s: float) -> Ticket:
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
+        after_s = max(self._handover.after_s, self._turns.usual_s)
         deadline_s = arrived_s + model.rules.timeout_s(request.knobs)
         waiting = Waiting(
-            due_s=min(arrived_s + route.budget_s - self._handover.after_s, deadline_s),
+            due_s=min(arrived_s + route.budget_s - after_s, deadline_s),
             deadline_s=deadline_s,
             rows=rows,
             candidates=route.names,
@@ -154,17 +161,20 @@ class DataPlane(Catalog):
         request, model, route = ticket.request, ticket.model, ticket.route
         variant = _named(route, outcome.variant)
         queue_s = outcome.started_s - ticket.arrived_s
-        total_s = self._clock() - ticket.arrived_s
+        now_s = self._clock()
+        self._turns.resume(now_s)
+        total_s = now_s - ticket.arrived_s
         typical_s = outcome.predicted_s + self._handover.after_s
         claim = model.claims[variant.name]
         claimed_s = queue_s + claim.factor * typical_s
         if ticket.kept is None:  # else it waited between two stages
             self._handover.observe_after(total_s - queue_s - outcome.compute_s)
             claim.observe(total_s - queue_s, typical_s)
+        reason, best_accuracy = self._reason(ticket, outcome)
         answer = Answer(
             variant=variant.name,
             tier=variant.tier,
-            reason=self._reason(ticket, outcome),
+            reason=reason,
             predicted_s=queue_s + typical_s,
             queue_s=queue_s,
             compute_s=outcome.compute_s,
@@ -175,6 +185,8 @@ class DataPlane(Catalog):
             batch_size=outcome.batch_size,
             claimed_s=claimed_s,
             cascade=_stage(ticket, outcome) if outcome.plan else "",
+            best_accuracy=best_accuracy,
+            runs=outcome.runs,
         )
         pairs = zip(model.info.outputs, outcome.outputs, strict=True)
         tensors = tuple([Tensor(spec.name, spec.datatype, data) for spec, data in pairs])
@@ -183,20 +195,20 @@ class DataPlane(Catalog):
             tensors = tuple(by_name[wanted.name] for wanted in request.outputs)
         return InferenceResponse(request.model, model.info.version, request.id, tensors, answer, request)
 
-    def _reason(self, ticket: Ticket, outcome: Outcome) -> Reason:
+    def _reason(self, ticket: Ticket, outcome: Outcome) -> tuple[Reason, float]:
+        """Return why the variant answers, and the accuracy of the best that keeps the budget on an idle machine."""
         route, rows, costs = ticket.route, ticket.waiting.rows, ticket.costs
-        if outcome.is_fallback:
-            return Reason.FALLBACK
-        if route.is_pinned:
-            return Reason.PINNED
-        if outcome.is_cascaded:
-            return Reason.CASCADED
         limit_s = min(route.budget_s, ticket.waiting.deadline_s - ticket.arrived_s)
         names = [item.name for item in route.candidates]
         fits_idle = {name for name in names if self._idle_s(ticket.model, name, costs.of(name, rows), rows) <= limit_s}
         if ticket.model.policy.is_thrifty:
             fits_idle &= ticket.model.wanted(ticket.waiting, costs)
-        return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late)
+        best_accuracy = next((item.accuracy for item in route.candidates if item.name in fits_idle), 0.0)
+        if outcome.is_fallback:
+            return Reason.FALLBACK, best_accuracy
+        if outcome.is_cascaded and not route.is_pinned:
+            return Reason.CASCADED, best_accuracy
+        return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late), best_accuracy
 
 
 def _stage(ticket: Ticket, outcome: Outcome) -> str:

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import DeadlineExceeded, Draining, Overloaded
+from service.engine.calls import Calls
+from service.engine.job import Job
 from service.engine.parking import Parking
-from service.engine.ticket import settle
+from service.engine.ticket import give_up, settle
+from service.engine.waking import Waking
 from service.policy.desk import Desk
+from service.policy.door import Turns
 from service.policy.limits import LEAST_RETRY_S, Verdict
 from service.policy.scheduling import choose_run
 
@@ -37,22 +41,11 @@ _STALL_S: Final = 0.02
 """A run on the event loop's thread that takes this long has stalled everything; its like goes to a lane."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run that a lane has taken."""
-
-    lane: Lane
-    model: LoadedModel
-    run: Run
-    tickets: Sequence[Ticket]
-    taken_s: float
-    decision_s: float
-
-
 class Dispatcher:
     """The queues and the lanes' state; every method may be called from any thread.
 
-    ``policy`` decides what a free lane runs. ``inline_s`` is the predicted compute time up to which an idle machine's
+    ``policy`` decides what a free lane runs. Late runs wait while ``loop_turns`` say that the event loop has no time to spare:
+    there they would take it from others. ``inline_s`` is the predicted compute time up to which an idle machine's
     request is computed on the thread that brought it, because handing it to a lane and back would take longer.
     """
 
@@ -63,8 +56,10 @@ class Dispatcher:
         clock: Callable[[], float],
         inline_s: float = 0.0,
         policy: ChooseRun = choose_run,
+        loop_turns: Turns | None = None,
     ) -> None:
         """Start with idle lanes and empty queues."""
+        self.loop_turns = loop_turns or Turns()
         self.desk: Desk[LoadedModel] = Desk(lanes)
         self.clock = clock
         self.inline_s = inline_s
@@ -72,8 +67,9 @@ class Dispatcher:
         self._running: dict[int, Job] = {}
         self._choose_run = policy
         self._observer = observer
-        self._changed = threading.Condition()
+        self._changed = Waking()
         self.parking = Parking(self._changed, self._running, self._push)
+        self.calls = Calls(self._changed, self.desk, self._running)
         self._is_closed = False
         self._is_gathering = False
         self._look_s = math.inf  # when the first of the lanes that wait for a fuller batch looks again
@@ -113,11 +109,14 @@ class Dispatcher:
             if self._is_gathering:
                 return None
             # What gathered until now has woken nobody yet.
-            self._changed.notify(len(self.desk.lanes) if was_gathering else 1)
+            if was_gathering:
+                self._changed.notify_for(self.desk.models, len(self.desk.lanes))
+            else:
+                self._changed.notify_for((ticket.model,))
         if displaced is not None:
             if displaced.kept is None:
                 self._shed(displaced, "displaced")
-            _end(displaced, Overloaded("displaced by a more critical request", LEAST_RETRY_S))
+            give_up(displaced, Overloaded("displaced by a more critical request", LEAST_RETRY_S))
         return None
 
     def take_gathered(self) -> Job | None:
@@ -130,7 +129,7 @@ class Dispatcher:
             if model is not None and self.desk.has_idle_lane:
                 job = self._choose(model, self._inline)
             if self.desk.models:
-                self._changed.notify(len(self.desk.lanes))
+                self._changed.notify_for(self.desk.models, len(self.desk.lanes))
             return job if isinstance(job, Job) else None
 
     def resubmit(self, ticket: Ticket) -> None:
@@ -142,7 +141,7 @@ class Dispatcher:
                 if ticket.model.evicted and self.parking.holds_up(ticket):
                     return
                 self._push(ticket)
-                self._changed.notify()
+                self._changed.notify_for((ticket.model,))
                 return
         ticket.fail(Draining("the server is shutting down"))
 
@@ -150,19 +149,20 @@ class Dispatcher:
         """Wait for work and return what the lane runs now; ``None`` when the dispatcher is closed and empty."""
         with self._changed:
             while True:
-                model = self.desk.next_model(self.clock())
-                if model is not None:
+                looks_s = []
+                for model in self.desk.turns(lane, self.clock()):
                     job = self._choose(model, lane)
                     if isinstance(job, Job):
                         if any(item.standing.arrivals is not None for item in self.desk.models):
                             self._changed.notify()  # those whom the arrivals woke may have gone back to wait
                         return job
-                    if job is not None:
-                        self._wait_until(job)
+                    looks_s.append(-math.inf if job is None else job)
+                if looks_s:
+                    self._wait_until(min(looks_s), lane)
                 elif self._is_closed:
                     return None
                 else:
-                    self._changed.wait()
+                    self._changed.of(lane.pool).wait()
 
     def finish(self, job: Job, compute_s: float | None) -> list[str]:
         """Free the job's lane and learn from its compute time; ``None`` for a failed run.
@@ -196,7 +196,7 @@ class Dispatcher:
             if not ticket.is_over and not self._is_closed and left_s > 0 and not ticket.model.evicted:
                 ticket.waiting = replace(ticket.waiting, candidates=(plan.escalate_to,), kept_level=plan.accuracy)
                 self._push(ticket)
-                self._changed.notify()
+                self._changed.notify_for((ticket.model,))
                 ticket.call_on_loop(lambda: ticket.settle_after(left_s, self.settle))
                 return
         settle(ticket)
@@ -219,6 +219,7 @@ class Dispatcher:
         with self._changed:
             ticket.is_over = True
             self._remove(ticket)
+            self.calls.drop_unwanted(ticket)
 
     def expire(self, ticket: Ticket) -> None:
         """End a ticket whose hard deadline has passed, unless it has just ended otherwise."""
@@ -227,6 +228,7 @@ class Dispatcher:
                 return
             ticket.is_over = True
             was_waiting = self._remove(ticket)
+            self.calls.drop_unwanted(ticket)
         if ticket.kept is not None:
             settle(ticket)
             return
@@ -243,7 +245,7 @@ class Dispatcher:
             self.desk.models = {}
             self._changed.notify_all()
         for ticket in left:
-            _end(ticket, Draining("the server is shutting down"))
+            give_up(ticket, Draining("the server is shutting down"))
 
     def abandon(self) -> None:
         """End every ticket, the running ones too, whose results are thrown away; then close."""
@@ -252,7 +254,7 @@ class Dispatcher:
             for ticket in running:
                 ticket.is_over = True
         for ticket in running:
-            _end(ticket, Draining("the server is shutting down"))
+            give_up(ticket, Draining("the server is shutting down"))
         self.close()
 
     def depths(self) -> dict[str, int]:
@@ -316,8 +318,14 @@ class Dispatcher:
             return None
         return self._start(ticket.model, run, [ticket], self._inline, situation.now_s)
 
-    def _wait_until(self, until_s: float) -> None:
-        """Wait for a change; one lane at a time also for the moment, which is enough for what all would see."""
+    def _wait_until(self, until_s: float, lane: Lane) -> None:
+        """Wait for a change; one local lane at a time also for the moment, which is enough for what all would see."""
+        if until_s == -math.inf:
+            return
+        if lane.pool:
+            left_s = until_s - self.clock()
+            self._changed.of(lane.pool).wait(max(0.0, left_s) if left_s < threading.TIMEOUT_MAX else None)
+            return
         if until_s >= self._look_s:
             self._changed.wait()
             return
@@ -328,19 +336,20 @@ class Dispatcher:
 
     def _choose(self, model: LoadedModel, lane: Lane) -> Job | float | None:
         """Take the next run; ``None`` where others ended instead, or the moment until which a run is put off."""
-        situation = self.desk.situation(model, lane, self.clock())
-        waiting = model.queue.waiting()
-        run = self._choose_run(waiting, situation)
-        if run is not None and run.wait_until_s > situation.now_s:
+        now_s, waiting = self.clock(), model.queue.waiting()
+        run = self.desk.decide(self._choose_run, model, lane, now_s)
+        if run is not None and (run.wait_until_s > now_s or not run.members):
             return run.wait_until_s
+        if run is not None and run.is_late and self.loop_turns.pressed_until_s > now_s:
+            return self.loop_turns.pressed_until_s
         if run is not None:
             if lane is self._inline:
                 rows = sum(waiting[member].rows for member in run.members)
-                if not model.may_inline(run.variant, rows, self.inline_s, situation.now_s):
+                if not model.may_inline(run.variant, rows, self.inline_s, now_s):
                     return None
             tickets = self.desk.take(model, run)
             if not run.is_settled:
-                return self._start(model, run, tickets, lane, situation.now_s)
+                return self._start(model, run, tickets, lane, now_s)
             settle(tickets[0])
             return None
         for ticket in self.desk.take_hopeless(model):
@@ -358,14 +367,6 @@ class Dispatcher:
 
     def _shed(self, ticket: Ticket, why: str) -> None:
         self._observer.request_shed(ticket.request.model, ticket.request.knobs.criticality, why)
-
-
-def _end(ticket: Ticket, error: Exception) -> None:
-    """End a ticket with what it has, or else with an error."""
-    if ticket.kept is not None:
-        settle(ticket)
-    else:
-        ticket.fail(error)
 
 
 def _expired(ticket: Ticket) -> DeadlineExceeded:

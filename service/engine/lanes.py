@@ -3,6 +3,9 @@
 A failed run is not the end of its requests. Those that shared it are tried again alone; one that fails alone is tried
 on its next candidate. Only when that succeeds was the first variant at fault, else the request was: so a poisoned
 request cannot take a variant out of service, and is given up after failing alone twice.
+
+Lanes that call a remote variant wait for the other server instead. Where that cannot be reached, what is in the request
+has nothing to do with it: all that shared the run go to their next candidates at once.
 """
 
 from __future__ import annotations
@@ -14,20 +17,22 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from service.domain.errors import BackendFailed
+from service.domain.errors import BackendFailed, RemoteUnavailable
 from service.domain.observer import RunReport
 from service.engine.batch import join_inputs, split_outputs
 from service.engine.cascade import is_unsure
 from service.engine.ticket import Outcome, deliver, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from service.domain.observer import Observer
-    from service.engine.dispatcher import Dispatcher, Job
+    from service.engine.dispatcher import Dispatcher
+    from service.engine.job import Job
     from service.engine.ticket import Ticket
+    from service.policy.desk import Lane
 
 _MOST_FAILURES_ALONE: Final = 2
 
@@ -39,9 +44,11 @@ class Lanes:
         """Make one thread for each of the dispatcher's lanes; ``start`` runs them."""
         self._dispatcher = dispatcher
         self._observer = observer
+        desk = dispatcher.desk
+        elsewhere = [(lane, None) for pool in desk.pools.values() for lane in pool.lanes]
         self._threads = [
-            threading.Thread(target=self._serve, args=(number, core), name=f"lane-{number}", daemon=True)
-            for number, core in enumerate(cores)
+            threading.Thread(target=self._serve, args=pair, name=f"lane-{pair[0].number}", daemon=True)
+            for pair in [*zip(desk.lanes, cores, strict=True), *elsewhere]
         ]
 
     def start(self) -> None:
@@ -63,21 +70,25 @@ class Lanes:
         """Compute a job on the calling thread and give every request its outcome."""
         clock, variant = self._dispatcher.clock, job.run.variant
         started_s = joined_s = clock()
+        queued, used_s = len(job.model.queue), time.thread_time()
         try:
             inputs = join_inputs(job.tickets)
             joined_s = clock()
-            outputs = job.model.backends[variant].run(inputs)
-            computed_s = clock()
+            outputs = self._call(job, inputs) if job.lane.pool else job.model.backends[variant].run(inputs)
+            computed_s, used_s = clock(), time.thread_time() - used_s
             parts = split_outputs(outputs, job.tickets)
         except Exception as error:  # noqa: BLE001 - a lane outlives whatever a backend raises
             self._dispatcher.finish(job, None)
-            self._observer.run_finished(_report(job, (started_s, joined_s, clock()), clock(), failed=True))
+            report = _report(job, (started_s, joined_s, clock()), clock())
+            report.failed, report.cpu_s = True, max(0.0, time.thread_time() - used_s)
+            self._observer.run_finished(report)
             for ticket in job.tickets:
                 self._retry(ticket, job, error)
             return
         for name in self._dispatcher.finish(job, computed_s - joined_s):
             self._observer.variant_failed(job.model.info.name, name, "its runs fail where another variant's succeed")
-        report = _report(job, (started_s, joined_s, computed_s), clock(), failed=False)
+        report = _report(job, (started_s, joined_s, computed_s), clock())
+        report.queued, report.cpu_s = queued, used_s
         self._observer.run_finished(report)
         outcomes = [
             (ticket, _outcome(job, ticket, part, report, started_s))
@@ -88,10 +99,14 @@ class Lanes:
         if outcomes:
             deliver(outcomes)
 
-    def _serve(self, number: int, core: int | None) -> None:
+    def _call(self, job: Job, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        call = job.model.remote[job.run.variant].begin(inputs, job.deadline_s - self._dispatcher.clock())
+        self._dispatcher.calls.attach(job, call)
+        return call.result()
+
+    def _serve(self, lane: Lane, core: int | None) -> None:
         if core is not None:
             os.sched_setaffinity(0, {core})  # 0 is the calling thread
-        lane = self._dispatcher.desk.lanes[number]
         while (job := self._dispatcher.take(lane)) is not None:
             try:
                 self.execute(job)
@@ -115,8 +130,8 @@ class Lanes:
         if ticket.kept is not None:
             settle(ticket)
             return
-        was_alone = len(job.tickets) == 1
-        if was_alone:
+        is_away = isinstance(error, RemoteUnavailable)
+        if is_away or len(job.tickets) == 1:
             ticket.failed_on.append(job.run.variant)
         left = job.model.without(ticket.waiting.candidates, ticket.failed_on)
         if not left or len(ticket.failed_on) >= _MOST_FAILURES_ALONE:
@@ -124,11 +139,11 @@ class Lanes:
                 error if isinstance(error, BackendFailed) else BackendFailed(f"{type(error).__name__} in a run")
             )
             return
-        ticket.waiting = replace(ticket.waiting, candidates=left, may_share=False)
+        ticket.waiting = replace(ticket.waiting, candidates=left, may_share=is_away and ticket.waiting.may_share)
         self._dispatcher.resubmit(ticket)
 
 
-def _report(job: Job, moments: tuple[float, float, float], now_s: float, *, failed: bool) -> RunReport:
+def _report(job: Job, moments: tuple[float, float, float], now_s: float) -> RunReport:
     started_s, joined_s, computed_s = moments
     return RunReport(
         model=job.model.info.name,
@@ -140,7 +155,7 @@ def _report(job: Job, moments: tuple[float, float, float], now_s: float, *, fail
         output_s=now_s - computed_s,
         predicted_s=job.model.typical_s(job.run.variant, sum(ticket.waiting.rows for ticket in job.tickets)),
         decision_s=job.decision_s,
-        failed=failed,
+        started_s=started_s,
     )
 
 
@@ -160,4 +175,5 @@ def _outcome(
         is_fallback=bool(ticket.failed_on),
         is_cascaded=kept is not None,
         plan=ticket.plan if kept else job.model.plans.get(job.run.plan),
+        runs=(*kept.runs, report) if kept else (report,),
     )

@@ -16,20 +16,23 @@ from service.domain.errors import ModelNotReady
 from service.policy.costs import Costs, Plan
 from service.policy.deadline_queue import DeadlineQueue
 from service.policy.desk import Standing
+from service.policy.judged import judge
 from service.policy.latency import Claim, Correction, safe_table
 from service.policy.routing import Route, choose_route
 from service.policy.scheduling import choose_run
 from service.policy.situation import Situation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from service.domain.inference import Knobs
     from service.domain.policy_file import ModelPolicy
-    from service.domain.variants import Cascade, ModelInfo
-    from service.engine.backends.backend import Backend
+    from service.domain.variants import Cascade, ModelInfo, Variant
+    from service.domain.verdicts import Verdict
+    from service.engine.backends.backend import Backend, RemoteBackend
+    from service.engine.drift.references import ModelReference
     from service.engine.repository import StoredFile
-    from service.engine.ticket import Ticket
+    from service.engine.ticket import Outcome, Ticket
     from service.policy.routing import Rules
     from service.policy.situation import Waiting
 
@@ -66,6 +69,8 @@ class LoadedModel:
     """One model, loaded; ``problems`` holds the variants that are not, with the reason.
 
     ``evicted`` are those that were taken out of memory, or never fitted, and are loaded when a request needs them.
+    ``reference`` is what drift is told by, ``verdicts`` are what it says of some variants, and ``on_answer`` is told of
+    every answer, on the event loop's thread.
     """
 
     info: ModelInfo
@@ -82,6 +87,10 @@ class LoadedModel:
     standing: Standing = field(default_factory=Standing)
     plans: dict[str, Plan] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
+    remote: Mapping[str, RemoteBackend] = field(default_factory=dict)
+    reference: ModelReference | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    on_answer: Callable[[Ticket, Outcome], None] | None = None
     _costs: Costs = field(default_factory=lambda: Costs({}, {}, {}))
     _costs_until_s: float = -math.inf
     _no_inline_until_s: float = -math.inf
@@ -96,26 +105,24 @@ class LoadedModel:
     _missed: dict[Knobs, str] = field(default_factory=dict)
     _missed_among: frozenset[str] = frozenset()
     _unmeasured: frozenset[str] = frozenset()
+    _judged: ModelInfo | None = None
 
     def __post_init__(self) -> None:
         """Make the tables that scheduling reads."""
         for variant in self.info.variants:
-            if variant.name in self.backends or variant.name in self.evicted:
+            if variant.name in self.backends or variant.name in self.evicted or variant.name in self.remote:
                 self.corrections[variant.name] = Correction()
                 self.health[variant.name] = VariantHealth()
                 self.claims[variant.name] = Claim()
-                self.accuracy[variant.name] = variant.accuracy
-                rows = range(1, self.info.max_batch_size + 1)
-                self._medians_s[variant.name] = (0.0, *(variant.profile.at(count).p50_s for count in rows))
-        self._everyone, self._unmeasured = frozenset(self.backends), self.evicted
+                self._medians_s[variant.name] = self._median_table(self._as_learnt(variant))
+        self._everyone, self._unmeasured = frozenset((*self.backends, *self.remote)), self.evicted
         self.go_by(self.rules)
 
     def tables_by(self, policy: ModelPolicy) -> dict[str, tuple[float, ...]]:
         """Return the uncorrected predictions under a policy; many rows take milliseconds, so prepare them elsewhere."""
         rows = self.info.max_batch_size
-        return {
-            item.name: safe_table(item, policy, rows) for item in self.info.variants if item.name in self.corrections
-        }
+        known = map(self._as_learnt, self.info.variants)
+        return {item.name: safe_table(item, policy, rows) for item in known if item.name in self.corrections}
 
     def go_by(self, rules: Rules, tables: dict[str, tuple[float, ...]] | None = None) -> None:
         """Go by these rules from now on; what waits, and what was learned of this machine, stays.
@@ -131,7 +138,24 @@ class LoadedModel:
             self._costs_until_s = -math.inf
             self.rules = rules
         self.standing.watch_arrivals(self.tables, rules.policy)
-        self._routes, self._missed = {}, {}
+        self._judge()
+
+    def believe(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Route by these verdicts from now on; called as ``go_by``, which keeps them."""
+        self.verdicts = dict(verdicts)
+        self._judge()
+
+    def _judge(self) -> None:
+        judged = judge(self.info, self.verdicts, self.policy)
+        with self._learning:
+            self.accuracy = {item.name: item.accuracy for item in judged.variants if item.name in self.corrections}
+            self._costs_until_s = -math.inf
+        self._judged, self._routes, self._missed = judged, {}, {}
+
+    @property
+    def judged(self) -> ModelInfo:
+        """The model as routing sees it: with the accuracies that are believed, and nothing quarantined to choose."""
+        return self._judged or self.info
 
     @property
     def policy(self) -> ModelPolicy:
@@ -218,7 +242,7 @@ class LoadedModel:
     def may_inline(self, variant: str, rows: int, inline_s: float, now_s: float) -> bool:
         """Tell whether a run may occupy the event loop's thread: known to be short, whatever the input holds."""
         is_known = not self.has_dynamic_shapes and now_s >= self._no_inline_until_s
-        return is_known and self.calm_s(variant, rows) <= inline_s
+        return is_known and variant not in self.standing.pools and self.calm_s(variant, rows) <= inline_s
 
     def bar_inline(self, now_s: float) -> None:
         """Let no run on the event loop's thread for a while: one took far longer there than was known."""
@@ -238,7 +262,7 @@ class LoadedModel:
         route = self._routes.get(key)
         if route is None:
             try:
-                route = self._routes[key] = self._with_plans(choose_route(self.info, key, self.rules, ready))
+                route = self._routes[key] = self._with_plans(choose_route(self.judged, key, self.rules, ready))
             except ModelNotReady:
                 # Evicted variants too, then. The two sets are not compared: a variant may go from one to the other now.
                 able = {name for name, health in self.health.items() if not health.is_out(now_s)}
@@ -248,7 +272,7 @@ class LoadedModel:
                         raise ModelNotReady(f"{name} is not ready: {why}") from None
                     raise
                 # Not kept: a variant whose loading fails rests, and then this is no way out any more.
-                route = self._with_plans(choose_route(self.info, key, self.rules, able))
+                route = self._with_plans(choose_route(self.judged, key, self.rules, able))
         return route
 
     def _with_plans(self, route: Route) -> Route:
@@ -256,9 +280,9 @@ class LoadedModel:
         accuracy = {item.name: item.accuracy for item in route.candidates}
         names = tuple(accuracy)
         if self.plans and self.policy.cascades and not route.is_pinned:
-            accuracy |= {
-                name: plan.accuracy for name, plan in self.plans.items() if self.needs(name) <= accuracy.keys()
-            }
+            # What a cascade's accuracy was measured with is no longer so where drift speaks of one of its stages.
+            sure = accuracy.keys() - {name for name, verdict in self.verdicts.items() if verdict.accuracy is not None}
+            accuracy |= {name: plan.accuracy for name, plan in self.plans.items() if self.needs(name) <= sure}
             names = tuple(sorted(accuracy, key=lambda name: -accuracy[name]))  # stable: a variant before its equals
         return replace(route, names=names)
 
@@ -269,7 +293,7 @@ class LoadedModel:
         key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
         missed = self._missed.get(key)
         if missed is None:
-            route, costs = choose_route(self.info, key, self.rules, self.health), self._costs
+            route, costs = choose_route(self.judged, key, self.rules, self.health), self._costs
             timely = (item.name for item in route.candidates if costs.of(item.name, 1) <= route.budget_s)
             preferred = next(timely, "")
             missed = self._missed[key] = preferred if preferred in self.evicted else ""
@@ -311,12 +335,49 @@ class LoadedModel:
         correction = self.corrections[variant]
         with self._learning:
             correction.observe(compute_s, median_s, now_s)
+            if variant in self.remote:
+                self._relearn(variant, rows, compute_s)
             believed = self._costs.ratios.get(variant, 0.0)
             # Ladders are made anew for new costs: what changes no decision is left to the next relaxation.
             if abs(correction.ratio - believed) > _NOTICED * believed:
                 ratios = {**self._costs.ratios, variant: correction.ratio}
                 self._costs = Costs(self.tables, ratios, self.accuracy, self.plans)
         self.health[variant].failures = 0
+
+    def withdraw(self, variant: str) -> None:
+        """Take a remote variant out of routing, since no server of it is up. The dispatcher's lock is held."""
+        self._everyone -= {variant}
+        self.health[variant].out_until_s = math.inf
+        self.problems = {**self.problems, variant: "none of its servers is up"}
+
+    def offer(self, variant: str) -> None:
+        """Take a remote variant back, and what was learnt of it meanwhile. The dispatcher's lock is held."""
+        self.health[variant] = VariantHealth()
+        self.problems = {name: why for name, why in self.problems.items() if name != variant}
+        with self._learning:
+            self._renew(variant)
+        self._everyone |= {variant}
+
+    def _relearn(self, variant: str, rows: int, compute_s: float) -> None:
+        typical_s, known_s = self.remote[variant].learn(rows, compute_s), self._medians_s[variant][rows]
+        if abs(typical_s - known_s) > _NOTICED * known_s:
+            self._renew(variant)
+
+    def _renew(self, variant: str) -> None:
+        """Make a remote variant's predictions anew from what was learnt."""
+        found = next(item for item in self.info.variants if item.name == variant)
+        renewed = self._as_learnt(found)
+        self._medians_s[variant] = self._median_table(renewed)
+        self.tables = {**self.tables, variant: safe_table(renewed, self.policy, self.info.max_batch_size)}
+        self._costs_until_s = -math.inf
+
+    def _as_learnt(self, variant: Variant) -> Variant:
+        remote = self.remote.get(variant.name)
+        return variant if remote is None else replace(variant, profile=remote.learnt())
+
+    def _median_table(self, variant: Variant) -> tuple[float, ...]:
+        rows = range(1, self.info.max_batch_size + 1)
+        return (0.0, *(variant.profile.at(count).p50_s for count in rows))
 
     def blame(self, variant: str, now_s: float) -> bool:
         """Count a failure that was the variant's fault; return whether it is taken out by this one."""

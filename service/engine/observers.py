@@ -10,6 +10,7 @@ from service.domain.observer import SilentObserver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from service.domain.departure import Departure
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.observer import Observer, RunReport
     from service.domain.variants import ModelInfo, Variant
@@ -77,6 +78,10 @@ class Observers:
     def policy_refused(self, why: str) -> None:
         """Tell all."""
         self._tell("policy_refused", why)
+
+    def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
+        """Tell all."""
+        self._tell("region_changed", model, departures)
 
     def _tell(self, hook: str, *arguments: object, **options: object) -> None:
         for tell in self._hooks[hook]:

@@ -87,7 +87,7 @@ def verify(source: Source) -> StoredFile:
 
 def warm_up(backend: Backend, source: Source, runs: int = WARM_UP_RUNS) -> float:
     """Run a variant on made-up rows until it is warm; return its time on this machine over its profile's median."""
-    inputs = {spec.name: _blank(spec) for spec in source.info.inputs}
+    inputs = blank_inputs(source.info)
     times: list[float] = []
     end_s = time.perf_counter() + _WARM_UP_MOST_S
     while len(times) < runs and (not times or time.perf_counter() < end_s):
@@ -95,6 +95,11 @@ def warm_up(backend: Backend, source: Source, runs: int = WARM_UP_RUNS) -> float
         backend.run(inputs)
         times.append(time.perf_counter() - start_s)
     return statistics.median(times[len(times) // 3 :]) / max(source.variant.profile.at(1).p50_s, 1e-9)
+
+
+def blank_inputs(info: ModelInfo, rows: int = 1) -> dict[str, np.ndarray[Any, Any]]:
+    """Return made-up rows of every input: zeros, and 1 for every dimension that is open."""
+    return {spec.name: _blank(spec, rows) for spec in info.inputs}
 
 
 def _read_checked(stored: StoredModel, variant: VariantManifest) -> tuple[bytes, StoredFile]:
@@ -105,8 +110,8 @@ def _read_checked(stored: StoredModel, variant: VariantManifest) -> tuple[bytes,
     return content, file
 
 
-def _blank(spec: TensorSpec) -> np.ndarray[Any, Any]:
-    shape = [1 if dim < 0 else dim for dim in spec.shape]
+def _blank(spec: TensorSpec, rows: int) -> np.ndarray[Any, Any]:
+    shape = [rows, *(1 if dim < 0 else dim for dim in spec.shape[1:])]
     if spec.datatype == "BYTES":
         return np.full(shape, b"", dtype=np.object_)
     return np.zeros(shape, dtype=DTYPES[spec.datatype])

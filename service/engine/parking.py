@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Mapping
 
-    from service.engine.dispatcher import Job
+    from service.engine.job import Job
     from service.engine.loaded import LoadedModel
     from service.engine.ticket import Ticket
 
@@ -77,7 +77,7 @@ class Parking:
         Asked only where the model has evicted variants, so that nothing else pays.
         """
         model = ticket.model
-        if _narrow(ticket, model.evicted):
+        if narrow(ticket, model.evicted):
             return False
         if ticket.kept is not None:
             settle(ticket)  # the answer of a cascade's first stage is better than a wait
@@ -90,6 +90,11 @@ class Parking:
             timely = (name for name in variants if ticket.costs.of(name, rows) <= budget_s)
             self.loader.bring(model, next(timely, variants[-1]))
         return True
+
+    def avoid(self, model: LoadedModel, variants: Collection[str]) -> None:
+        """Let those that wait in the queue use what else they may."""
+        for ticket in model.queue:
+            narrow(ticket, variants)
 
     def let_go(self, ticket: Ticket) -> bool:
         """Forget a ticket that has ended; return whether it was parked."""
@@ -110,7 +115,7 @@ class Parking:
         with self._changed:
             model.evict(variant)
             for ticket in model.queue:
-                _narrow(ticket, model.evicted)
+                narrow(ticket, model.evicted)
 
     def is_using(self, model: LoadedModel, variants: Collection[str]) -> bool:
         """Tell whether a run or a ticket in the queue depends on one of these variants."""
@@ -138,7 +143,7 @@ class Parking:
         refused = []
         with self._changed:
             for ticket in self._tickets.pop(model, {}):
-                if not _narrow(ticket, {variant}):
+                if not narrow(ticket, {variant}):
                     ticket.is_over = True
                     refused.append(ticket)
                 elif not self.holds_up(ticket):
@@ -148,7 +153,7 @@ class Parking:
             ticket.fail(error)
 
 
-def _narrow(ticket: Ticket, variants: Collection[str]) -> bool:
+def narrow(ticket: Ticket, variants: Collection[str]) -> bool:
     """Leave a ticket the candidates that need none of these variants, if there are any; tell whether there are."""
     left = ticket.model.without(ticket.waiting.candidates, variants)
     if left and len(left) < len(ticket.waiting.candidates):

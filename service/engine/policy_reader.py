@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import ValidationError
 
-from service.domain.policy_file import HardwareClass, HardwareMatch, ModelPolicy, PolicyFile, Provenance
+from service.domain.policy_file import DriftRules, HardwareClass, HardwareMatch, ModelPolicy, PolicyFile, Provenance
 from service.domain.policy_text import PolicyText
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _known_fields(loc: tuple[int | str, ...]) -> list[str]:
     section: Any = PolicyFile
     if len(loc) > 1:
         in_class = HardwareMatch if "match" in loc[2:-1] else HardwareClass
-        section = _SECTIONS.get(str(loc[0]), in_class)
+        section = DriftRules if "drift" in loc[1:-1] else _SECTIONS.get(str(loc[0]), in_class)
     return list(section.model_fields)
 
 

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from service.domain.descriptions import IndexEntry, VariantState
 from service.domain.errors import BackendFailed, ModelNotFound, ModelNotReady
+from service.engine.drift.references import read_reference
 from service.engine.holding import Holding
 from service.engine.loaded import LoadedModel
 from service.engine.opening import Source
 from service.engine.repository import describe
+from service.policy.desk import Standing
+from service.policy.pools import pool_name
 from service.policy.routing import Rules
 
 if TYPE_CHECKING:
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from service.domain.observer import Observer
     from service.domain.policy_file import PolicyFile
     from service.domain.variants import ModelInfo, Variant
+    from service.domain.verdicts import Verdict
+    from service.engine.backends.backend import RemoteBackend
     from service.engine.copies import Opened
+    from service.engine.remotes import Remotes
     from service.engine.repository import Repository, StoredFile, StoredModel
     from variants.manifest import ModelManifest
 
@@ -44,6 +50,7 @@ class _Loading:
     opened: dict[str, Opened] = field(default_factory=dict)
     evicted: dict[str, StoredFile] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    remote: Mapping[str, RemoteBackend] = field(default_factory=dict)
 
 
 class Registry:
@@ -59,8 +66,13 @@ class Registry:
         observer: Observer,
         max_timeout_s: float = 60.0,
         holding: Holding | None = None,
+        remotes: Remotes | None = None,
     ) -> None:
-        """Start empty; ``load_all`` fills it. ``holding`` has the variants in memory, without a budget by default."""
+        """Start empty; ``load_all`` fills it.
+
+        ``holding`` has the variants in memory, without a budget by default; ``remotes`` those on other servers.
+        """
+        self._remotes = remotes
         self._holding = holding or Holding(observer)
         self._repository = repository
         self._policy = policy
@@ -75,7 +87,7 @@ class Registry:
     def load_all(self) -> None:
         """Load every model of the repository; what cannot be loaded is kept with its problem."""
         found = self._repository.scan()
-        wanted = self._choose([source for stored in found for source in _sources(stored).values()])
+        wanted = self._choose([source for stored in found for source in self._sources(stored).values()])
         for stored in found:
             try:
                 self._load(stored.name, wanted)
@@ -104,8 +116,10 @@ class Registry:
                     raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
                 self._report(stored, stored.problem)
                 raise ModelNotReady(message)
-            sources = _sources(stored)
+            remote = self._remotes.open(describe(stored.manifest)) if self._remotes else {}
+            sources = self._sources(stored)
             loading = self._open(sources, self._choose(list(sources.values())) if wanted is None else wanted)
+            loading.remote = remote
             problem = self._problem(stored.name, loading)
             if problem:
                 self._holding.forget(sources.values())
@@ -115,6 +129,8 @@ class Registry:
             model = self._build(stored.manifest, loading)
             self._holding.adopt(model, {name: sources[name] for name in [*loading.opened, *loading.evicted]})
             self._put(model, policy)
+            if self._remotes:
+                self._remotes.tell(model)
         return model
 
     def unload(self, name: str) -> None:
@@ -207,6 +223,13 @@ class Registry:
             for model in self._models.values():
                 model.go_by(self._rules(model.info.name), (prepared or {}).get(model))
 
+    def default_budget_s(self, name: str) -> float:
+        """Return the default budget of a model; the longest of all where it is not known."""
+        model = self._models.get(name)
+        if model is not None:
+            return model.policy.default_budget_s
+        return max([item.policy.default_budget_s for item in self._models.values()], default=math.inf)
+
     def _rules(self, name: str) -> Rules:
         return Rules(self._policy.of(name), self._policy.hardware_classes, self._max_timeout_s)
 
@@ -219,6 +242,8 @@ class Registry:
             if item.name in model.backends:
                 self._observer.variant_held(name, item, "model")
         before = self._models.get(name)
+        if before is not None and before.verdicts:
+            model.believe(_verdicts_on_same_files(before, model))
         with self._swapping:
             if policy is not None and policy is not self._policy:  # it was replaced while the model was loaded
                 model.go_by(self._rules(name))
@@ -231,6 +256,10 @@ class Registry:
     def _report(self, stored: StoredModel, problem: str) -> None:
         self._problems = {**self._problems, stored.name: (stored.version, problem)}
         self._observer.variant_failed(stored.name, "", problem)
+
+    def _sources(self, stored: StoredModel) -> dict[str, Source]:
+        """Return where the variants come from that this process is to hold itself."""
+        return _without_all(_sources(stored), self._remotes.named(stored.name) if self._remotes else ())
 
     def _choose(self, sources: list[Source]) -> frozenset[Hashable]:
         allowed = {source.info.name: self._policy.of(source.info.name).variants for source in sources}
@@ -263,10 +292,10 @@ class Registry:
 
     def _problem(self, name: str, loading: _Loading) -> str:
         """Return why a model cannot be served, '' where it can."""
-        allowed, good = self._policy.of(name).variants, [*loading.opened, *loading.evicted]
+        allowed, good = self._policy.of(name).variants, [*loading.opened, *loading.evicted, *loading.remote]
         if allowed and not set(allowed) & set(good):
             return f"its policy allows only {', '.join(allowed)}; loaded are {', '.join(good) or 'none'}"
-        if not loading.opened:
+        if not loading.opened and not loading.remote:
             return "no variant can be loaded: " + "; ".join(f"{name}: {why}" for name, why in loading.problems.items())
         return ""
 
@@ -279,11 +308,14 @@ class Registry:
             problems=loading.problems,
             files=loading.evicted | {name: item.file for name, item in opened.items()},
             evicted=frozenset(loading.evicted),
+            reference=read_reference(manifest),
+            remote=loading.remote,
+            standing=Standing(pools={name: pool_name(info.name, name) for name in loading.remote}),
         )
         for name, item in opened.items():
             model.corrections[name].rebase(min(item.ratio, self._calm_ratio(info, name)), time.perf_counter())
         # What has not run here yet is thought to differ from its profile as the others do.
-        typical = sorted(item.ratio for item in opened.values())[len(opened) // 2]
+        typical = sorted(item.ratio for item in opened.values())[len(opened) // 2] if opened else 1.0
         for name in loading.evicted:
             model.corrections[name].rebase(min(typical, self._calm_ratio(info, name)), time.perf_counter())
         return model
@@ -297,8 +329,19 @@ class Registry:
         return before.corrections[name].base if name in before.corrections else math.inf
 
 
+def _verdicts_on_same_files(before: LoadedModel, model: LoadedModel) -> dict[str, Verdict]:
+    """Return what drift said of variants whose file a reload has left as it was."""
+    digests = {item.name: item.digest for item in model.info.variants}
+    same = {item.name for item in before.info.variants if digests.get(item.name) == item.digest}
+    return {name: verdict for name, verdict in before.verdicts.items() if name in same}
+
+
 def _without(items: Mapping[str, _Item], name: str) -> dict[str, _Item]:
-    return {key: value for key, value in items.items() if key != name}
+    return _without_all(items, (name,))
+
+
+def _without_all(items: Mapping[str, _Item], names: Collection[str]) -> dict[str, _Item]:
+    return {key: value for key, value in items.items() if key not in names}
 
 
 def _sources(stored: StoredModel) -> dict[str, Source]:
@@ -320,4 +363,5 @@ def _state(model: LoadedModel, variant: Variant, ready: Collection[str], now_s: 
         state = "failed"
     reasons = {"ready": "", "evicted": _EVICTED.removeprefix("evicted: "), "failed": "its runs failed"}
     ratio = model.corrections[name].at(now_s) if name in model.corrections else 1.0
-    return VariantState(variant, state, ratio, model.problems.get(name, reasons[state]))
+    drift = model.verdicts[name].state if name in model.verdicts else "healthy"
+    return VariantState(variant, state, ratio, model.problems.get(name, reasons[state]), drift)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.domain.inference import InferenceRequest
+    from service.domain.observer import RunReport
     from service.engine.loaded import LoadedModel
     from service.policy.costs import Costs, Plan
     from service.policy.routing import Route
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What running a ticket gave; moments on the engine's clock."""
+    """What running a ticket gave; moments on the engine's clock. ``runs`` are those that it took."""
 
     variant: str
     outputs: tuple[NDArray[Any], ...]
@@ -38,6 +39,7 @@ class Outcome:
     is_fallback: bool
     is_cascaded: bool = False
     plan: Plan | None = None
+    runs: tuple[RunReport, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +112,14 @@ def settle(ticket: Ticket) -> None:
     """End a ticket with the answer of its cascade's first stage."""
     if ticket.kept is not None:
         deliver([(ticket, ticket.kept)])
+
+
+def give_up(ticket: Ticket, error: Exception) -> None:
+    """End a ticket with what it has, or else with an error."""
+    if ticket.kept is not None:
+        settle(ticket)
+    else:
+        ticket.fail(error)
 
 
 def deliver(results: Sequence[tuple[Ticket, Outcome]]) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from service.api.grpc_errors import grpc_status
 from service.api.http_errors import error_reply
 from service.domain.errors import Overloaded
 from service.domain.inference import Criticality
-from service.policy.door import LEAST_WAIT_S, may_enter
+from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +30,12 @@ _CRITICALITIES: Final = {level.name.lower().encode(): level for level in Critica
 _REPORT_EVERY_S: Final = 1.0
 _MODELS: Final = b"/v2/models/"
 _POST: Final = b"POST " + _MODELS
-_INFER: Final = b"/infer HTTP/1.1\r\n"
+_INFER: Final = b"/infer HTTP/1.1"
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_MOST_HEAD_BYTES: Final = 4096
+_MOST_DIGITS: Final = 10
+_ODD_IN_URL: Final = frozenset(b"?%#")
+_ODD_HEADERS: Final = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
 _MODEL_NAME_FIELD: Final = 0x0A
 _MOST_NAME_BYTES: Final = 127
 _TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -73,12 +79,13 @@ class Door:
 
     def turns_away(self, protocol: str, model: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request that is read now must go, and count it then; header names are lower-case."""
-        waited_s = self._turns.waited_s(self.clock())
-        if waited_s <= LEAST_WAIT_S:
+        now_s = self.clock()
+        if self._turns.waited_s(now_s) <= LEAST_WAIT_S:
             return False
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
-        if may_enter(waited_s, self._budget_s(model, headers), criticality):
+        if self._turns.may_enter(now_s, self._budget_s(model, headers), criticality):
             return False
+        self._turns.press(now_s)
         self._count(protocol, criticality)
         return True
 
@@ -106,29 +113,35 @@ class Door:
         self._turns.end(self.clock())
 
 
-def whole_infer(data: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
+def whole_infer(data: bytes) -> tuple[bytes, Mapping[bytes, bytes]] | None:
     """Return the model and the headers of what is one plain infer request as a whole, ``None`` for all else.
 
     Looked at only where it may be turned away; so what is odd in any way is left to the parser.
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not data.startswith(_POST):
+    end = data.find(_END_OF_HEAD, 0, _MOST_HEAD_BYTES)
+    found = _plain_head(data[:end]) if end > 0 and data.startswith(_POST) else None
+    if found is None or found[2] != len(data) - end - len(_END_OF_HEAD):
         return None
-    first = data.find(b"\r\n") + 2
-    if not data.endswith(_INFER, 0, first):
+    return found[:2]
+
+
+@lru_cache(maxsize=256)
+def _plain_head(head: bytes) -> tuple[bytes, Mapping[bytes, bytes], int] | None:
+    """Return a plain request's model, headers and length of body; clients send the same head again and again."""
+    first, *lines = head.split(b"\r\n")
+    if not first.endswith(_INFER) or not _ODD_IN_URL.isdisjoint(first):
         return None
     headers: dict[bytes, bytes] = {}
-    for line in data[first:end].split(b"\r\n"):
+    for line in lines:
         name, colon, value = line.partition(b":")
         name = name.lower()
-        if not colon or not name or name in headers or not name.replace(b"-", b"").isalnum():
+        if not colon or name in headers or not name.replace(b"-", b"").isalnum():
             return None
         headers[name] = value.strip()
     length = headers.get(b"content-length", b"")
-    is_odd = b"transfer-encoding" in headers or b"expect" in headers or b"connection" in headers
-    if is_odd or not length.isdigit() or len(length) > 10 or int(length) != len(data) - end - 4:  # noqa: PLR2004 - bytes
+    if not headers.keys().isdisjoint(_ODD_HEADERS) or not length.isdigit() or len(length) > _MOST_DIGITS:
         return None
-    return model_of_path(data[len(b"POST ") : first]), headers
+    return model_of_path(first[len(b"POST ") :]), headers, int(length)
 
 
 def model_of_path(path: bytes) -> bytes:
@@ -143,8 +156,9 @@ def model_of_message(message: bytes | bytearray) -> bytes:
     return bytes(message[2 : 2 + message[1]])
 
 
-def http_refusal(default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the answer that turns a request away; the connection goes on."""
+@lru_cache(maxsize=4)
+def http_refusal(default_headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return the answer that turns a request away; the connection goes on. The date in it changes once a second."""
     reply = error_reply(TURNED_AWAY, "")
     lines = b"".join([b"%b: %b\r\n" % line for line in (*default_headers, *reply.headers)])
     return b"HTTP/1.1 %d \r\n%b\r\n%b" % (reply.status, lines, reply.body)

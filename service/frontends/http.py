@@ -220,7 +220,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._slow_request.stop()
         self.server_state.total_requests += 1
         self._unused.set()
-        self.transport.write(http_refusal(self.server_state.default_headers))
+        self.transport.write(http_refusal(tuple(self.server_state.default_headers)))
         return True
 
     def _is_at_rest(self) -> bool:
@@ -243,7 +243,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         cycle, self._short = self._short, None
         default_headers = self.server_state.default_headers
         if cycle.is_turned_away:
-            cycle.turn_away(http_refusal(default_headers))
+            cycle.turn_away(http_refusal(tuple(default_headers)))
         else:
             cycle.start(self.loop, self._short_way.answer, default_headers)
 

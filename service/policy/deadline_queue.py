@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
 
+from service.domain.inference import Criticality
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,8 +72,7 @@ class DeadlineQueue(Generic[E]):
         """Start empty."""
         self._entries: list[E] = []
         self._arrivals = 0
-        # By criticality: all entries, those not set aside as late, and the work of these.
-        self._counts = [0, 0, 0]
+        # By criticality: the entries not set aside as late, and their work.
         self._timely = [0, 0, 0]
         self._work_s = [0.0, 0.0, 0.0]
 
@@ -88,13 +89,20 @@ class DeadlineQueue(Generic[E]):
 
     @property
     def least_important(self) -> E:
-        """The entry that is missed least: of the lowest criticality, the one that is served last."""
-        return max(self._entries, key=lambda entry: (entry.criticality, entry.order))
+        """The entry that is missed least: of the lowest criticality, by which a late one counts a step less."""
+        is_late = self.lowest_criticality == self._lowest_late
+        return self._entries[-1 if is_late else sum(self._timely) - 1]
 
     @property
     def lowest_criticality(self) -> int:
         """The criticality of ``least_important``, 0 where nothing waits."""
-        return max((number for number, count in enumerate(self._counts) if count), default=0)
+        return max(self._lowest_late, *(number for number, count in enumerate(self._timely) if count), 0)
+
+    @property
+    def _lowest_late(self) -> int:
+        if not self._entries or not self._entries[-1].order[0]:
+            return -1
+        return min(self._entries[-1].criticality + 1, int(Criticality.SHEDDABLE))
 
     def push(self, entry: E, *, is_late: bool = False) -> None:
         """Let an entry wait, behind the others if it is late already; one that comes back keeps its due moment."""
@@ -102,7 +110,6 @@ class DeadlineQueue(Generic[E]):
         entry.order = (is_late, entry.criticality, entry.waiting.due_s, self._arrivals)
         entry.is_queued = True
         insort(self._entries, entry, key=_ORDER)
-        self._counts[entry.criticality] += 1
         if not is_late:
             self._timely[entry.criticality] += 1
             self._work_s[entry.criticality] += _least_work_s(entry)
@@ -113,7 +120,6 @@ class DeadlineQueue(Generic[E]):
             return False
         entry.is_queued = False
         del self._entries[bisect_left(self._entries, entry.order, key=_ORDER)]  # orders are unique
-        self._counts[entry.criticality] -= 1
         if not entry.order[0]:
             self._forget_timely(entry)
         return True

@@ -12,6 +12,9 @@ that. A model that had nothing waiting starts at the virtual time of the one fur
 that of the runs so far: what it did not use is not saved up. This is start-time fair queueing (Goyal, Vin and Cheng,
 SIGCOMM 1996) with deadlines in its window.
 
+**Lanes elsewhere.** A pool is the lanes that call one remote variant. They take only what is theirs of the queue
+(``policy.pools``), and what they do is no part of a model's share of this machine.
+
 When it finds its level, a model counts on the time that the others leave: what they have waiting, at what they lately
 spent on a request, but no more than their share.
 """
@@ -19,13 +22,14 @@ spent on a request, but no more than their share.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from service.domain.inference import Criticality
 from service.policy.deadline_queue import Entry
 from service.policy.deferral import ArrivalRate, gains_by_batching
 from service.policy.limits import Load, Verdict, earliest_start_s, judge_arrival
+from service.policy.pools import LOCAL, group_of, part_of
 from service.policy.price import Losses
 from service.policy.scheduling import SEARCHED_FOR_HEAD
 from service.policy.situation import Run, Situation
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from service.domain.policy_file import ModelPolicy
     from service.policy.costs import Costs
     from service.policy.deadline_queue import DeadlineQueue
+    from service.policy.situation import ChooseRun
 
 _AHEAD_S: Final = 0.05
 _REFUSED_FOR_LOAD: Final = (Verdict.OVERLOADED, Verdict.FULL, Verdict.DISPLACE)
@@ -43,20 +48,43 @@ _REFUSED_FOR_LOAD: Final = (Verdict.OVERLOADED, Verdict.FULL, Verdict.DISPLACE)
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """What is known of one lane: busy until about ``free_s``; ``busy_s`` sums its computing so far."""
+    """What is known of one lane: busy until about ``free_s``; ``busy_s`` sums its computing so far.
+
+    ``pool`` names the remote variant that it calls, '' for a lane of this machine.
+    """
 
     number: int
     free_s: float = 0.0
     is_busy: bool = False
     busy_s: float = 0.0
     began_s: float = 0.0
+    pool: str = LOCAL
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The lanes of one remote variant, of which ``usable`` may be busy at a time: none where no server is up."""
+
+    lanes: tuple[Lane, ...]
+    usable: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more lanes may become busy."""
+        return sum(lane.is_busy for lane in self.lanes) >= self.usable
+
+    def free_s(self, now_s: float) -> list[float]:
+        """Return when each of the usable lanes is free."""
+        busy = sorted(max(now_s, lane.free_s) for lane in self.lanes if lane.is_busy)
+        return [now_s] * (self.usable - len(busy)) + busy[max(0, len(busy) - self.usable) :]
 
 
 @dataclass(slots=True, eq=False)
 class Standing:
     """What the desk remembers of a model: its virtual time, what it lately spent on a request, and its losses.
 
-    ``arrivals`` is the rate of its arrivals where its runs may be deferred.
+    ``arrivals`` is the rate of its arrivals where its runs may be deferred. ``pools`` names the pool of each of its
+    variants that is not on this machine.
     """
 
     virtual_s: float = 0.0
@@ -64,6 +92,7 @@ class Standing:
     losses: Losses = field(default_factory=Losses)
     decisions: int = 0
     arrivals: ArrivalRate | None = None
+    pools: Mapping[str, str] = field(default_factory=dict)
 
     def arrived(self, now_s: float) -> None:
         """Count an arrival."""
@@ -128,6 +157,7 @@ class Desk(Generic[M]):
         """Start with idle lanes and nothing waiting."""
         self.lanes = tuple(Lane(number) for number in range(lanes))
         self.models: dict[M, None] = {}
+        self.pools: dict[str, Pool] = {}
         self._reached_s = 0.0  # the highest virtual time at which a run has begun
 
     @property
@@ -137,6 +167,12 @@ class Desk(Generic[M]):
             if not lane.is_busy:
                 return True
         return False
+
+    def add_pool(self, name: str, lanes: int) -> Pool:
+        """Add the lanes of a remote variant; none is usable until its servers are up."""
+        first = len(self.lanes) + sum(len(pool.lanes) for pool in self.pools.values())
+        pool = self.pools[name] = Pool(tuple(Lane(first + number, pool=name) for number in range(lanes)))
+        return pool
 
     def push(self, request: Request, now_s: float) -> None:
         """Let a request wait; one whose budget no idle machine could keep waits as late, and is no loss."""
@@ -182,7 +218,10 @@ class Desk(Generic[M]):
     def judge(self, request: Request, now_s: float) -> tuple[Verdict, Load]:
         """Judge a newcomer, and return what it was judged by."""
         load = self._load(request, now_s)
-        verdict = judge_arrival(load, request.fastest_s, request.waiting.deadline_s - now_s, request.criticality)
+        # One that is late already displaces nobody: it would be served after all others.
+        is_late = now_s + request.fastest_s > request.waiting.due_s
+        criticality = Criticality.SHEDDABLE if is_late else request.criticality
+        verdict = judge_arrival(load, request.fastest_s, request.waiting.deadline_s - now_s, criticality)
         if verdict in _REFUSED_FOR_LOAD:
             request.model.standing.losses.lost()
         return verdict, load
@@ -199,6 +238,34 @@ class Desk(Generic[M]):
         eligible = [model for model in self.models if model.standing.virtual_s <= limit_s]
         return min(eligible, key=lambda model: model.queue.head.order)
 
+    def turns(self, lane: Lane, now_s: float) -> Sequence[M]:
+        """Return the models that a free lane may serve now, in order; the next where there is nothing for it."""
+        model = self.next_model(now_s)
+        if model is None:
+            return ()
+        if lane.pool:
+            return [item for item in self.models if lane.pool in item.standing.pools.values()]
+        if len(self.models) == 1 or not self.pools:
+            return (model,)
+        others = (item for item in self.models if item is not model)
+        return (model, *sorted(others, key=lambda item: item.queue.head.order))
+
+    def decide(self, choose_run: ChooseRun, model: M, lane: Lane, now_s: float) -> Run | None:
+        """Ask a policy what a lane that is free now runs; ``None`` where nothing that waits can meet its hard deadline.
+
+        Where nothing of the queue is for this lane, the run has no members and is put off.
+        """
+        situation, queue, pools = self.situation(model, lane, now_s), model.queue.waiting(), model.standing.pools
+        if not pools:
+            return choose_run(queue, situation)
+        if lane.pool and self.pools[lane.pool].is_full:
+            return Run("", (), 0.0, wait_until_s=math.inf)
+        part = part_of(queue, lane.pool, pools, self._groups_free_s(model, lane, now_s), situation)
+        run = choose_run(part.waiting, situation) if part.waiting else None
+        if run is None:  # what is hopeless here may be another lane's; else its deadline ends it
+            return Run("", (), 0.0, wait_until_s=part.look_s)
+        return replace(run, members=tuple([part.positions[member] for member in run.members]))
+
     def situation(self, model: M, lane: Lane, now_s: float) -> Situation:
         """Return what a decision for a lane that is free now depends on."""
         policy = model.policy
@@ -206,13 +273,16 @@ class Desk(Generic[M]):
         # A lane of its own shares nothing out among the others.
         lanes = self.lanes if lane.number >= 0 else (lane,)
         free_s = [item.free_s if item.is_busy and item is not lane else now_s for item in lanes]
+        if lane.pool:
+            free_s = self.pools[lane.pool].free_s(now_s) or [now_s]
+        contends = len(self.models) > 1 and not lane.pool
         return Situation(
             costs=model.calm_costs(now_s) if explores else model.costs(now_s),
             now_s=now_s,
             lanes_free_s=tuple(free_s),
             max_rows=model.max_rows,
-            others_s=self._others_s(model) if len(self.models) > 1 else 0.0,
-            lane_share=self._share(model) if len(self.models) > 1 else 1.0,
+            others_s=self._others_s(model) if contends else 0.0,
+            lane_share=self._share(model) if contends else 1.0,
             price_per_s=policy.price_per_cpu_s,
             accuracy_loss=policy.max_accuracy_loss if policy.objective == "cost" else 0.0,
             shortage=policy.burst_price + policy.shortage_weight * model.standing.losses.ratio**2,
@@ -222,6 +292,8 @@ class Desk(Generic[M]):
     def begin(self, lane: Lane, model: M, run: Run, now_s: float) -> None:
         """Note that a lane starts a run."""
         lane.is_busy, lane.free_s, lane.began_s = True, now_s + run.predicted_s, now_s
+        if lane.pool:
+            return
         self._reached_s = max(self._reached_s, model.standing.virtual_s)
         model.standing.typical_s = run.predicted_s / max(1, len(run.members))
         model.standing.virtual_s += run.predicted_s / model.policy.weight
@@ -229,7 +301,8 @@ class Desk(Generic[M]):
     def end(self, lane: Lane, model: M, now_s: float) -> None:
         """Note that a lane's run has ended, well or not, and settle what was predicted against what it took."""
         took_s = now_s - lane.began_s
-        model.standing.virtual_s += (took_s - (lane.free_s - lane.began_s)) / model.policy.weight
+        if not lane.pool:
+            model.standing.virtual_s += (took_s - (lane.free_s - lane.began_s)) / model.policy.weight
         lane.is_busy = False
         lane.busy_s += took_s
 
@@ -241,7 +314,26 @@ class Desk(Generic[M]):
     def _lanes_busy_s(self, now_s: float) -> tuple[float, ...]:
         return tuple([max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in self.lanes])
 
+    def _groups_free_s(self, model: M, lane: Lane, now_s: float) -> dict[str, list[float]]:
+        local = (lane,) if lane.number < 0 else self.lanes
+        free_s = {LOCAL: [item.free_s if item.is_busy and item is not lane else now_s for item in local]}
+        return free_s | {name: self.pools[name].free_s(now_s) for name in model.standing.pools.values()}
+
+    def _load_elsewhere(self, request: Request, now_s: float) -> Load:
+        """Return the load where variants are elsewhere too: only what competes for the same lanes for sure is work."""
+        model, order = request.model, (False, request.criticality, request.waiting.due_s)
+        costs = model.costs(now_s)
+        groups = _groups(request, costs)
+        free_s = self._groups_free_s(model, self.lanes[0], now_s)
+        free_s[LOCAL] = [lane.free_s if lane.is_busy else now_s for lane in self.lanes]
+        busy_s = tuple([max(0.0, moment - now_s) for group in groups for moment in free_s[group]]) or (0.0,)
+        before = (item for item in model.queue if item.order[:3] <= order and _groups(item, costs) <= groups)
+        queued_s = sum(0.0 if item.waiting.kept_level is not None else costs.fastest_s(item.waiting) for item in before)
+        return Load(len(model.queue), model.policy.max_queued, busy_s, queued_s, model.queue.lowest_criticality)
+
     def _load(self, request: Request, now_s: float) -> Load:
+        if request.model.standing.pools:
+            return self._load_elsewhere(request, now_s)
         queue, lanes_busy_s = request.model.queue, self._lanes_busy_s(now_s)
         # All that waits is more than what is served before the newcomer; where even that leaves time, nobody counts.
         queued_s = sum([model.queue.work_s(Criticality.SHEDDABLE) for model in self.models])
@@ -254,9 +346,14 @@ class Desk(Generic[M]):
         return Load(len(queue), request.model.policy.max_queued, lanes_busy_s, queued_s, queue.lowest_criticality)
 
     def _arrival_rate_hz(self, model: M, lane: Lane, now_s: float) -> float:
-        """Return what deferring goes by: 0 where another model waits, or there are lanes besides one of its own."""
+        """Return what deferring goes by: 0 where another model waits, or other lanes."""
         arrivals = model.standing.arrivals
-        if arrivals is None or len(self.models) > 1 or (lane.number < 0 and len(self.lanes) > 1):
+        if (
+            arrivals is None
+            or len(self.models) > 1
+            or (lane.number < 0 and len(self.lanes) > 1)
+            or model.standing.pools
+        ):
             return 0.0
         return arrivals.hz(now_s)
 
@@ -265,3 +362,8 @@ class Desk(Generic[M]):
 
     def _others_s(self, model: M) -> float:
         return sum([len(item.queue) * item.standing.typical_s for item in self.models if item is not model])
+
+
+def _groups(request: Request, costs: Costs) -> set[str]:
+    pools = request.model.standing.pools
+    return {group_of(name, costs, pools) for name in request.waiting.candidates}

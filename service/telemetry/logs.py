@@ -12,6 +12,7 @@ from service.domain.errors import TiergateError
 from service.domain.observer import SilentObserver
 
 if TYPE_CHECKING:
+    from service.domain.departure import Departure
     from service.domain.inference import Answer, InferenceRequest
     from service.domain.variants import ModelInfo, Variant
 
@@ -42,6 +43,11 @@ def log_refusal(protocol: str, request_id: str, error: BaseException) -> None:
         return
     fields = {"protocol": protocol, "id": request_id, "error": type(error).__name__}
     LOGGER.error("request failed", exc_info=error, extra={"fields": fields})
+
+
+def log_turned_away(protocol: str, count: int) -> None:
+    """Log how many requests were turned away unread since the line before; one line each would cost more than they."""
+    log_event(logging.WARNING, "requests turned away: the event loop cannot read more", protocol=protocol, count=count)
 
 
 class LogObserver(SilentObserver):
@@ -96,6 +102,14 @@ class LogObserver(SilentObserver):
     def policy_refused(self, why: str) -> None:
         """Log a policy that is not taken."""
         log_event(logging.ERROR, "policy refused: the one in force stays", why=why)
+
+    def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
+        """Log that traffic has left what the policy was tuned for, or is back."""
+        if departures:
+            figures = "; ".join(map(str, departures))
+            log_event(logging.WARNING, "traffic has left what the policy was tuned for", model=model, figures=figures)
+        else:
+            log_event(logging.INFO, "traffic is what the policy was tuned for again", model=model)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -10,11 +10,13 @@ may find a histogram's sum one event behind its buckets; the count is the sum of
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
@@ -30,24 +32,32 @@ class Count:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.value = 0
+        self.value = 0.0
 
 
 class Histogram:
-    """One histogram of a family; ``counts`` holds how many values fell into each bucket alone."""
+    """One histogram of a family; ``counts`` holds how many values fell into each bucket alone.
 
-    __slots__ = ("counts", "edges", "total")
+    ``exemplars`` has the last traced value of each bucket.
+    """
+
+    __slots__ = ("counts", "edges", "exemplars", "total")
 
     def __init__(self, edges: Sequence[float]) -> None:
         """Start empty; a value belongs to the first edge that it does not exceed."""
         self.edges = edges
         self.counts = [0] * (len(edges) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
+
+    def exemplify(self, value: float, trace_id: str) -> None:
+        """Keep a value that was counted as the example of its bucket, with the trace that tells its story."""
+        self.exemplars[bisect_left(self.edges, value)] = Exemplar({"trace_id": trace_id}, value, time.time())
 
 
 class CountFamily(Collector):
@@ -85,13 +95,13 @@ class HistogramFamily(Collector):
         return self._histograms.setdefault(values, Histogram(self._edges))
 
     def collect(self) -> Iterable[Metric]:
-        """Return the family as it stands, with cumulative buckets."""
+        """Return the family as it stands, with cumulative buckets; only OpenMetrics can say the exemplars."""
         family = HistogramMetricFamily(*self._describe)
         for values, histogram in list(self._histograms.items()):
             total, buckets = histogram.total, []
             reached = 0
-            for name, count in zip(self._names, list(histogram.counts), strict=True):
+            for place, (name, count) in enumerate(zip(self._names, list(histogram.counts), strict=True)):
                 reached += count
-                buckets.append((name, float(reached)))
+                buckets.append((name, float(reached), histogram.exemplars.get(place)))
             family.add_metric(values, buckets, total)
         yield family

@@ -5,13 +5,15 @@ The rules and configurations are those of deploy/prometheus, a minute in a secon
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.deploy.monitoring import Prometheus, Webhook, needs_monitoring, watching
+from tests.deploy.monitoring import MINUTE_IN_A_SECOND, ROOT, Prometheus, needs_monitoring, shipped_rules, watching
+from tests.deploy.shortened import shorten_expression
 from tests.integration.clients import Question, ask_plain
 from tests.integration.gateway_process import running_gateway, write_sums
 
@@ -52,7 +54,36 @@ def firing(prometheus: Prometheus) -> set[str]:
     return {series["metric"]["alertname"] for series in prometheus.query('ALERTS{alertstate="firing"}')}
 
 
-def test_faults_of_a_gateway_arrive_at_a_webhook(tmp_path: Path) -> None:
+def expressions_of_dashboards() -> dict[str, str]:
+    """Return every expression by where it stands, with everything chosen, a minute in a second."""
+    found = {}
+    for path in sorted((ROOT / "deploy" / "grafana").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                asked = re.sub(r"\$(job|model)\b", ".*", target["expr"]).replace("$__rate_interval", "5m")
+                found[f"{path.stem}: {panel['title']} {target['refId']}"] = shorten_expression(
+                    asked, MINUTE_IN_A_SECOND
+                )
+    return found
+
+
+def metrics_in(expression: str) -> set[str]:
+    """Return the names of the metrics that an expression reads."""
+    outside_of_strings = re.sub(r'"[^"]*"', "", expression)
+    names = re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*", outside_of_strings)
+    return {name for name in names if "tiergate_" in name or name.startswith(("tiergate:", "process_", "python_"))}
+
+
+def without_data(prometheus: Prometheus) -> set[str]:
+    """Return the expressions of the dashboards that have no number to show."""
+    return {
+        where
+        for where, asked in expressions_of_dashboards().items()
+        if not any(math.isfinite(float(series["value"][1])) for series in prometheus.query(asked))
+    }
+
+
+def test_faults_of_a_gateway_arrive_at_a_webhook_and_dashboards_have_data(tmp_path: Path) -> None:
     write_sums(tmp_path / "repository")
     policy = tmp_path / "policy.yaml"
     policy.write_text(SOUND)
@@ -69,6 +100,13 @@ def test_faults_of_a_gateway_arrive_at_a_webhook(tmp_path: Path) -> None:
             refused = hook.wait_for("TiergatePolicyReloadFailed")
             assert refused.receiver == "tickets"
             assert refused.annotations["runbook_url"] == "docs/runbook.md#tiergatepolicyreloadfailed"
+
+            # A rate needs two scrapes and a rule two evaluations: the slowest come after two seconds.
+            while missing := without_data(prometheus):
+                assert not missing, missing
+            recorded_or_scraped = prometheus.metric_names()
+            for asked in (*expressions_of_dashboards().values(), *(rule["expr"] for rule in shipped_rules())):
+                assert metrics_in(asked) <= recorded_or_scraped, asked
 
             policy.write_text(TOO_SLOW)
             burning = hook.wait_for("TiergateBudgetBurnFast")

@@ -10,13 +10,13 @@ import pytest
 
 from variants.build import BuildResult, build_model
 from variants.manifest import CascadeManifest
+from variants.recipe import Recipe
 from variants.sources.recipes import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from variants.manifest import ModelManifest
-    from variants.recipe import Recipe
 
 TINY = Path(__file__).with_name("tiny_recipe.py")
 
@@ -49,7 +49,9 @@ class Listener:
 
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
-    return load_recipe(str(TINY))
+    recipe = load_recipe(str(TINY))
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from variants.build import BuildOptions, BuildResult, build_model
 from variants.errors import BuildBusy, GateFailed, OutputError, RecipeError, StepFailed
 from variants.manifest import ModelManifest, read_manifest
-from variants.recipe import DataParts
+from variants.recipe import DataParts, Pruning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ class Altered:
 def test_build_fails_as_a_whole_when_full_misses_its_gate(tiny: Recipe, tmp_path: Path) -> None:
     training = replace(tiny.plan.training, steps=8)
     thresholds = replace(tiny.plan.thresholds, min_full=0.999)
-    pruning = replace(tiny.plan.pruning, iterations=1, training=training)
+    pruning = Pruning(ratio=0.5, iterations=1, training=training)
     plan = replace(tiny.plan, training=training, pruning=pruning, distillation=training, thresholds=thresholds)
     with pytest.raises(GateFailed, match=r"full variant of 'tiny' misses its gate.*0\.9990 demanded"):
         build_model(Altered(tiny, plan=plan), tmp_path)

@@ -159,8 +159,8 @@ def test_build_prints_the_manifest_and_nothing_else_as_json(
     ("source", "message"),
     [
         (
-            "model.onnx",
-            "'model.onnx' is not a recipe; accepted: a bundled recipe (digits, images) or the path of a .py file",
+            "model.bin",
+            "'model.bin' is not a recipe; accepted: a bundled recipe (digits, forest, images, regression, trees)",
         ),
         ("nowhere.py", "there is no recipe file 'nowhere.py'"),
     ],

@@ -8,7 +8,12 @@ import pytest
 from variants.data import check_parts, hash_examples, row_hashes
 from variants.errors import RecipeError
 from variants.recipe import DataParts, Examples
-from variants.recipes.digits import RECIPE
+from variants.recipes.digits import RECIPE, Digits
+
+
+class Numbers(Digits):
+    input_shape = (1,)  # type: ignore[assignment]  # inferred from another shape
+    labels: tuple[str, ...] = ("small", "large")
 
 
 def examples(*values: float, label: int = 0) -> Examples:
@@ -17,7 +22,7 @@ def examples(*values: float, label: int = 0) -> Examples:
 
 def test_digits_parts_are_disjoint_and_of_the_promised_sizes() -> None:
     parts = RECIPE.load(0)
-    check_parts(parts, RECIPE.input_shape, 10)
+    check_parts(parts, RECIPE)
     assert {name: len(part) for name, part in parts.named().items()} == {
         "train": 977, "calibration": 120, "validation": 140, "test": 560
     }  # fmt: skip
@@ -47,4 +52,4 @@ def test_digits_parts_depend_on_the_seed_alone() -> None:
 )
 def test_parts_that_break_the_protocol_are_refused(parts: DataParts, message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace(".", r"\.")):
-        check_parts(parts, (1,), 2)
+        check_parts(parts, Numbers())

@@ -36,6 +36,7 @@ def test_evaluate_does_not_judge_full_against_itself() -> None:
 def test_evaluate_measures_the_divergence_from_the_parent_beside_that_from_full() -> None:
     accuracy = evaluate(OTHER, Relatives(FULL, parent=OTHER), TEST, None)
     assert accuracy.kl_to_parent == 0.0
+    assert accuracy.kl_to_full is not None
     assert accuracy.kl_to_full > 0.1
 
 

@@ -58,8 +58,8 @@ def test_missing_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_task_that_nothing_builds_is_refused(manifest: ModelManifest) -> None:
-    raw = json.loads(manifest.model_dump_json()) | {"task": "regression"}
-    with pytest.raises(ManifestError, match="task: Input should be 'classification'"):
+    raw = json.loads(manifest.model_dump_json()) | {"task": "divination"}
+    with pytest.raises(ManifestError, match="task: Input should be 'classification', 'regression' or 'detection'"):
         parse_manifest(json.dumps(raw), "manifest.json")
 
 

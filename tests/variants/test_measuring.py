@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 
 from variants.evidence import Parity
 from variants.machine import describe_machine
-from variants.making import Made
 from variants.manifest import Split
 from variants.measuring import Described, Subject, describe_variants
 from variants.progress import SilentProgress
 from variants.recipe import DataParts, Examples, Plan, Profiling, Pruning, Teaching, Thresholds, Training
 from variants.runtime import run_logits
+from variants.workshop import Made
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,8 +79,8 @@ def linear_onnx(weights: list[list[float]], *, is_slow: bool) -> bytes:
 def subject() -> Subject:
     parts = DataParts(examples(8, 1), examples(8, 2), examples(200, 3), examples(500, 4))
     splits = {name: Split(rows=len(part), sha256="ab" * 32) for name, part in parts.named().items()}
-    full = Made("full", linear_onnx(EXACT, is_slow=True), None, (), PARITY, 0.0, 0.0)
-    small = Made("distilled", linear_onnx(NOISY, is_slow=False), full, (), PARITY, 0.0, 0.0)
+    full = Made("full", "full", linear_onnx(EXACT, is_slow=True), None, (), PARITY, 0.0, 0.0)
+    small = Made("distilled", "distilled", linear_onnx(NOISY, is_slow=False), full, (), PARITY, 0.0, 0.0)
     recipe: Any = Line()
     return Subject(recipe, parts, splits, describe_machine(), (full, small))
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from variants.data import load_parts
 from variants.errors import MissingPart, RecipeError
+from variants.recipe import Recipe
 from variants.recipes.photographs import Photographs, Portions
 from variants.sources.folders import class_names, read_picture
 from variants.sources.recipes import load_recipe
@@ -68,6 +69,7 @@ def test_a_folder_of_pictures_and_a_file_of_weights_make_a_recipe(
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE.format(root=str(pictures), weights=str(weights)))
     recipe = load_recipe(str(tmp_path / "mine.py"))
+    assert isinstance(recipe, Recipe)
     parts = load_parts(recipe, 0)
     assert {name: part.labels.tolist() for name, part in parts.named().items()} == {
         "train": [0, 0, 1, 1], "calibration": [0, 1], "validation": [0, 1], "test": [0, 0, 1, 1]

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from variants.errors import MissingPart, RecipeError
 from variants.manifest import NAME_PATTERN
-from variants.recipe import Recipe
+from variants.recipe import AnyRecipe, FileRecipe, Recipe
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-BUNDLED: Final = ("digits", "images")
-ACCEPTED: Final = f"a bundled recipe ({', '.join(BUNDLED)}) or the path of a .py file that assigns RECIPE"
+BUNDLED: Final = ("digits", "forest", "images", "regression", "trees")
+ACCEPTED: Final = (
+    f"a bundled recipe ({', '.join(BUNDLED)}), the path of a .py file that assigns RECIPE, or a trained model in an "
+    ".onnx file"
+)
 INSTALL: Final = "pip install 'tiergate[build]'"
 
 
-def load_recipe(source: str) -> Recipe:
+def load_recipe(source: str) -> AnyRecipe:
     """Return the recipe that ``source`` names.
 
     Raises:
@@ -68,14 +71,23 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _check(recipe: Any, source: str) -> Recipe:  # noqa: ANN401 - it is whatever the file assigned
-    if isinstance(recipe, Recipe):
+def _check(recipe: Any, source: str) -> AnyRecipe:  # noqa: ANN401 - it is whatever the file assigned
+    if isinstance(recipe, (Recipe, FileRecipe)):
         if not re.fullmatch(NAME_PATTERN, str(recipe.name)):
             raise RecipeError(
                 f"'{source}' names its model {recipe.name!r}; allowed are 1 to 64 of a-z, 0-9, '.', '_' and '-', "
                 "beginning with a letter or digit"
             )
         return recipe
-    methods = (name for name, member in vars(Recipe).items() if callable(member) and not name.startswith("_"))
-    wanted = sorted(name for name in (*Recipe.__annotations__, *methods) if not hasattr(recipe, name))
+    kind = FileRecipe if hasattr(recipe, "draft") else Recipe
+    wanted = sorted(name for name in _asked(kind) if not hasattr(recipe, name))
     raise RecipeError(f"'{source}' must assign RECIPE an object with {', '.join(wanted)} (see variants/recipe.py)")
+
+
+def _asked(protocol: type) -> set[str]:
+    """Return the names of what a protocol and those that it extends ask for."""
+    asked: set[str] = set()
+    for part in protocol.__mro__:
+        if part.__module__ == protocol.__module__:
+            asked |= {name for name in (*part.__dict__, *part.__annotations__) if not name.startswith("_")}
+    return asked

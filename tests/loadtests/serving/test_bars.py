@@ -13,6 +13,7 @@ from loadtests.serving.bars import (
     cost,
     gap_closed,
     idle,
+    nearness,
     overloaded,
     predictions,
     served,
@@ -55,6 +56,16 @@ def test_violations_count_how_many_times_fewer() -> None:
 def test_violations_of_nobody_are_no_failure() -> None:
     clean = dict.fromkeys(("tiergate", *OTHERS), figures(1.0, 0.9))
     assert all(bar.is_met for bar in violations([{**make_cell(3.0), "policies": clean}]))
+
+
+def test_nearness_says_what_any_schedule_could_have_had() -> None:
+    cell = make_cell(2.0, tiergate=figures(0.96, 0.9), **{"static-threshold": figures(0.94, 0.88)})
+    cell["oracle"]["attainment"] = 0.98
+    distance, violations = nearness([cell])
+    assert distance.measured == "2.00 points; best single variant 12.00 points"
+    assert not distance.is_met
+    assert (violations.measured, violations.oracle, violations.is_met) == ("1.5x", "3.0x at most", False)
+    assert [bar.what for bar in nearness([make_cell(1.0)])] == ["accuracy below the oracle"]
 
 
 def test_accuracy_reports_the_worst_place() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 import service
-from service.domain.policy_file import HardwareClass, HardwareMatch, ModelPolicy, PolicyFile, Provenance
+from service.domain.policy_file import DriftRules, HardwareClass, HardwareMatch, ModelPolicy, PolicyFile, Provenance
 
 PAGE = (Path(service.__file__).parents[1] / "docs" / "policy.md").read_text(encoding="utf-8")
 
@@ -16,6 +16,8 @@ PAGE = (Path(service.__file__).parents[1] / "docs" / "policy.md").read_text(enco
 def shown(default: object) -> str:
     if isinstance(default, float):
         return f"{default:g}"
+    if isinstance(default, DriftRules):
+        return "as below"
     return str(default).lower() if isinstance(default, bool) else str(default or "none")
 
 
@@ -26,6 +28,11 @@ def test_page_has_every_field_of_a_model_with_its_default() -> None:
     assert rows == {
         name: "0" if value == 0.0 and value is not False else shown(value) for name, value in fields.items()
     }
+
+
+def test_page_has_every_field_of_drift_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `drift\.(\w+)` \| ([^|]+) \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE))
+    assert rows == {name: shown(field.default) for name, field in DriftRules.model_fields.items()}
 
 
 def test_page_names_every_other_field() -> None:

@@ -18,6 +18,7 @@ from service.domain.policy_file import ModelPolicy, PolicyFile
 from service.engine.backends.stub import StubBackend
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
+from service.engine.decisions import Decisions
 from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.loaded import LoadedModel
@@ -113,6 +114,7 @@ class Bench:
         lanes: int = 1,
         clock: Callable[[], float] = time.perf_counter,
         inline_s: float = 0.0,
+        decisions: Decisions | None = None,
     ) -> None:
         self.clock = clock
         self.events, self.statistics = Events(), StatisticsObserver()
@@ -120,7 +122,9 @@ class Bench:
         self.dispatcher = Dispatcher(lanes, observer, clock, inline_s)
         self.lanes = Lanes(self.dispatcher, [None] * lanes, observer)
         self.registry = Registry(Repository(Path("absent")), PolicyFile(), observer)
-        parts = Parts(Identity("tiergate", "0"), self.registry, self.dispatcher, self.statistics)
+        parts = Parts(
+            Identity("tiergate", "0"), self.registry, self.dispatcher, self.statistics, decisions or Decisions()
+        )
         self.plane = DataPlane(parts, self.lanes, observer)
         self.policy = policy or ModelPolicy(safety_margin_ratio=0.0)
         self.stubs: dict[str, StubBackend] = {}

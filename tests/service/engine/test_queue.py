@@ -63,7 +63,7 @@ async def test_queue_sets_late_tickets_behind_everything_that_can_be_on_time(
         queue.push(ticket)
     queue.set_late_aside(now_s=1.0)
     assert list(queue) == [timely, sheddable, late_critical, late]
-    assert queue.least_important is sheddable
+    assert queue.least_important is late
 
 
 async def test_queue_does_not_count_late_work_as_ahead_of_newcomers(make_ticket: Callable[..., Ticket]) -> None:
@@ -99,7 +99,11 @@ async def test_queue_keeps_its_sums_through_any_sequence(make_ticket: Callable[.
         timely = [ticket for ticket in waiting if not ticket.is_late]
         assert waiting == sorted(inside, key=lambda ticket: ticket.order)
         assert queue.work_s(2) == pytest.approx(sum(ticket.fastest_s for ticket in timely))
-        assert queue.lowest_criticality == max((ticket.criticality for ticket in inside), default=0)
+        counted = [min(ticket.criticality + ticket.is_late, 2) for ticket in inside]
+        assert queue.lowest_criticality == max(counted, default=0)
+        if inside:
+            least = queue.least_important
+            assert min(least.criticality + least.is_late, 2) == queue.lowest_criticality
 
 
 async def test_ticket_ends_once_whatever_comes_after(make_ticket: Callable[..., Ticket]) -> None:

@@ -47,6 +47,7 @@ class Server:
 
     max_message_bytes = 1 << 16
     read_timeout_s = 30.0
+    door = None
 
     def __init__(self) -> None:
         self.calls = self

@@ -1,0 +1,88 @@
+"""What the watch over a model knows, as it is shown."""
+
+from __future__ import annotations
+
+from math import log10
+from typing import TYPE_CHECKING, Final
+
+from service.domain.verdicts import ModelDrift, Rolling, VariantDrift
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.domain.drift import DriftPolicy
+    from service.engine.drift.shadows import Shadows
+    from service.engine.drift.watching import ModelWatch
+    from service.policy.drift.watch import WatchReport
+
+_LEAST_P: Final = 1e-300
+
+
+def report_of(watch: ModelWatch, shadows: Shadows, *, has_store: bool) -> ModelDrift:
+    """Return everything that is known of a model's drift."""
+    info, rules = watch.model.info, watch.model.policy.drift
+    return ModelDrift(
+        model=info.name,
+        version=info.version,
+        most=rules.most,
+        variants=tuple(_variant(watch, shadows, name) for name in watch.watches),
+        notes=watch.notes(shadows.scheduling, has_store=has_store),
+        labels_kept=has_store,
+        feedback=dict(watch.feedback),
+        input_scores={name: _by_level(p, watch.policy) for name, p in watch.input_p.items()},
+    )
+
+
+def _variant(watch: ModelWatch, shadows: Shadows, name: str) -> VariantDrift:
+    found, model = watch.watches[name].report(), watch.model
+    judged = next(item for item in model.judged.variants if item.name == name)
+    scores = _scores(found, watch.policy)
+    measured = found.accuracy
+    estimate, by = _estimate(found)
+    return VariantDrift(
+        variant=name,
+        state=found.state,
+        is_held=found.is_held,
+        is_routed=judged.is_routable,
+        claimed_accuracy=found.claimed_accuracy,
+        routed_accuracy=judged.accuracy,
+        shadow_share=watch.taps.taps[name].shadow_share,
+        shadow_samples=watch.samples[name],
+        agreement=1.0 - found.loss.value if found.loss.count else None,
+        allowed_agreement=None if found.allowed_loss is None else 1.0 - found.allowed_loss,
+        estimate=estimate,
+        estimate_by=by,
+        labels=Rolling(measured.count, measured.value, measured.low, measured.high) if measured.count else None,
+        scores=scores,
+        detected=tuple(detector for detector, score in scores.items() if score >= 1.0),
+        shadow_runs=shadows.counts(model.info.name, name),
+        history=tuple(watch.history[name]),
+    )
+
+
+def _scores(found: WatchReport, policy: DriftPolicy) -> Mapping[str, float]:
+    evidence = found.evidence
+    scores = {
+        "shadow": evidence.drop / policy.demote_run_length,
+        "labels": max(evidence.label_drop, evidence.label_severe) / policy.demote_run_length,
+        "confidence_psi": 0.0,
+        "confidence_ks": 0.0,
+    }
+    if found.confidence is not None:
+        scores["confidence_psi"] = _by_level(found.confidence.psi_p, policy)
+        scores["confidence_ks"] = _by_level(found.confidence.ks_p, policy)
+    return scores
+
+
+def _by_level(p: float, policy: DriftPolicy) -> float:
+    """Return a chance of being wrong as a score that is 1 at the level that speaks up."""
+    return log10(max(p, _LEAST_P)) / log10(policy.distribution_level)
+
+
+def _estimate(found: WatchReport) -> tuple[tuple[float, float, float] | None, str]:
+    """Return the accuracy that is believed now with its interval, and by what."""
+    if found.accuracy.count:
+        return (found.accuracy.value, found.accuracy.low, found.accuracy.high), "labels"
+    if found.estimate is not None:
+        return (found.estimate.value, found.estimate.low, found.estimate.high), found.estimate.method
+    return None, ""

@@ -1,0 +1,181 @@
+"""Shadow runs: answered rows are computed once more, by another variant, where nothing else wants the processor.
+
+One thread of its own computes them, one row at a time, at the lowest priority that the system has (``SCHED_IDLE``, else
+nice 19), so that the kernel gives its core to a lane at once. It takes no lock that live requests need, and while it
+computes it does not hold the interpreter's. What it cannot help is to hold that for some microseconds around a run; so
+no run is started while other programs keep the processors busy (``spare``).
+
+Its CPU time is rationed: what it may use is a share of all processors, saved up for two seconds at most. Nothing waits
+for a run. A sample for which there is no time, no room or no variant in memory is dropped, and counted as what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+from service.policy.pools import LOCAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from service.engine.backends.backend import Backend
+    from service.engine.drift.taps import Sample
+    from service.engine.loaded import LoadedModel
+
+CPU_RATIO: Final = 0.01
+"""Of all processors that the gateway may use."""
+
+OUTCOMES: Final = ("compared", "busy", "no_cpu_time", "full_queue", "stale", "not_held", "failed")
+
+_MOST_QUEUED: Final = 64
+_MOST_BYTES: Final = 64 * 2**20
+_STALE_S: Final = 2.0
+_SAVED_S: Final = 2.0
+_NICE: Final = 19
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """One sample, with full's answer, and that of each judged variant."""
+
+    sample: Sample
+    full: tuple[NDArray[Any], ...]
+    answers: dict[str, tuple[NDArray[Any], ...]]
+
+
+class Ration:
+    """CPU seconds that may be spent: ``rate`` come each second. One run may go into debt, the next one waits."""
+
+    def __init__(self, rate: float, now_s: float) -> None:
+        """Start with what a second brings."""
+        self.rate = rate
+        self._saved = (rate, now_s)  # one thread spends, others look
+
+    def has_some(self, now_s: float) -> bool:
+        """Tell whether a run may start."""
+        return self._at(now_s) > 0.0
+
+    def spend(self, cpu_s: float, now_s: float) -> None:
+        """Take off what a run took."""
+        self._saved = (self._at(now_s) - cpu_s, now_s)
+
+    def _at(self, now_s: float) -> float:
+        saved_s, as_of_s = self._saved
+        return min(_SAVED_S * self.rate, saved_s + self.rate * (now_s - as_of_s))
+
+
+class Shadows:
+    """The thread and its queue; ``offer`` is called on the event loop's thread, ``is_calm`` tells of idle lanes."""
+
+    def __init__(self, is_calm: Callable[[], bool], clock: Callable[[], float], cpu_ratio: float = CPU_RATIO) -> None:
+        """Take samples; they are computed from ``start`` on."""
+        self.has_spare = True
+        self.scheduling = "none"
+        self.done: SimpleQueue[Compared] = SimpleQueue()
+        self.cpu_s = 0.0
+        self._refused: Counter[tuple[str, str, str]] = Counter()  # each is counted by one thread
+        self._ended: Counter[tuple[str, str, str]] = Counter()
+        self._is_calm = is_calm
+        self.clock = clock
+        self._ration = Ration(cpu_ratio * len(os.sched_getaffinity(0)), clock())
+        self._queue: SimpleQueue[Sample | None] = SimpleQueue()
+        self._offered_bytes = self._taken_bytes = 0  # each is counted by one thread
+        self._thread = threading.Thread(target=self._serve, name="shadows", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """End the thread after the run that is under way; it is not waited for any longer than this."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def offer(self, sample: Sample) -> bool:
+        """Queue a sample, or count why not; never waits."""
+        why = self._why_not(sample)
+        if why:
+            _count(self._refused, sample, why)
+            return False
+        self._offered_bytes += sample.size_bytes
+        self._queue.put(sample)
+        return True
+
+    def counts(self, model: str, variant: str) -> dict[str, int]:
+        """Return how many samples that judge a variant came to each outcome."""
+        return {item: sum(part[model, variant, item] for part in (self._refused, self._ended)) for item in OUTCOMES}
+
+    def _why_not(self, sample: Sample) -> str:
+        held_bytes = self._offered_bytes - self._taken_bytes
+        if self._queue.qsize() >= _MOST_QUEUED or held_bytes + sample.size_bytes > _MOST_BYTES:
+            return "full_queue"
+        return self._hindrance(sample)
+
+    def _hindrance(self, sample: Sample) -> str:
+        if not (self.has_spare and self._is_calm()):
+            return "busy"
+        if not self._ration.has_some(self.clock()):
+            return "no_cpu_time"
+        return "" if full_of(sample.model) in sample.model.backends else "not_held"
+
+    def _serve(self) -> None:
+        self.scheduling = _step_back()
+        while (sample := self._queue.get()) is not None:
+            self._taken_bytes += sample.size_bytes
+            is_stale = self.clock() - sample.taken_s > _STALE_S
+            _count(self._ended, sample, "stale" if is_stale else self._hindrance(sample) or self._compare(sample))
+
+    def _compare(self, sample: Sample) -> str:
+        """Run what is missing of full's answer and of the judged variants'; return the outcome."""
+        full, model = full_of(sample.model), sample.model
+        answers, started_s = {sample.variant: sample.outputs}, time.thread_time()
+        try:
+            for name in dict.fromkeys((full, *sample.judged)):
+                backend: Backend | None = model.backends.get(name)  # what is held now: nothing is loaded for a shadow
+                if backend is None:
+                    return "not_held"
+                if name not in answers:
+                    answers[name] = backend.run(sample.inputs)
+        except Exception:  # noqa: BLE001 - the thread outlives whatever a backend raises
+            return "failed"
+        finally:
+            cpu_s = time.thread_time() - started_s
+            self.cpu_s += cpu_s
+            self._ration.spend(cpu_s, self.clock())
+        self.done.put(Compared(sample, answers[full], {name: answers[name] for name in sample.judged}))
+        return "compared"
+
+
+def _count(counts: Counter[tuple[str, str, str]], sample: Sample, outcome: str) -> None:
+    for name in sample.judged:
+        counts[sample.model.info.name, name, outcome] += 1
+
+
+def full_of(model: LoadedModel) -> str:
+    """Return the variant that the others are compared with, '' where it is not on this machine."""
+    full = next((item.name for item in model.info.variants if item.tier == "full"), "")
+    return full if model.standing.pools.get(full, LOCAL) == LOCAL else ""
+
+
+def _step_back() -> str:
+    """Let the calling thread run only where no other wants to; return what the system allowed."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (OSError, AttributeError):
+        pass
+    else:
+        return "idle"
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    except OSError:
+        return "normal"
+    return "nice"

@@ -1,0 +1,269 @@
+"""The watch over one model's variants: what the taps took becomes evidence, evidence becomes verdicts.
+
+Used by one thread, off the request path. What routing does by the verdicts is decided in ``policy.judged``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from service.domain.verdicts import HEALTHY, Happening, Verdict
+from service.engine.drift.shadows import full_of
+from service.engine.drift.taps import ModelTaps
+from service.policy.drift.distributions import compare_summaries
+from service.policy.drift.lifecycle import SEVERITY
+from service.policy.drift.summary import summarise
+from service.policy.drift.watch import FEWEST_FOR_SHIFT, VariantWatch
+from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from service.domain.drift import DriftPolicy, VariantReference
+    from service.domain.verdicts import Action
+    from service.engine.drift.references import ModelReference
+    from service.engine.drift.shadows import Compared, Shadows
+    from service.engine.drift.taps import Sample
+    from service.engine.loaded import LoadedModel
+    from service.policy.drift.lifecycle import Evidence, Transition
+
+WATCHED_HZ: Final = 20.0
+"""Answers a second of each variant whose confidence and inputs are looked at."""
+
+_MOST_HISTORY: Final = 50
+_MOST_ELEMENTS: Final = 200_000
+"""Summarised at a time, which takes a millisecond or two."""
+
+_NOTICED: Final = 0.002
+"""A change of an estimate that is less is left to later: each one makes routes anew."""
+
+
+class OnHappening(Protocol):
+    """Called when a variant's state changes."""
+
+    def __call__(self, model: str, variant: str, happening: Happening) -> None:
+        """Tell it."""
+
+
+class ModelWatch:
+    """One loaded model's watches, tests and history."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        reference: ModelReference,
+        shadows: Shadows,
+        wall: Callable[[], float],
+        on_happening: OnHappening,
+    ) -> None:
+        """Begin with nothing seen; ``wall`` is the time since 1970, for the history."""
+        self.model = model
+        self.reference = reference
+        self.taps = ModelTaps(model, shadows, seed=0)
+        self.full = full_of(model)
+        self.policy: DriftPolicy = model.policy.drift.as_policy()
+        self.watches = {name: self._watch(name) for name in self.taps.taps if name in reference.variants}
+        self.history: dict[str, deque[Happening]] = {name: deque(maxlen=_MOST_HISTORY) for name in self.watches}
+        self.feedback: Counter[str] = Counter(joined=0, unknown=0, unfit=0)
+        self.samples: Counter[str] = Counter()
+        self.rates_hz = dict.fromkeys(self.taps.taps, 0.0)
+        self._summaries: dict[str, deque[NDArray[Any]]] = {
+            item.name: deque(maxlen=self.policy.window) for item in reference.inputs
+        }
+        self.input_p: dict[str, float] = {}
+        self.in_force: dict[str, Verdict] = dict(model.verdicts)
+        self._wall = wall
+        self._on_happening = on_happening
+        self._seen = dict.fromkeys(self.taps.taps, 0)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the policy has this model watched."""
+        return self.model.policy.drift.most != "off"
+
+    def take_over(self, before: ModelWatch) -> None:
+        """Go on where the watch over the same model, loaded before, stood, for each variant whose file is the same."""
+        self.feedback = before.feedback
+        for name, watch in self.watches.items():
+            old, new = before.model.info.variant(name), self.model.info.variant(name)
+            if old is None or new is None or old.digest != new.digest or name not in before.watches:
+                continue
+            self.history[name] = before.history[name]
+            same = before.watches[name]
+            self.watches[name] = same if self.policy == before.policy and same.full == watch.full else self._anew(same)
+
+    def follow_policy(self) -> None:
+        """Go by the policy in force; what is known stays, but tests whose question has changed begin anew."""
+        policy = self.model.policy.drift.as_policy()
+        if policy != self.policy:
+            self.policy = policy
+            self.watches = {name: self._anew(watch) for name, watch in self.watches.items()}
+        if not self.is_on:
+            for name, watch in self.watches.items():
+                if watch.standing.state != "healthy" and not watch.standing.is_held:
+                    self._note(name, watch.set_by_hand("healthy", "the policy: drift.most is off"))
+                    watch.let_go()
+
+    # Evidence.
+
+    def compared(self, item: Compared) -> None:
+        """Take a shadow run."""
+        for name, outputs in item.answers.items():
+            if name in self.watches and name != self.full:
+                for pair in self.reference.agreement.compare(item.full, outputs):
+                    self.samples[name] += 1
+                    self._note(name, self.watches[name].compared(pair))
+
+    def watched(self, samples: Sequence[Sample]) -> None:
+        """Take answers whose confidence and inputs are to be looked at."""
+        by_variant: dict[str, list[NDArray[Any]]] = {}
+        for sample in samples:
+            by_variant.setdefault(sample.variant, []).append(sample.outputs[0])
+        log_odds = getattr(self.reference.agreement, "log_odds", None)
+        for name, outputs in by_variant.items():
+            if log_odds is not None and name in self.watches and self.watches[name].reference.log_odds is not None:
+                for value in log_odds([np.concatenate(outputs)]).tolist():
+                    self.watches[name].answered(value)
+        for name, summaries in self._summaries.items():
+            rows = [sample.inputs[name] for sample in samples if name in sample.inputs]
+            if rows and len({row.shape for row in rows}) == 1:
+                summaries.extend(summarise(np.concatenate(rows[: 1 + _MOST_ELEMENTS // rows[0].size])))
+
+    def labelled(self, variant: str, score: float) -> None:
+        """Take what a label says of one answer: 1 right, 0 wrong, or between."""
+        if variant in self.watches:
+            self._note(variant, self.watches[variant].labelled(score))
+
+    def review(self) -> None:
+        """Hold the windows of answers and inputs against the references."""
+        for item in self.reference.inputs:
+            rows = self._summaries[item.name]
+            if len(rows) >= FEWEST_FOR_SHIFT and rows[0].shape == (len(item.means),):
+                found = compare_summaries(item, np.stack(rows))
+                self.input_p[item.name] = min(1.0, 2.0 * min(found.t2_p, found.ks_p))
+        shifted = tuple(f"input {name}" for name, p in self.input_p.items() if p < self.policy.distribution_level)
+        for name, watch in self.watches.items():
+            self._note(name, watch.review(shifted))
+
+    # What follows from it.
+
+    def act(self, variant: str, action: Action, who: str) -> None:
+        """Do what a person wants."""
+        watch = self.watches[variant]
+        if action == "quarantine":
+            self._note(variant, watch.set_by_hand("quarantined", who))
+        elif action == "hold":
+            self._note(variant, watch.set_by_hand(watch.standing.state, who))
+        elif action == "restore":
+            self._note(variant, watch.set_by_hand("restored", who))
+            watch.let_go()
+        else:
+            watch.let_go()
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return what routing has to know; variants that are as their manifest says are not among it."""
+        found = {name: self._verdict(name, watch) for name, watch in self.watches.items()}
+        return {name: verdict for name, verdict in found.items() if verdict != HEALTHY}
+
+    def set_shares(self, elapsed_s: float) -> None:
+        """Count how fast answers come, and choose how many are looked at."""
+        base = self.model.policy.drift.shadow_share if self.is_on and self.full else 0.0
+        for name, tap in self.taps.taps.items():
+            seen, self._seen[name] = tap.seen - self._seen[name], tap.seen
+            self.rates_hz[name] += 0.5 * (seen / elapsed_s - self.rates_hz[name])
+        reversed_shares: dict[str, float] = {}
+        total_hz = sum(self.rates_hz.values())
+        if base:
+            out = [name for name, watch in self.watches.items() if watch.standing.state == "quarantined"]
+            reversed_shares = {name: choose_reversed_share(base, total_hz) for name in out}
+        for name, tap in self.taps.taps.items():
+            shadow = 0.0
+            if base and name != self.full and self._is_comparable(name):
+                shadow = choose_share(base, self.rates_hz[name], self._suspicion(name))
+            others = {item: share for item, share in reversed_shares.items() if item != name}
+            watched = choose_watch_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
+            tap.set(shadow, watched, others)
+
+    def notes(self, scheduling: str, *, has_store: bool) -> tuple[str, ...]:
+        """Say what is not watched, and why."""
+        if not self.is_on:
+            return ("the policy has drift.most off",)
+        notes = []
+        if not self.full:
+            notes.append("no shadow runs: there is no variant of tier full on this machine")
+        elif self.full not in self.model.backends:
+            notes.append(f"no shadow runs now: variant '{self.full}' is not in memory, and none is evicted for it")
+        if not any(watch.reference.calibration for watch in self.watches.values()):
+            notes.append("no estimate without labels: the manifest has no calibration")
+        if scheduling == "normal":
+            notes.append("shadow runs have no lower priority: the system allows none")
+        if not has_store:
+            notes.append("no labels: the gateway keeps no predictions (--predictions)")
+        return tuple(notes)
+
+    def _verdict(self, name: str, watch: VariantWatch) -> Verdict:
+        state = watch.standing.state
+        if not watch.standing.is_held and SEVERITY[state] > SEVERITY[self.policy.most]:
+            state = self.policy.most  # the policy was stricter when the state was entered
+        why = self.history[name][-1].evidence if self.history[name] else ""
+        if state == "quarantined":
+            return Verdict(state, is_out=True, why=why)
+        if state == "healthy":
+            return HEALTHY
+        if state != "demoted":
+            return Verdict(state, why=why)
+        claim, before = watch.claim, self.model.verdicts.get(name, HEALTHY).accuracy
+        if claim is not None and before is not None and abs(claim - before) < _NOTICED:
+            claim = before
+        return Verdict(state, accuracy=claim, why=why)
+
+    def _is_comparable(self, name: str) -> bool:
+        return name in self.watches and self.watches[name].reference.allowed is not None
+
+    def _is_watchable(self, name: str) -> bool:
+        has_confidence = name in self.watches and self.watches[name].reference.log_odds is not None
+        return self.is_on and (has_confidence or bool(self.reference.inputs))
+
+    def _suspicion(self, name: str) -> float:
+        watch = self.watches[name]
+        if watch.standing.state not in ("healthy", "quarantined"):
+            return 1.0
+        found = watch.evidence()
+        return max(found.drop, found.label_drop) / self.policy.warn_run_length
+
+    def _watch(self, name: str) -> VariantWatch:
+        full: VariantReference | None = None if name == self.full else self.reference.variants.get(self.full)
+        return VariantWatch(self.reference.variants[name], full, self.policy)
+
+    def _anew(self, watch: VariantWatch) -> VariantWatch:
+        return VariantWatch(watch.reference, watch.full, self.policy, watch.standing)
+
+    def _note(self, name: str, transition: Transition | None) -> None:
+        if transition is None:
+            return
+        by_hand = bool(transition.by_hand)
+        said = f"{transition.reason}{'' if by_hand else ': '}{'' if by_hand else _in_words(transition.evidence)}"
+        happening = Happening(self._wall(), transition.before, transition.after, "hand" if by_hand else "drift", said)
+        self.history[name].append(happening)
+        self._on_happening(self.model.info.name, name, happening)
+
+
+def _in_words(evidence: Evidence) -> str:
+    parts: Iterable[str] = (
+        f"loss {evidence.loss:.3f} against full where {evidence.allowed_loss:.3f} is allowed"
+        if evidence.loss is not None and evidence.allowed_loss is not None
+        else "",
+        f"accuracy {evidence.accuracy:.3f} by labels where {evidence.claimed_accuracy:.3f} is claimed"
+        if evidence.accuracy is not None
+        else "",
+        f"evidence {max(evidence.drop, evidence.label_drop):.3g} of a drop",
+        f"{max(evidence.severe, evidence.label_severe):.3g} of a severe one",
+        f"{evidence.recovery:.3g} of recovery",
+        f"{evidence.samples} samples",
+    )
+    return ", ".join(filter(None, parts))

@@ -1,0 +1,38 @@
+"""Jobs: the runs that lanes have taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from service.engine.loaded import LoadedModel
+    from service.engine.ticket import Ticket
+    from service.policy.desk import Lane
+    from service.policy.situation import Run
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A run that a lane has taken; ``call`` is its call to another server, while one is under way."""
+
+    lane: Lane
+    model: LoadedModel
+    run: Run
+    tickets: Sequence[Ticket]
+    taken_s: float
+    decision_s: float
+    call: Future[Any] | None = None
+
+    @property
+    def deadline_s(self) -> float:
+        """The moment after which nobody wants the result."""
+        return max(ticket.waiting.deadline_s for ticket in self.tickets)
+
+    def drop_if_unwanted(self) -> None:
+        """Cancel the call where all its requests have ended; the dispatcher's lock is held."""
+        if self.call is not None and all(ticket.is_over for ticket in self.tickets):
+            self.call.cancel()

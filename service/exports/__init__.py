@@ -1,0 +1,1 @@
+"""Built models in the forms of other servers: ``tiergate export``."""

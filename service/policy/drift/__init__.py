@@ -1,0 +1,1 @@
+"""Drift: does a variant still do what its manifest says? Pure: no clock, no chance, no input or output."""

@@ -1,0 +1,189 @@
+"""What becomes of requests: outcomes, times, budgets, refusals for load, and the accuracy that was given up.
+
+**Regret**, here an estimate, is what a request lost against the most accurate variant that its budget alone would have
+allowed, on an idle machine and within its other knobs: the difference in expected accuracy where a smaller variant
+answered, all of it where the answer was late, and for a request that was refused for load or expired the mean of what
+the model's answered requests could have had. The hindsight oracle of the simulator knows the other requests too, so
+this is above the regret against it: even the oracle cannot give every request an idle machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from service.domain.errors import (
+    BackendFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotReady,
+    NotFound,
+    NotSupported,
+    Overloaded,
+    PayloadTooLarge,
+)
+from service.domain.inference import Criticality, Reason
+from service.telemetry.families import BY_VARIANT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from service.domain.inference import Answer, InferenceRequest
+    from service.domain.variants import ModelInfo
+    from service.telemetry.families import Families
+    from service.telemetry.tallies import Count, Histogram
+
+PROTOCOLS: Final = ("http", "grpc")
+_OUTCOMES: Final[Mapping[type[BaseException], str]] = {
+    InvalidRequest: "invalid",
+    PayloadTooLarge: "invalid",
+    NotSupported: "invalid",
+    NotFound: "not_found",
+    ModelNotReady: "not_ready",
+    Overloaded: "overloaded",
+    DeadlineExceeded: "deadline",
+    BackendFailed: "failed",
+}
+_SHED_REASONS: Final = ("queue_full", "displaced", "overloaded")
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the ``outcome`` label of a request that got no answer; what nobody foresaw counts as failed."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    return next((name for kind, name in _OUTCOMES.items() if isinstance(error, kind)), "failed")
+
+
+@dataclass(slots=True)
+class _Regret:
+    """One model's regret by cause; ``best`` sums what ``answers`` requests could have had."""
+
+    smaller: Count
+    late: Count
+    refused: Count
+    best: float
+    answers: int = 1
+
+    def answered(self, answer: Answer) -> None:
+        self.best += answer.best_accuracy
+        self.answers += 1
+        if not answer.budget_met:
+            self.late.value += answer.best_accuracy
+        elif answer.expected_accuracy < answer.best_accuracy:
+            self.smaller.value += answer.best_accuracy - answer.expected_accuracy
+
+    def lost(self) -> None:
+        self.refused.value += self.best / self.answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """One variant's time series, found once, because finding them by label costs more than counting."""
+
+    answered: Mapping[str, Count]
+    decisions: Mapping[Reason, Count]
+    duration: Histogram
+    queue: Histogram
+    met: Count
+    missed: Count
+    exceeded: Count
+    regret: _Regret
+
+
+class RequestMetrics:
+    """Counts requests, on the event loop's thread; ``edges_s`` are the bucket edges of durations."""
+
+    def __init__(self, families: Families, edges_s: Sequence[float]) -> None:
+        """Define the families."""
+        self.known: set[str] = set()
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._regrets: dict[str, _Regret] = {}
+        self._requests = families.tally("requests", "Requests by outcome", (*BY_VARIANT, "protocol", "outcome"))
+        self._duration = families.histogram("request_duration_seconds", "From arrival to answer", BY_VARIANT, edges_s)
+        self._queue = families.histogram("queue_duration_seconds", "Wait before the run", BY_VARIANT, edges_s)
+        self._decisions = families.tally("routing_decisions", "Why a variant answered", (*BY_VARIANT, "reason"))
+        self._met = families.tally("budget_met", "Answers within their latency budget", BY_VARIANT)
+        self._missed = families.tally("budget_missed", "Answers after their latency budget", BY_VARIANT)
+        self._exceeded = families.tally(
+            "p99_claim_exceeded", "Answers later than the p99 that they carried", BY_VARIANT
+        )
+        self._cascades = families.tally("cascade", "Answers of cascades, by how far they went", ("model", "outcome"))
+        self._shed = families.counter("shed", "Requests refused for load", ("model", "criticality", "reason"))
+        self._expired = families.counter("expired", "Requests whose hard deadline passed", ("model", "state"))
+        self._regret = families.tally(
+            "regret", "Accuracy given up against what budgets alone allowed, summed over requests", ("model", "cause")
+        )
+
+    def create(self, model: ModelInfo) -> None:
+        """Create a model's label sets at zero; what was counted before a reload stays."""
+        self.known.add(model.name)
+        for outcome in (*_OUTCOMES.values(), "cancelled"):
+            for protocol in PROTOCOLS:
+                self._requests.labels(model.name, "", protocol, outcome)
+        for criticality in Criticality:
+            for why in _SHED_REASONS:
+                self._shed.labels(model.name, criticality.name.lower(), why)
+        for state in ("waiting", "running"):
+            self._expired.labels(model.name, state)
+        for stage in ("sure", "escalated", "settled"):
+            self._cascades.labels(model.name, stage)
+        causes = [self._regret.labels(model.name, cause) for cause in ("smaller", "late", "refused")]
+        # Before the first answer, a lost request is taken for one that could have had the most accurate variant.
+        self._regrets[model.name] = _Regret(*causes, best=max(item.accuracy for item in model.variants))
+        for variant in model.variants:
+            self._series[model.name, variant.name] = self._create(model.name, variant.name)
+
+    def malformed(self, protocol: str, error: BaseException) -> None:
+        """Count an inference request that could not be decoded, and so names no model."""
+        self._requests.labels("", "", protocol, outcome_of(error)).value += 1
+
+    def turned_away(self, protocol: str, counts: Mapping[Criticality, int]) -> None:
+        """Count inference requests that were refused before they were decoded, and so name no model."""
+        for criticality, count in counts.items():
+            self._requests.labels("", "", protocol, "overloaded").value += count
+            self._shed.labels("", criticality.name.lower(), "door").inc(count)
+
+    def finished(self, request: InferenceRequest, answer: Answer) -> None:
+        """Count an answer."""
+        series = self._series[request.model, answer.variant]
+        series.answered[request.protocol].value += 1
+        series.decisions[answer.reason].value += 1
+        series.duration.observe(answer.total_s)
+        series.queue.observe(answer.queue_s)
+        (series.met if answer.budget_met else series.missed).value += 1
+        if answer.total_s > answer.claimed_s > 0.0:
+            series.exceeded.value += 1
+        series.regret.answered(answer)
+        if answer.cascade:
+            self._cascades.labels(request.model, answer.cascade).value += 1
+        if request.trace is not None:
+            series.duration.exemplify(answer.total_s, request.trace.trace_id)
+
+    def refused(self, request: InferenceRequest, error: BaseException) -> None:
+        """Count a request that got no answer."""
+        model = request.model if request.model in self.known else ""
+        self._requests.labels(model, "", request.protocol, outcome_of(error)).value += 1
+        if model and isinstance(error, Overloaded | DeadlineExceeded):
+            self._regrets[model].lost()
+
+    def shed(self, model: str, criticality: Criticality, why: str) -> None:
+        """Count a refusal for load."""
+        self._shed.labels(model, criticality.name.lower(), why).inc()
+
+    def expired(self, model: str, *, was_running: bool) -> None:
+        """Count a passed deadline."""
+        self._expired.labels(model, "running" if was_running else "waiting").inc()
+
+    def _create(self, model: str, variant: str) -> _Series:
+        labels = (model, variant)
+        return _Series(
+            answered={protocol: self._requests.labels(*labels, protocol, "ok") for protocol in PROTOCOLS},
+            decisions={reason: self._decisions.labels(*labels, reason.value) for reason in Reason},
+            duration=self._duration.labels(*labels),
+            queue=self._queue.labels(*labels),
+            met=self._met.labels(*labels),
+            missed=self._missed.labels(*labels),
+            exceeded=self._exceeded.labels(*labels),
+            regret=self._regrets[model],
+        )

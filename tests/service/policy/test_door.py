@@ -1,0 +1,163 @@
+"""The door: who is turned away, and what that does for goodput, on a simulated event loop and lane."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from service.domain.inference import Criticality
+from service.policy.door import LEAST_WAIT_S, Turns
+
+BUDGET_S = 0.010
+READ_S, ANSWER_S, REFUSE_S, COMPUTE_S = 180e-6, 150e-6, 11e-6, 300e-6
+CAPACITY_HZ = 1 / (READ_S + ANSWER_S)
+
+
+def turns_after(last_s: float, pause_s: float = 0.0) -> Turns:
+    """Return turns of which one took ``last_s``, and the next began ``pause_s`` later, at 10 s."""
+    turns = Turns()
+    turns.begin(10.0 - pause_s - last_s)
+    turns.end(10.0 - pause_s)
+    turns.begin(10.0)
+    return turns
+
+
+def test_what_is_read_may_have_waited_for_the_turn_before_and_this_one() -> None:
+    turns = turns_after(last_s=0.004)
+    assert turns.waited_s(10.003) == pytest.approx(0.007)
+    assert turns.came_s(10.003) == pytest.approx(9.998)
+
+
+def test_nothing_waited_for_a_loop_that_slept() -> None:
+    turns = turns_after(last_s=0.004, pause_s=0.5)
+    assert turns.waited_s(10.003) == pytest.approx(0.003)
+    assert turns.came_s(10.003) == pytest.approx(10.0)
+
+
+def test_work_after_the_reading_counts_as_part_of_the_turn() -> None:
+    turns = Turns()
+    turns.begin(9.990)
+    turns.end(9.992)
+    turns.work(9.998)
+    turns.begin(9.9981)
+    assert turns.waited_s(9.9981) == pytest.approx(0.008)
+
+
+def test_answers_after_a_sleep_are_a_turn_of_their_own() -> None:
+    turns = Turns()
+    turns.begin(5.0)
+    turns.end(5.001)
+    turns.resume(9.0)
+    turns.work(9.004)
+    turns.begin(9.0041)
+    assert turns.waited_s(9.0041) == pytest.approx(0.004)
+    assert turns.usual_s < 0.004
+
+
+def test_request_that_comes_between_turns_comes_now() -> None:
+    turns = turns_after(last_s=0.004)
+    turns.end(10.1)
+    assert turns.came_s(11.0) == 11.0
+
+
+def test_usual_turn_goes_by_time_and_forgets() -> None:
+    turns, now_s = Turns(), 1.0
+    for took_s in (0.010,) * 20 + (0.0001,) * 2000:
+        turns.begin(now_s)
+        now_s += took_s
+        turns.end(now_s)
+        if took_s > 0.001:
+            longest_s = turns.usual_s
+    assert longest_s == pytest.approx(0.010, rel=0.1)
+    assert turns.usual_s < 0.0002
+
+
+@pytest.mark.parametrize(
+    ("criticality", "in_bursts", "standing"),
+    [(Criticality.CRITICAL, 0.5, 0.5), (Criticality.NORMAL, 0.5, 0.125), (Criticality.SHEDDABLE, 0.125, 0.0625)],
+)
+def test_less_important_requests_go_first_and_more_of_them_when_the_queue_stands(
+    criticality: Criticality, in_bursts: float, standing: float
+) -> None:
+    budget_s = 0.1
+    burst, stands = turns_after(0.0, pause_s=1.0), Turns()
+    for began_s, ended_s in ((9.0, 9.9999), (9.9999, 10.0)):  # it has not slept for a second
+        stands.begin(began_s)
+        stands.end(ended_s)
+    stands.begin(10.0)
+    for turns, share in ((burst, in_bursts), (stands, standing)):
+        waits = np.linspace(0.0, 0.1, 201)
+        longest_s = max(wait for wait in waits if turns.may_enter(10.0 + wait - 0.0001, budget_s, criticality))
+        assert longest_s == pytest.approx(share * budget_s, abs=0.001)
+
+
+def test_no_budget_is_so_small_that_an_idle_loop_turns_it_away() -> None:
+    assert turns_after(0.0, pause_s=1.0).may_enter(10.0 + LEAST_WAIT_S / 2, 1e-6, Criticality.SHEDDABLE)
+
+
+@dataclass
+class Loop:
+    """An event loop with one lane, as a gateway has them; ``has_door`` or everybody comes in."""
+
+    has_door: bool
+
+    def goodput_hz(self, rate_hz: float, seconds: float = 2.0) -> float:
+        """Return the answers within the budget a second."""
+        times = np.cumsum(np.random.default_rng(0).exponential(1 / rate_hz, int(rate_hz * seconds))).tolist()
+        turns, queue, done = Turns(), list[tuple[float, int, float]](), list[tuple[float, int]]()
+        now_s = lane_s = 0.0
+        position = good = 0
+        while position < len(times) or queue or done:
+            while queue and (start_s := max(lane_s, queue[0][2])) <= now_s:  # what the lane has begun meanwhile
+                due_s, index, _ = queue.pop(0)
+                if not self.has_door or start_s + COMPUTE_S <= due_s:
+                    lane_s = start_s + COMPUTE_S
+                    heapq.heappush(done, (lane_s, index))
+            while done and done[0][0] <= now_s:
+                turns.resume(now_s)
+                now_s += ANSWER_S
+                turns.work(now_s)
+                good += now_s - times[heapq.heappop(done)[1]] <= BUDGET_S
+            end = position
+            while end < len(times) and times[end] <= now_s:
+                end += 1
+            if end == position:
+                moments = [times[position]] if position < len(times) else []
+                moments += [done[0][0]] if done else []
+                moments += [max(lane_s, queue[0][2])] if queue else []
+                now_s = max(now_s + 5e-6, min(moments, default=now_s))
+                continue
+            for index in range(position, end):
+                if not turns.is_open:
+                    turns.begin(now_s)
+                if self.has_door and not turns.may_enter(now_s, BUDGET_S, Criticality.NORMAL):
+                    now_s += REFUSE_S
+                    continue
+                due_s = turns.came_s(now_s) + BUDGET_S - turns.usual_s
+                now_s += READ_S
+                insort(queue, (due_s, index, now_s))
+            turns.end(now_s)
+            position = end
+        return good / times[-1]
+
+
+def test_door_keeps_goodput_beyond_capacity_as_far_as_refusals_leave_time() -> None:
+    peak_hz = max(Loop(has_door=True).goodput_hz(share * CAPACITY_HZ) for share in (0.7, 0.8, 0.9, 1.0))
+    assert peak_hz > 0.85 * CAPACITY_HZ
+    for multiple in (2, 3, 5):
+        rate_hz = multiple * peak_hz
+        left = 1 - REFUSE_S * (rate_hz - peak_hz)  # the share of its time that the loop has for others
+        assert Loop(has_door=True).goodput_hz(rate_hz) > 0.95 * left * peak_hz
+
+
+def test_goodput_collapses_without_a_door() -> None:
+    assert Loop(has_door=False).goodput_hz(2 * CAPACITY_HZ) < 0.1 * CAPACITY_HZ
+
+
+def test_door_turns_nearly_nobody_away_below_capacity() -> None:
+    rate_hz = 0.75 * CAPACITY_HZ
+    assert Loop(has_door=True).goodput_hz(rate_hz) > 0.97 * rate_hz

@@ -1,0 +1,60 @@
+"""A model as routing sees it once drift has spoken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.domain.inference import NO_KNOBS, Knobs
+from service.domain.policy_file import ModelPolicy, PolicyFile
+from service.domain.verdicts import Verdict
+from service.policy.judged import judge
+from service.policy.routing import Rules, choose_route
+from tests.builders import make_model, make_variant
+
+FULL = make_variant("full", 0.92, 0.030)
+QUANTIZED = make_variant("quantized", 0.915, 0.009)
+PRUNED = replace(make_variant("pruned", 0.91, 0.010, is_routable=False), dominated_by="quantized")
+DISTILLED = make_variant("distilled", 0.86, 0.002)
+MODEL = make_model((FULL, QUANTIZED, PRUNED, DISTILLED))
+OUT = Verdict("quarantined", is_out=True, why="proven")
+
+
+def candidates(verdicts: dict[str, Verdict], knobs: Knobs = NO_KNOBS, policy: ModelPolicy | None = None) -> list[str]:
+    policy = policy or ModelPolicy()
+    rules = Rules(policy, PolicyFile().hardware_classes, 60.0)
+    names = {item.name for item in MODEL.variants}
+    return [item.name for item in choose_route(judge(MODEL, verdicts, policy), knobs, rules, names).candidates]
+
+
+def test_model_without_verdicts_is_the_model() -> None:
+    assert judge(MODEL, {}, ModelPolicy()) is MODEL
+
+
+def test_quarantined_variant_is_no_candidate_and_what_it_dominated_is() -> None:
+    assert candidates({"quantized": OUT}) == ["full", "pruned", "distilled"]
+
+
+def test_quarantined_variant_still_answers_who_pins_it() -> None:
+    assert candidates({"quantized": OUT}, Knobs(variant="quantized")) == ["quantized"]
+
+
+def test_demoted_variant_stands_where_its_estimate_is() -> None:
+    assert candidates({"quantized": Verdict("demoted", accuracy=0.5)}) == ["full", "distilled", "quantized"]
+    assert candidates({"quantized": Verdict("demoted", accuracy=0.5)}, Knobs(min_accuracy=0.8)) == ["full", "distilled"]
+
+
+def test_warned_variant_is_routed_as_before() -> None:
+    assert candidates({"quantized": Verdict("warned", why="suspicion")}) == candidates({})
+
+
+def test_full_answers_where_all_smaller_ones_are_quarantined() -> None:
+    assert candidates(dict.fromkeys(("quantized", "pruned", "distilled"), OUT)) == ["full"]
+
+
+@pytest.mark.parametrize("allowed", [(), ("quantized", "distilled")])
+def test_most_accurate_variant_stays_where_everything_that_may_answer_would_be_out(allowed: tuple[str, ...]) -> None:
+    policy = ModelPolicy(variants=allowed)
+    out = dict.fromkeys((item.name for item in MODEL.variants), OUT)
+    assert candidates(out, policy=policy) == [allowed[0] if allowed else "full"]

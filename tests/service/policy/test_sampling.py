@@ -1,0 +1,39 @@
+"""How many answers are looked at a second time."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
+
+
+@pytest.mark.parametrize(
+    ("share", "rate_hz", "suspicion", "wanted"),
+    [
+        (0.01, 1000.0, 0.0, 0.01),  # the policy's
+        (0.01, 10.0, 0.0, 0.05),  # little traffic: one every two seconds
+        (0.01, 0.1, 0.0, 1.0),  # never more than all
+        (0.01, 0.0, 0.0, 0.01),  # nothing comes
+        (0.01, 1000.0, 0.5, 0.05),  # suspected: a quarter of all would be too many of so many
+        (0.01, 100.0, 0.5, 0.25),
+        (0.01, 20.0, 0.5, 0.5),  # suspected: ten a second
+        (0.0, 100.0, 1.0, 0.0),  # off
+        (0.5, 1000.0, 0.0, 0.5),  # what the policy wants is not cut
+    ],
+)
+def test_share_is_the_policys_and_more_where_little_comes_or_much_is_suspected(
+    share: float, rate_hz: float, suspicion: float, wanted: float
+) -> None:
+    assert choose_share(share, rate_hz, suspicion) == pytest.approx(wanted)
+
+
+def test_quarantined_variant_is_asked_twice_a_second() -> None:
+    assert choose_reversed_share(0.01, 100.0) == pytest.approx(0.02)
+    assert choose_reversed_share(0.01, 1000.0) == pytest.approx(0.01)
+    assert choose_reversed_share(0.0, 100.0) == 0.0
+
+
+def test_watch_share_gives_the_wanted_rate() -> None:
+    assert choose_watch_share(200.0, 20.0) == pytest.approx(0.1)
+    assert choose_watch_share(5.0, 20.0) == 1.0
+    assert choose_watch_share(0.0, 20.0) == 1.0

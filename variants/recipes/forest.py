@@ -1,0 +1,7 @@
+"""A random forest on the table of ``variants.recipes.trees``, and its smaller forms."""
+
+from __future__ import annotations
+
+from variants.recipes.trees import Trees
+
+RECIPE = Trees("forest")

@@ -1,0 +1,111 @@
+"""Find what to build: a recipe, or a model that was trained elsewhere; and say of others how to bring them.
+
+Formats that are no ONNX are told by their name, because the way from each of them to ONNX is one line that their own
+tools have. Pickles are not read, whatever they hold: reading one can run any code.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from variants.errors import RecipeError
+from variants.manifest import NAME_PATTERN
+from variants.sources.recipes import load_recipe, require_build_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from variants.recipe import AnyRecipe
+
+ONNX_SUFFIX: Final = ".onnx"
+CONFIG: Final = "config.json"
+SAVED_MODEL: Final = "saved_model.pb"
+PICKLED: Final = "is a pickle, and reading one can run code; build the model in a recipe of your own (docs/recipes.md)"
+KERAS: Final = "is a Keras model; export it with model.export('model.onnx', format='onnx'), and build that"
+TORCH: Final = "is torch's own form, which needs the network's code; export it with torch.onnx.export, and build that"
+OTHERS: Final = {
+    ".keras": KERAS,
+    ".h5": KERAS,
+    ".pt": TORCH,
+    ".pth": TORCH,
+    ".bin": TORCH,
+    ".safetensors": "holds weights alone; give the Hugging Face folder that it belongs to, with its config.json",
+    ".tflite": "is a TFLite model; convert it with: python -m tf2onnx.convert --tflite FILE --output model.onnx",
+    ".pb": "is a TensorFlow graph; convert it with: python -m tf2onnx.convert --graphdef FILE --output model.onnx",
+    ".ort": "is for one runtime and cannot be quantized; give the .onnx file that it was made from",
+    ".pkl": PICKLED,
+    ".pickle": PICKLED,
+    ".joblib": PICKLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the user names: ``source``, and of a trained model the rows and what cannot be told from its file.
+
+    ``tolerance`` makes answers values that are right within it; ``fixed`` gives axes beside the batch their size.
+    """
+
+    source: Path
+    calibration: Path | None = None
+    evaluate: Path | None = None
+    name: str | None = None
+    tolerance: float | None = None
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    def model_name(self) -> str:
+        """Return the model's name: the one given, or the file's as far as names allow.
+
+        Raises:
+            RecipeError: The one given is not allowed.
+        """
+        if self.name is None:
+            return re.sub(r"[^a-z0-9._-]+", "-", self.source.resolve().stem.lower()).strip("._-")[:64] or "model"
+        if not re.fullmatch(NAME_PATTERN, self.name):
+            raise RecipeError(
+                f"the name {self.name!r} is not allowed; allowed are 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning "
+                "with a letter or digit"
+            )
+        return self.name
+
+    def options(self) -> tuple[str, ...]:
+        """Return the options that only a trained model has and that were given."""
+        values = {
+            "--calibration": self.calibration,
+            "--evaluate": self.evaluate,
+            "--name": self.name,
+            "--tolerance": self.tolerance,
+            "--fix": self.fixed,
+        }
+        return tuple(option for option, value in values.items() if value)
+
+
+def load_source(given: Given) -> AnyRecipe:
+    """Return the recipe that ``given`` names, or that of the trained model that it names.
+
+    Raises:
+        RecipeError: There is none, or it cannot be built; says what is wrong with which file.
+        MissingPart: It needs a package that is not installed.
+    """
+    source = given.source
+    if source.suffix.lower() == ONNX_SUFFIX:
+        require_build_extra()
+        from variants.sources.given import read_given  # noqa: PLC0415 - the check above makes sure that it can be
+        from variants.sources.onnx_files import read_model  # noqa: PLC0415 - the same
+
+        return read_given(read_model(source, given.fixed), given)
+    if source.suffix.lower() in OTHERS:
+        raise RecipeError(f"'{source}' {OTHERS[source.suffix.lower()]}")
+    if (source / SAVED_MODEL).is_file():
+        raise RecipeError(
+            f"'{source}' is a TensorFlow SavedModel; convert it with: python -m tf2onnx.convert --saved-model {source} "
+            "--output model.onnx"
+        )
+    if given.options():
+        raise RecipeError(
+            f"{given.options()[0]} is for a trained model, and '{source}' is not one: it needs no such thing"
+        )
+    return load_recipe(str(source))
