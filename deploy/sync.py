@@ -1,8 +1,9 @@
 """Bring in what is written elsewhere: settings and policy from the code, alert rules, dashboards, measured figures.
 
-Helm reads no file outside a chart, so the chart has copies; the README's sizing guide has figures of the benchmarks. From the root of a clone: ``python deploy/sync.py`` writes
-them, ``python deploy/sync.py --check`` tells what is out of date and exits with 1; the test suite asks the same.
-"""
+Helm reads no file outside a chart, so the chart has copies; the README's sizing guide has figures of the benchmarks.
+From the root of a clone ``python deploy/sync.py`` writes them; ``python deploy/sync.py --check`` tells what is out of
+date and exits with 1, and the test suite asks the same.
+"""  # noqa: INP001 - a script
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ CHART_DECIDES: Final = frozenset(
     | {name for name in Settings.model_fields if name.startswith(("tls_", "admin_tls_"))}
 )
 """Settings that no value may give: they follow from other values."""
-_FIGURES: Final = r"^\| (\w+) \| (HTTP JSON|HTTP binary|gRPC) \| (1|16|64) \| tiergate \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|"
+CHART_NEEDS: Final = frozenset({"http_port", "grpc_port", "admin_port", "drain_grace_s", "drain_timeout_s"})
+"""Settings by which the chart goes too: a value cannot be taken away."""
+_FIGURES: Final = (
+    r"^\| (\w+) \| (HTTP JSON|HTTP binary|gRPC) \| (1|16|64) \| tiergate \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|"
+)
 _FORMATS: Final = frozenset({"path"})  # pydantic's own, unknown to JSON schema
 
 
@@ -74,6 +79,7 @@ def values_schema() -> dict[str, Any]:
     settings["required_models"] = {"type": ["string", "array"], "items": {"type": "string"}}
     for port in ("http_port", "grpc_port", "admin_port"):
         settings[port]["minimum"] = 1  # a Service cannot follow a port that is chosen at the start
+    schema["properties"]["settings"]["required"] = sorted(CHART_NEEDS)
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "tiergate", **_close(schema)}
 
 
@@ -82,7 +88,8 @@ def _from_code(prefix: str, schema: dict[str, Any], definitions: dict[str, Any])
     parts = schema.pop("$defs", {})
     for name, part in parts.items():
         definitions[f"{prefix}-{name}"] = _plain(part, prefix)
-    return _plain(schema, prefix)
+    plain: dict[str, Any] = _plain(schema, prefix)
+    return plain
 
 
 def _plain(node: Any, prefix: str) -> Any:  # noqa: ANN401 - JSON
@@ -116,9 +123,7 @@ def _close(node: Any) -> Any:  # noqa: ANN401 - JSON
 def stale() -> list[str]:
     """Return the names of the files in the chart that are missing, out of date or left over."""
     want, have = wanted(), present()
-    return sorted(
-        path.relative_to(ROOT).as_posix() for path in {*want, *have} if want.get(path) != have.get(path)
-    )
+    return sorted(path.relative_to(ROOT).as_posix() for path in {*want, *have} if want.get(path) != have.get(path))
 
 
 def main() -> int:

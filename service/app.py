@@ -38,6 +38,7 @@ from service.engine.statistics import StatisticsObserver
 from service.engine.uses import Uses
 from service.frontends.door import Door
 from service.frontends.short_way import ShortWay
+from service.frontends.tls import Tls, TlsError, TlsFiles
 from service.frontends.wrappers import TokenGuard, WithMetrics
 from service.settings import SettingsError
 from service.telemetry.logs import LogObserver, log_turned_away
@@ -109,7 +110,9 @@ class Gateway:
         self.policies = PolicyInForce(policy, settings.policy, self.registry, dispatcher, observer)
         self._regions.follow()
         self.drift = Drift(self.registry, dispatcher, _keeping(settings), time.time)
+        self.tls = _tls(settings, self.metrics)
         self._watching: asyncio.Task[None] | None = None
+        self._watching_tls: asyncio.Task[None] | None = None
         identity = Identity("tiergate", service.__version__, settings.required_models)
         parts = Parts(identity, self.registry, dispatcher, statistics, Decisions(settings.decisions_kept))
         self.plane = DataPlane(parts, self.lanes, observer)
@@ -142,12 +145,21 @@ class Gateway:
             self._arrivals.start()
         self.lanes.start()
         self._watching = asyncio.create_task(self.policies.watch())
+        if self.tls is not None:
+            self._watching_tls = asyncio.create_task(self.tls.watch())
 
-    async def drain(self) -> None:
+    def look_at_files(self) -> None:
+        """Read the policy file now, and the certificate if it changed, without waiting for the next look."""
+        self.policies.ask()
+        if self.tls is not None:
+            self.tls.look()
+
+    async def drain(self, before_refusing: Callable[[], None] = lambda: None) -> None:
         """Stop being ready, answer on through the grace window, then refuse newcomers and finish what is inside."""
         self.plane.leave()
         try:
             await asyncio.sleep(self._settings.drain_grace_s)
+            before_refusing()
             self.plane.refuse_new()
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self.plane.wait_until_idle()
@@ -159,8 +171,9 @@ class Gateway:
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in (self._watching, self._watching_tls):
+            if task is not None:
+                task.cancel()
         self.holding.close()
         await asyncio.to_thread(self.drift.close, _LEAVE_BEHIND_S)
         if self._arrivals is not None:
@@ -291,6 +304,16 @@ def _arrival_log(folder: Path | None) -> ArrivalLog | None:
 def _keeping(settings: Settings) -> KeepingSettings:
     most_bytes, most_s = int(settings.predictions_mb * 2**20), settings.predictions_hours * 3600.0
     return KeepingSettings(settings.predictions, settings.predictions_share, most_bytes, most_s)
+
+
+def _tls(settings: Settings, metrics: Metrics) -> Tls | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        return Tls(files, metrics.watch_tls())
+    except TlsError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _read_token(settings: Settings) -> str:

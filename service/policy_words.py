@@ -130,7 +130,7 @@ def _sentences(policy: ModelPolicy) -> Iterator[str]:
 
 
 def _drift_sentences(rules: DriftRules) -> Iterator[str]:
-    if rules.most == "off":
+    if rules.most == "none":
         yield "variants are not watched for drift"
         return
     acts = ["warned of", f"demoted where it loses {rules.drop:.1%}", f"quarantined above {rules.severe_drop:.1%}"]

@@ -74,8 +74,8 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
 async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
     signals = _Signals()
     gateway = Gateway(settings)
-    if settings.policy is not None:
-        signals.on_hangup(gateway.policies.ask)
+    if settings.policy is not None or gateway.tls is not None:
+        signals.on_hangup(gateway.look_at_files)
     async with contextlib.AsyncExitStack() as stack:
         http_socket = stack.enter_context(bind(settings.host, settings.http_port, "http_port"))
         admin_socket = stack.enter_context(bind(settings.admin_host, settings.admin_port, "admin_port"))
@@ -84,11 +84,13 @@ async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], N
             return
         stack.push_async_callback(gateway.close)
         connections = ConnectionLimits(settings.max_connections, settings.read_timeout_s)
-        http = HttpServer(gateway.http_app(), connections, gateway.note_refusal, gateway.short_way())
-        admin = HttpServer(gateway.admin_app(), connections, gateway.note_refusal)
+        tls = None if gateway.tls is None else gateway.tls.context("http/1.1")
+        http = HttpServer(gateway.http_app(), connections, gateway.note_refusal, gateway.short_way(), tls)
+        admin_tls = tls if settings.admin_tls else None
+        admin = HttpServer(gateway.admin_app(), connections, gateway.note_refusal, tls=admin_tls)
         calls = CallLimits(settings.max_connections, settings.max_connections, settings.read_timeout_s)
         grpc = GrpcServer(gateway.grpc_app(), calls, gateway.note_refusal, gateway.door)
-        await grpc.start(grpc_socket)
+        await grpc.start(grpc_socket, None if gateway.tls is None else gateway.tls.context("h2"))
         stack.push_async_callback(grpc.close, 1.0)
         for server, listener in ((admin, admin_socket), (http, http_socket)):
             await server.start(listener)
@@ -99,7 +101,7 @@ async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], N
             )
         )
         await signals.wait()
-        await signals.unless_again(gateway.drain())
+        await signals.unless_again(gateway.drain(grpc.leave))
 
 
 class _Signals:

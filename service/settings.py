@@ -45,6 +45,14 @@ class Settings(BaseSettings):
     admin_token_file: Path | None = Field(
         default=None, description="file with the admin token; needed where the admin address is not loopback"
     )
+    tls_cert_file: Path | None = Field(
+        default=None, description="PEM certificate with its chain; with it HTTP and gRPC speak TLS, reloaded on change"
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM key of that certificate, without a password")
+    tls_client_ca_file: Path | None = Field(
+        default=None, description="PEM certificates that must have signed every client's (mTLS); none asks for none"
+    )
+    admin_tls: bool = Field(default=False, description="the admin listener speaks TLS too, with the same files")
     frontend: Literal["python", "pyvoy"] = Field(
         default="python", description="python: uvicorn and grpcio; pyvoy: Envoy, HTTP and gRPC on the HTTP port"
     )
@@ -127,6 +135,18 @@ class Settings(BaseSettings):
                 f"admin_host {self.admin_host} is not a loopback address, and there is no admin_token_file: "
                 "give one, or keep the admin listener on 127.0.0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            given, missing = ("cert", "key") if self.tls_key_file is None else ("key", "cert")
+            raise ValueError(f"tls_{given}_file is given without tls_{missing}_file; TLS needs both")
+        if self.tls_cert_file is None and (self.tls_client_ca_file is not None or self.admin_tls):
+            name = "admin_tls" if self.admin_tls else "tls_client_ca_file"
+            raise ValueError(f"{name} needs TLS: give tls_cert_file and tls_key_file too")
+        if self.tls_cert_file is not None and self.frontend == "pyvoy":
+            raise ValueError("frontend pyvoy offers no TLS here: use frontend python, or end TLS in front of it")
         return self
 
     @classmethod

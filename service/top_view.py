@@ -118,7 +118,7 @@ def _cells(variant: VariantRow) -> list[str | Text]:
     ]
 
 
-def _line(*parts: str | tuple[str, str]) -> Text:
+def _line(*parts: str | tuple[str, str] | Text) -> Text:
     """Return a text that is cut off where it does not fit: a frame whose height changes cannot be read."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 

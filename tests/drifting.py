@@ -20,12 +20,12 @@ LABELS: Final = ("north", "east", "south", "west")
 PLAN: Final = ModelPlan(
     name="winds",
     variants=(
-        VariantPlan("full", "full", 0.97, 0.004),
+        VariantPlan("full", "full", 0.95, 0.004),
         VariantPlan("pruned", "pruned", 0.96, 0.0004),
-        VariantPlan("quantized", "quantized", 0.95, 0.0001),
+        VariantPlan("quantized", "quantized", 0.97, 0.0001),
     ),
 )
-"""Where the objective is cost the quantized one answers, then the pruned one, then full."""
+"""The smaller is the more accurate one here, so that who answers does not depend on how fast a machine is."""
 
 _STEPS: Final = {"full": 200, "pruned": 20, "quantized": 0}
 _WIDTH: Final = 128

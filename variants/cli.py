@@ -20,7 +20,7 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 130
 RECIPE_HELP: Final = (
     "a bundled recipe (digits, forest, images, regression, trees), a .py file that assigns RECIPE, or for build a "
-    "trained model: an .onnx file"
+    "trained model: an .onnx file or a Hugging Face folder"
 )
 
 

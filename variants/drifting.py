@@ -103,7 +103,7 @@ def log_odds(outputs: Floats) -> Reals:
     ordered = np.sort(values, axis=1)
     top, others = ordered[:, -1], ordered[:, :-1]
     rest = others[:, -1] + np.log(np.exp(others - others[:, -1:]).sum(1))
-    return np.clip(np.nan_to_num(top - rest, nan=-MOST_LOG_ODDS), -MOST_LOG_ODDS, MOST_LOG_ODDS)
+    return np.asarray(np.clip(np.nan_to_num(top - rest, nan=-MOST_LOG_ODDS), -MOST_LOG_ODDS, MOST_LOG_ODDS))
 
 
 def _are_probabilities(outputs: Floats) -> bool:

@@ -27,11 +27,12 @@ import torch
 from variants.distillation import distil, make_lesson
 from variants.errors import RecipeError, naming_step
 from variants.evidence import Parity
-from variants.export import OPSET, export_onnx, measure_parity
+from variants.export import export_onnx, measure_parity
 from variants.pruning import prune
 from variants.recipe import brings_files, is_taught, is_trained
 from variants.reducing import reduce
-from variants.runtime import run_logits
+from variants.runtime import open_session, run_session
+from variants.tracing import OPSET
 from variants.training import train_full
 from variants.weights import dump_weights, load_weights
 from variants.workshop import Made, record_step
@@ -99,11 +100,11 @@ class _FileTeacher(torch.nn.Module):
 
     def __init__(self, file: bytes) -> None:
         super().__init__()
-        self._file = file
+        self._session = open_session(file)  # once: a large file takes longer to open than to run
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the file's first output (N, ...)."""
-        return torch.from_numpy(run_logits(self._file, inputs.numpy()))
+        return torch.from_numpy(run_session(self._session, inputs.numpy()))
 
 
 @dataclass(frozen=True)

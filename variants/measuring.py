@@ -18,7 +18,6 @@ from variants.drifting import Seen, Truth, describe_drift
 from variants.errors import naming_step
 from variants.evaluation import Relatives, TestSet, describe_reference, evaluate, is_correct
 from variants.evidence import Cost, Hardware
-from variants.export import OPSET
 from variants.gates import check_gates, require_full
 from variants.interface import describe_interface
 from variants.machine import proven_isa, verified_isa
@@ -30,6 +29,7 @@ from variants.runtime import feed_of, run_logits
 from variants.scoring import scoring_of
 from variants.sizing import measure_size
 from variants.summarising import describe_inputs
+from variants.tracing import OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

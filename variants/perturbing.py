@@ -7,12 +7,14 @@ an estimate becomes with distance (``drifting``), not what accuracy a given shif
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from variants.recipe import Floats, Inputs
 
@@ -38,7 +40,7 @@ def perturb(inputs: Inputs, seed: int) -> tuple[Inputs, ...]:
     return tuple(np.clip(changed, low, high).astype(inputs.dtype) for changed in _changes(rows, low, chance))
 
 
-def _changes(rows: Floats, low: float, chance: np.random.Generator) -> Iterator[Floats]:
+def _changes(rows: Floats, low: float, chance: np.random.Generator) -> Iterator[NDArray[Any]]:
     side, spread = rows.shape[-1], float(rows.std())
     yield from (rows + chance.normal(0.0, scale * spread, rows.shape) for scale in NOISE)
     yield from (rows * gain for gain in GAINS)

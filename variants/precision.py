@@ -31,7 +31,9 @@ def quantize_dynamically(file: bytes) -> bytes:
         source, prepared, target = (Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
         source.write_bytes(_bare(onnx.load_from_string(file)))
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        prepared.write_bytes(_bare(onnx.load(str(prepared))))
+        model = onnx.load(str(prepared))
+        model.graph.ClearField("value_info")  # its metadata stay: by them the quantizer knows that it is prepared
+        prepared.write_bytes(model.SerializeToString())
         quantize_dynamic(
             str(prepared),
             str(target),

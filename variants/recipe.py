@@ -199,12 +199,27 @@ class Plan(TaughtPlan):
 
 @runtime_checkable
 class AnyRecipe(Protocol):
-    """What every recipe has; ``metric`` names the share of rows that are right, as reports call it."""
+    """What every recipe has; attributes will do where properties are asked for."""
 
-    name: str
-    metric: str
-    dataset: str
-    labels: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What reports call the share of rows that are right."""
+        ...
+
+    @property
+    def dataset(self) -> str:
+        """What reports call the data."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes by number; none where answers are no classes."""
+        ...
 
     @property
     def plan(self) -> FilePlan:
@@ -220,13 +235,24 @@ class AnyRecipe(Protocol):
 class Taught(AnyRecipe, Protocol):
     """How to make a small torch network that learns from the full model.
 
-    ``input_shape`` is one row's shape. The network takes float32 (rows, *input_shape) and returns what the full model
-    returns, for classes logits (rows, classes).
+    The network takes float32 (rows, *input_shape) and returns what the full model returns, for classes logits
+    (rows, classes).
     """
 
-    input_name: str
-    input_shape: tuple[int, ...]
-    output_name: str
+    @property
+    def input_name(self) -> str:
+        """What the file calls its input."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One row's shape."""
+        ...
+
+    @property
+    def output_name(self) -> str:
+        """What the file calls its output."""
+        ...
 
     @property
     def plan(self) -> TaughtPlan:

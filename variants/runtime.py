@@ -46,7 +46,11 @@ def feed_of(name: str, inputs: Inputs) -> dict[str, Inputs]:
 
 def run_logits(source: bytes | Path, inputs: Inputs) -> Floats:
     """Return the first output (rows, ...) for ``inputs`` (rows, ...), in batches."""
-    session = open_session(source)
+    return run_session(open_session(source), inputs)
+
+
+def run_session(session: Any, inputs: Inputs) -> Floats:  # noqa: ANN401 - onnxruntime ships no types
+    """Return the session's first output (rows, ...) for ``inputs`` (rows, ...), in batches."""
     name = session.get_inputs()[0].name
     batches = [inputs[start : start + ROWS_AT_ONCE] for start in range(0, len(inputs), ROWS_AT_ONCE)]
     return np.concatenate([session.run(None, feed_of(name, batch))[0] for batch in batches])

@@ -24,8 +24,9 @@ RUN /opt/tiergate/bin/pip install --no-cache-dir --constraint constraints.txt --
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST}
 COPY --from=install /opt/tiergate /opt/tiergate
-# Libraries keep caches below HOME; /tmp is all that may be written beside the volume.
-ENV PATH=/opt/tiergate/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
+# Libraries keep caches below HOME; /tmp is all that may be written beside the volume. ONNX Runtime reports its use to its
+# maker unless it is told not to before it is loaded.
+ENV ORT_DISABLE_TELEMETRY=1 PATH=/opt/tiergate/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 WORKDIR /tmp
 STOPSIGNAL SIGINT

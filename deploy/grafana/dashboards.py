@@ -16,13 +16,14 @@ from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from deploy.grafana.drift import DRIFT
 from deploy.grafana.overview import OVERVIEW
 from deploy.grafana.panels import Page, build
 from deploy.grafana.resources import RESOURCES
 from deploy.grafana.slo import SLO
 
 FOLDER: Final = Path(__file__).parent
-PAGES: Final = (OVERVIEW, RESOURCES, SLO)
+PAGES: Final = (OVERVIEW, DRIFT, RESOURCES, SLO)
 
 
 def rendered(page: Page) -> str:

@@ -20,7 +20,12 @@ OVERVIEW: Final = Page(
                 tile("Budgets met, 5 min", "percentunit", Query(met("5m")), "Refused requests count as missed."),
                 tile("p99, slowest variant", "s", Query(f"max({quantile(0.99, 'tiergate_request_duration_seconds')})")),
                 tile("Queued", "short", Query(f"sum(tiergate_queue_depth{{{OURS}}})")),
-                tile("Lanes busy", "percentunit", Query(f"avg(tiergate_lane_busy_ratio{{{JOB}}})"), limit=0.95),
+                tile(
+                    "Lanes busy",
+                    "percentunit",
+                    Query(f"avg(rate(tiergate_lane_busy_seconds_total{{{JOB}}}[$__rate_interval]))"),
+                    limit=0.95,
+                ),
                 tile(
                     "Alerts firing",
                     "short",
@@ -107,7 +112,9 @@ OVERVIEW: Final = Page(
                 graph(
                     "Lanes busy, each",
                     "percentunit",
-                    Query(f"tiergate_lane_busy_ratio{{{JOB}}}", "{{instance}} {{lane}}"),
+                    Query(
+                        f"rate(tiergate_lane_busy_seconds_total{{{JOB}}}[$__rate_interval])", "{{instance}} {{lane}}"
+                    ),
                     limit=0.95,
                 ),
                 graph(
@@ -122,6 +129,17 @@ OVERVIEW: Final = Page(
                 ),
                 graph("Inside", "short", Query(f"tiergate_inflight_requests{{{JOB}}}", "{{instance}}")),
                 stacked("Cascades", "reqps", Query(rate("tiergate_cascade_total", "outcome"), "{{outcome}}")),
+                graph(
+                    "Later than the p99 they claimed",
+                    "percentunit",
+                    Query(
+                        f"variant:tiergate_p99_claim_exceeded:increase1h{{{OURS}}}"
+                        f" / variant:tiergate_answered:increase1h{{{OURS}}}",
+                        VARIANT,
+                    ),
+                    about="Share of the answers of the last hour; 1 % is right.",
+                    limit=0.02,
+                ),
                 graph("Failures", "cps", Query(rate("tiergate_variant_failures_total", "model, variant"), VARIANT)),
             ),
         ),

@@ -28,6 +28,13 @@ RESOURCES: Final = Page(
                     about="By the manifests' measured sizes.",
                 ),
                 graph(
+                    "Beyond what variants may take",
+                    "bytes",
+                    Query(f"instance:tiergate_memory_beyond_variants:bytes{{{JOB}}}", "{{instance}}"),
+                    about="Resident, less the memory budget, or without one less what variants hold.",
+                    limit=512 * 2**20,
+                ),
+                graph(
                     "Comings and goings",
                     "cps",
                     Query(rate("tiergate_variant_loads_total", "cause"), "loaded: {{cause}}"),

@@ -115,4 +115,5 @@ def _span(rows: Rows) -> float:
 
 
 def _kept(rows: Rows, changed: NDArray[Any]) -> Rows:
-    return np.clip(changed, rows.min(), rows.max()).astype(np.float32)
+    limited: Rows = np.clip(changed, rows.min(), rows.max()).astype(np.float32)
+    return limited

@@ -128,9 +128,7 @@ class HttpApp:
 
     async def _answer(self, head: RequestHead, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
         if self._tracing is not None:
-            said = (headers.get(b"traceparent"), headers.get(b"tracestate"))
-            parent, state = (None if value is None else value.decode("latin-1") for value in said)
-            trace = self._tracing.begin("http", parent, state)
+            trace = _begin(self._tracing, headers)
             if trace is not None:
                 return await self._answer_traced(trace, head, headers, body)
         request = decode_request(body, json_length(headers), head)
@@ -212,6 +210,13 @@ def _named(path: str) -> tuple[str, str, str | None]:
     if versions and not version:
         raise NotFound(f"no route {shown(path)}; a version is missing after /versions/")
     return model, check_version(version, model), pinned
+
+
+def _begin(tracing: Tracing, headers: Mapping[bytes, bytes]) -> Trace | None:
+    parent = headers.get(b"traceparent")
+    if parent is None:
+        return tracing.begin("http", None, None)
+    return tracing.begin("http", parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
 
 
 def _infer_reply(request: InferenceRequest, response: InferenceResponse, headers: Mapping[bytes, bytes]) -> Reply:

@@ -60,8 +60,8 @@ class DriftRules(_Strict):
     Run lengths are the mean number of shadow samples (or labels) to a false alarm.
     """
 
-    most: Literal["off", "warn", "demote", "quarantine"] = Field(
-        default="quarantine", description="the most that is done without a hand; off: nothing is watched"
+    most: Literal["none", "warn", "demote", "quarantine"] = Field(
+        default="quarantine", description="the most that is done without a hand; none: nothing is watched"
     )
     shadow_share: float = Field(
         default=0.01, ge=0.0, le=1.0, description="share of a smaller variant's answers that are also run on full"
@@ -141,23 +141,6 @@ class ModelPolicy(_Strict):
         return self.default_budget_ms / 1e3
 
 
-_Range = tuple[
-    Annotated[float, Field(ge=0.0, allow_inf_nan=False)], Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-]
-
-
-class TunedRegion(_Strict):
-    """The traffic that thresholds were tuned for, as least and greatest values over windows of ``window_s``."""
-
-    window_s: float = Field(gt=0.0, le=86_400.0)
-    rate_hz: _Range = Field(description="requests a second over a window")
-    peak_hz: _Range = Field(description="requests a second in the busiest sixtieth of a window")
-    budget_ms: _Range = Field(description="mean budget of a window's requests")
-    overrun_ratio: float = Field(
-        default=0.02, ge=0.0, le=1.0, description="share of answers that may take longer than the p99 claimed for them"
-    )
-
-
 _Bound = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 _Range = tuple[_Bound, _Bound]
 
@@ -183,9 +166,6 @@ class Provenance(_Strict):
     seed: int | None = None
     machine: str = ""
     outcome: dict[str, float] = Field(default_factory=dict)
-    regions: dict[str, TunedRegion] = Field(
-        default_factory=dict, description="model -> traffic that it was tuned for; the gateway tells when that is left"
-    )
     regions: dict[str, TunedRegion] = Field(
         default_factory=dict,
         description="model -> traffic that it was tuned for; the gateway tells when it has left that",

@@ -11,6 +11,7 @@ from service.domain.inference import Answer, InferenceResponse, Reason
 from service.domain.interface import check_request
 from service.domain.tensors import Tensor
 from service.engine.catalog import Catalog
+from service.engine.dispatcher import expired
 from service.engine.ticket import Ticket
 from service.policy.routing import name_reason
 from service.policy.scheduling import Waiting
@@ -118,7 +119,7 @@ class DataPlane(Catalog):
     def _ticket(self, request: InferenceRequest, model: LoadedModel, rows: int, arrived_s: float) -> Ticket:
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
-        after_s = max(self._handover.after_s, self._turns.usual_s)
+        after_s = self._handover.set_aside_s(route.budget_s)
         deadline_s = arrived_s + model.rules.timeout_s(request.knobs)
         waiting = Waiting(
             due_s=min(arrived_s + route.budget_s - after_s, deadline_s),
@@ -164,6 +165,9 @@ class DataPlane(Catalog):
         now_s = self._clock()
         self._turns.resume(now_s)
         total_s = now_s - ticket.arrived_s
+        if now_s > ticket.waiting.deadline_s:  # a run on this thread has no timer that could end it before
+            self._observer.request_expired(request.model, was_running=True)
+            raise expired(ticket)
         typical_s = outcome.predicted_s + self._handover.after_s
         claim = model.claims[variant.name]
         claimed_s = queue_s + claim.factor * typical_s
@@ -203,7 +207,11 @@ class DataPlane(Catalog):
         fits_idle = {name for name in names if self._idle_s(ticket.model, name, costs.of(name, rows), rows) <= limit_s}
         if ticket.model.policy.is_thrifty:
             fits_idle &= ticket.model.wanted(ticket.waiting, costs)
-        best_accuracy = next((item.accuracy for item in route.candidates if item.name in fits_idle), 0.0)
+        best_accuracy = 0.0
+        for item in route.candidates:  # most accurate first
+            if item.name in fits_idle:
+                best_accuracy = item.accuracy
+                break
         if outcome.is_fallback:
             return Reason.FALLBACK, best_accuracy
         if outcome.is_cascaded and not route.is_pinned:

@@ -44,9 +44,9 @@ _STALL_S: Final = 0.02
 class Dispatcher:
     """The queues and the lanes' state; every method may be called from any thread.
 
-    ``policy`` decides what a free lane runs. Late runs wait while ``loop_turns`` say that the event loop has no time to spare:
-    there they would take it from others. ``inline_s`` is the predicted compute time up to which an idle machine's
-    request is computed on the thread that brought it, because handing it to a lane and back would take longer.
+    ``policy`` decides what a free lane runs. Late runs wait while ``loop_turns`` say that the event loop has no time to
+    spare. ``inline_s`` is the predicted compute time up to which an idle machine's request is computed on the thread
+    that brought it, because handing it to a lane and back would take longer.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class Dispatcher:
             settle(ticket)
             return
         self._observer.request_expired(ticket.request.model, was_running=not was_waiting)
-        ticket.fail(_expired(ticket))
+        ticket.fail(expired(ticket))
 
     def close(self) -> None:
         """Refuse newcomers and what still waits; ``take`` returns ``None`` to the lanes."""
@@ -355,7 +355,7 @@ class Dispatcher:
         for ticket in self.desk.take_hopeless(model):
             ticket.is_over = True
             self._observer.request_expired(ticket.request.model, was_running=False)
-            ticket.fail(_expired(ticket))
+            ticket.fail(expired(ticket))
         return None
 
     def _start(self, model: LoadedModel, run: Run, tickets: Sequence[Ticket], lane: Lane, asked_s: float) -> Job:
@@ -369,7 +369,8 @@ class Dispatcher:
         self._observer.request_shed(ticket.request.model, ticket.request.knobs.criticality, why)
 
 
-def _expired(ticket: Ticket) -> DeadlineExceeded:
+def expired(ticket: Ticket) -> DeadlineExceeded:
+    """Return the error of a request whose hard deadline has passed."""
     waited_ms = (ticket.waiting.deadline_s - ticket.arrived_s) * 1e3
     return DeadlineExceeded(
         f"model '{ticket.request.model}' could not answer within the deadline of {waited_ms:.3f} ms"

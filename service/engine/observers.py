@@ -30,6 +30,7 @@ class Observers:
         """Keep the observers in the order they are told."""
         heard = tuple(observers)
         self._hooks = {hook: _listeners(hook, heard) for hook in _HOOKS}
+        self._on_finished, self._on_run = self._hooks["request_finished"], self._hooks["run_finished"]
 
     def model_loaded(self, model: ModelInfo) -> None:
         """Tell all."""
@@ -41,7 +42,11 @@ class Observers:
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Tell all."""
-        self._tell("request_finished", request, answer)
+        for tell in self._on_finished:  # as _tell, which takes longer
+            try:
+                tell(request, answer)
+            except Exception:  # noqa: BLE001 - as there
+                _log_failure(tell, "request_finished")
 
     def request_refused(self, request: InferenceRequest, error: BaseException, waited_s: float) -> None:
         """Tell all."""
@@ -49,7 +54,11 @@ class Observers:
 
     def run_finished(self, report: RunReport) -> None:
         """Tell all."""
-        self._tell("run_finished", report)
+        for tell in self._on_run:
+            try:
+                tell(report)
+            except Exception:  # noqa: BLE001 - as there
+                _log_failure(tell, "run_finished")
 
     def request_shed(self, model: str, criticality: Criticality, why: str) -> None:
         """Tell all."""
@@ -87,8 +96,12 @@ class Observers:
         for tell in self._hooks[hook]:
             try:
                 tell(*arguments, **options)
-            except Exception:  # whatever it is, counting must never end a request or a lane
-                _LOGGER.exception("%s failed in %s", type(getattr(tell, "__self__", tell)).__name__, hook)
+            except Exception:  # noqa: BLE001 - whatever it is, counting must never end a request or a lane
+                _log_failure(tell, hook)
+
+
+def _log_failure(tell: Callable[..., None], hook: str) -> None:
+    _LOGGER.exception("%s failed in %s", type(getattr(tell, "__self__", tell)).__name__, hook)  # noqa: LOG004 - its callers are
 
 
 def _listeners(hook: str, observers: Iterable[Observer]) -> tuple[Callable[..., None], ...]:

@@ -16,6 +16,7 @@ from service.api.grpc_errors import grpc_status
 from service.api.http_errors import error_reply
 from service.domain.errors import Overloaded
 from service.domain.inference import Criticality
+from service.frontends.sockets import unread_s
 from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ class Door:
         self._counts: dict[str, dict[Criticality, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def read(self) -> float:
-        """Note that bytes are read, or a connection taken, now; return how long they may have waited, in seconds."""
+    def read(self, new: asyncio.BaseTransport | None = None) -> float:
+        """Note that bytes are read, or a connection taken, now; return how long they may have waited, in seconds.
+
+        ``new`` is the connection whose first bytes they are: it waited to be taken, one in each turn, and only the
+        kernel knows since when.
+        """
         now_s, turns = self.clock(), self._turns
+        turns.more_s = 0.0 if new is None else unread_s(new)
         if not turns.is_open:
             turns.begin(now_s)
             asyncio.get_running_loop().call_soon(self._end_turn)

@@ -1,8 +1,4 @@
-"""gRPC by our own HTTP/2 server: as many calls as one process can answer, within limits.
-
-TLS will enter in ``GrpcServer.start``, as the argument ``ssl`` of ``create_server``; until then a proxy in front ends
-it.
-"""
+"""gRPC by our own HTTP/2 server: as many calls as one process can answer, within limits."""
 
 from __future__ import annotations
 
@@ -17,10 +13,11 @@ from service.frontends.http2 import Connection
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from service.api.plane import OnRefused
     from service.frontends.door import Door
-    from service.frontends.http2_stream import Calls
+    from service.frontends.http2_host import Calls
 
 _RETRY_S = 1.0
 
@@ -55,17 +52,24 @@ class GrpcServer:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
-    async def start(self, listener: socket.socket) -> None:
+    async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve the socket until ``close``."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self, self._lost), sock=listener)
+        handshake_s = None if tls is None else self.read_timeout_s
+        self._server = await loop.create_server(
+            lambda: Connection(self, self._lost), sock=listener, ssl=tls, ssl_handshake_timeout=handshake_s
+        )
 
-    async def close(self, grace_s: float) -> None:
-        """Refuse new calls and return when the last one is answered, or after the grace."""
+    def leave(self) -> None:
+        """Take no new connections and no new calls: clients are told to go elsewhere before anything is refused."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
             connection.leave()
+
+    async def close(self, grace_s: float) -> None:
+        """Take no new calls and return when the last one is answered, or after the grace."""
+        self.leave()
         try:
             async with asyncio.timeout(grace_s):
                 await self._is_empty.wait()

@@ -1,8 +1,7 @@
 """HTTP/1.1 by uvicorn, with the limits that uvicorn leaves to a proxy in front.
 
 uvicorn waits for ever for a slow client, takes headers of any size, and answers what is not HTTP in plain text. Behind
-a proxy that is fine; a gateway that may stand in the open bounds each of them. TLS will enter in ``HttpServer``, as
-uvicorn's ``ssl_*`` options; until then a proxy in front ends it.
+a proxy that is fine; a gateway that may stand in the open bounds each of them.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api.http_errors import HttpRefused, error_reply
 from service.api.plane import Refusal, ignore_refusal
+from service.frontends.alarm import Alarm
 from service.frontends.door import http_refusal, model_of_path, whole_infer
 from service.frontends.short_way import InferCycle
 from service.frontends.sockets import cut
@@ -25,7 +25,8 @@ from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    import ssl
+    from collections.abc import Iterator
 
     from service.api.asgi import App
     from service.api.plane import OnRefused
@@ -60,6 +61,7 @@ class HttpServer:
         limits: ConnectionLimits,
         on_refused: OnRefused = ignore_refusal,
         short_way: ShortWay | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Configure; ``start`` listens. ``short_way`` answers plain infer requests as the application would."""
         protocol = functools.partial(_GuardedProtocol, limits=limits, on_refused=on_refused, short_way=short_way)
@@ -75,7 +77,7 @@ class HttpServer:
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, tls, limits.read_timeout_s)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket) -> None:
@@ -91,61 +93,28 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake_s: float) -> None:
         super().__init__(config)
         self.is_listening = asyncio.Event()
+        self._tls = tls
+        self._handshake_s = handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Listen as uvicorn does, but with a bound on the time of a handshake."""
+        loop, state = asyncio.get_running_loop(), self.lifespan.state
+        make = functools.partial(self.config.http_protocol_class, self.config, self.server_state, state)
+        handshake_s = None if self._tls is None else self._handshake_s
+        self.servers = [
+            await loop.create_server(make, sock=item, ssl=self._tls, ssl_handshake_timeout=handshake_s)  # type: ignore[arg-type] # as in uvicorn
+            for item in sockets or ()
+        ]
+        self.started = True
         self.is_listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # The program handles its signals itself: one drain for all listeners.
         yield
-
-
-class _Alarm:
-    """Calls back once after a time, unless it is stopped or set anew before.
-
-    It is set and stopped at every request, and nearly never rings; so a timer that is running is left to run, and looks
-    when it fires how long there is still to wait.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, after_s: float, call: Callable[[], None]) -> None:
-        self._loop = loop
-        self._after_s = after_s
-        self._call = call
-        self._due_s: float | None = None
-        self._handle: asyncio.TimerHandle | None = None
-
-    def is_set(self) -> bool:
-        return self._due_s is not None
-
-    def set(self) -> None:
-        self._due_s = self._loop.time() + self._after_s
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._after_s, self._fire)
-
-    def stop(self) -> None:
-        self._due_s = None
-
-    def discard(self) -> None:
-        self._due_s = None
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _fire(self) -> None:
-        self._handle = None
-        if self._due_s is None:
-            return
-        left_s = self._due_s - self._loop.time()
-        if left_s > 0:
-            self._handle = self._loop.call_later(left_s, self._fire)
-            return
-        self._due_s = None
-        self._call()
 
 
 class _GuardedProtocol(HttpToolsProtocol):
@@ -161,14 +130,16 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._short_way = short_way
         self._door = None if short_way is None else short_way.door
         self._short: InferCycle | None = None
+        self._garbage = ""
         self._limits = limits
         self._on_refused = on_refused
         self._header_bytes = 0
+        self._is_new = True
         self._is_in_headers = True
         # A client can be slow both ways at once: it sends its next request while it leaves an answer unread.
-        self._slow_request = _Alarm(self.loop, limits.read_timeout_s, self._give_up_request)
-        self._slow_reader = _Alarm(self.loop, limits.read_timeout_s, self._give_up_answer)
-        self._unused = _Alarm(self.loop, _KEEP_ALIVE_S, self.timeout_keep_alive_handler)
+        self._slow_request = Alarm(self.loop, limits.read_timeout_s, self._give_up_request)
+        self._slow_reader = Alarm(self.loop, limits.read_timeout_s, self._give_up_answer)
+        self._unused = Alarm(self.loop, _KEEP_ALIVE_S, self.timeout_keep_alive_handler)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         if self._door is not None:
@@ -186,7 +157,8 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         door = self._door
-        if door is not None and door.read() > LEAST_WAIT_S and self._is_turned_away_whole(door, data):
+        new, self._is_new = self.transport if self._is_new else None, False
+        if door is not None and door.read(new) > LEAST_WAIT_S and self._is_turned_away_whole(door, data):
             return
         if self._is_in_headers:
             self._header_bytes += len(data)
@@ -285,8 +257,16 @@ class _GuardedProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             next_cycle, app = self.pipeline.pop()
             self._start_asgi_task(next_cycle, app)
+        elif self._garbage:
+            self._refuse(400, self._garbage)
         else:
             self._unused.set()
+
+    def on_response_complete(self) -> None:
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if was_last and self._garbage and not self.transport.is_closing():
+            self._refuse(400, self._garbage)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -301,9 +281,19 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._slow_reader.set()  # closing waits for the last answer to be read
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+        cycle: RequestResponseCycle | None = self.cycle
+        owes = cycle is not None and not cycle.response_complete and not cycle.more_body
+        if (owes or self.pipeline) and not self.transport.is_closing():
+            self._garbage = msg  # told after the answers to what came before it
+            self._slow_request.stop()
+            self.flow.pause_reading()
+        else:
+            self._refuse(400, msg)
 
     def _give_up_request(self) -> None:
+        if self.flow.read_paused:  # by us: the client cannot send the rest
+            self._slow_request.set()
+            return
         message = f"no whole request came within {self._limits.read_timeout_s:g} s"
         if self._is_in_headers and not self.transport.is_closing():
             self._refuse(408, message)

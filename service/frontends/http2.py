@@ -21,7 +21,7 @@ from service.frontends.sockets import cut
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.frontends.http2_stream import Host
+    from service.frontends.http2_host import Host
 
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _MOST_STREAMS: Final = 1024
@@ -35,6 +35,12 @@ _CALM_PER_S: Final = 50.0
 _CALM_PER_ANSWER: Final = 20.0
 _CALM_PER_BYTE: Final = 1 / 4096
 """For what left piece by piece, as the client's windows let it: who reads a long stream has to send many updates."""
+_IDLE_S: Final = 300.0
+"""A connection without calls for so long is closed; clients open another one when they need it."""
+_QUIET_S: Final = 60.0
+"""After that a client is asked whether it is still there."""
+_MOST_HELD_BYTES: Final = 1 << 26
+"""Of messages that are not whole yet, besides the largest one that is allowed."""
 _MASK: Final = 0x7FFFFFFF
 
 
@@ -52,6 +58,9 @@ class Connection(asyncio.Protocol):
         self.waiting: dict[int, Stream] = {}
         self.window = self.first_window = wire.DEFAULT_WINDOW
         self.frame_size = wire.LEAST_FRAME_SIZE
+        self.is_paused = False
+        self.held_bytes = 0
+        self.most_held_bytes = host.calls.max_message_bytes + _MOST_HELD_BYTES
         self.transport: asyncio.Transport
         self._on_lost = on_lost
         self._reader = wire.HeaderReader(_MOST_HEADER_BYTES)
@@ -65,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._is_leaving = False
         self._waits_since_s: float | None = self.loop.time()
         self._unread_since_s: float | None = None
+        self._heard_s = self._used_s = self.loop.time()
+        self._is_asked = False
         self._watch: asyncio.TimerHandle | None = None
 
     # What the transport calls.
@@ -101,22 +112,24 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read nothing from a client that does not read: every frame of its could make one more answer."""
-        self._unread_since_s = self.loop.time()
+        self._unread_since_s, self.is_paused = self.loop.time(), True
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on reading."""
         if self.transport.is_closing():
             return  # all that was written has to be read, and the time for it goes on
-        self._unread_since_s = None
+        self._unread_since_s, self.is_paused = None, False
         self.transport.resume_reading()
+        self._push_waiting()
 
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is complete."""
         if self.transport.is_closing():
             return
+        self._heard_s, self._is_asked = self.loop.time(), False
         if self.host.door is not None:
-            self.host.door.read()
+            self.host.door.read(None if self._has_preface else self.transport)
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -245,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _push_waiting(self) -> None:
         for stream in list(self.waiting.values()):
-            if self.window <= 0:
+            if self.window <= 0 or self.is_paused:
                 return
             stream.push()
 
@@ -298,6 +311,7 @@ class Connection(asyncio.Protocol):
         """Forget a stream that has ended; an answer earns the client some calm, a refusal none."""
         self.streams.pop(stream.number, None)
         self.waiting.pop(stream.number, None)
+        self._used_s = self.loop.time()
         if answered:
             self._calm = min(_CALM, self._calm + _CALM_PER_ANSWER)
         if self._is_leaving and not self.streams:
@@ -347,10 +361,22 @@ class Connection(asyncio.Protocol):
             else:
                 cut(self.transport)
             return
+        self._look_for_client(self.loop.time())
         for stream in list(self.streams.values()):
             if stream.waits_for_client_since(since_s):
                 self.host.note(f"a call was not sent, or its answer not read, within {limit_s:g} s")
                 stream.reset(wire.CANCEL)
+
+    def _look_for_client(self, now_s: float) -> None:
+        """Let go of a client that needs nothing, or that is not there any more though nothing says so."""
+        if not self.streams and now_s - self._used_s > _IDLE_S:
+            self.leave()
+        elif self._is_asked and now_s - self._heard_s > _QUIET_S + self.host.read_timeout_s:
+            self.host.note("the client does not answer any more")
+            self.transport.abort()
+        elif now_s - self._heard_s > _QUIET_S and not self._is_asked:
+            self._is_asked = True
+            self.transport.write(frame(wire.PING, 0, 0, bytes(8)))
 
 
 _RARE: Final[dict[int, Callable[[Connection, int, int, bytes], None]]] = {

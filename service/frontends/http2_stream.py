@@ -7,10 +7,10 @@ with trailers. What the windows do not let out waits here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from service.domain.errors import PayloadTooLarge
+from service.domain.errors import Overloaded, PayloadTooLarge
 from service.frontends import http2_frames as wire
 from service.frontends.door import grpc_refusal, model_of_message
 from service.frontends.http2_frames import answer_block, frame, header_block, number_frame
@@ -18,11 +18,9 @@ from service.frontends.short_way import Driver
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
 
-    from service.api.asgi import Message, Receive, Scope, Send
+    from service.api.asgi import Message
     from service.api.grpc_frames import GrpcReply
-    from service.frontends.door import Door
     from service.frontends.http2 import Connection
 
 _PREFIX_BYTES: Final = 5
@@ -31,54 +29,6 @@ _START: Final = answer_block([_CONTENT_TYPE, (b"grpc-accept-encoding", b"identit
 _TURNED_AWAY: Final = _START + header_block(grpc_refusal())
 _MODEL_INFER: Final = b"/ModelInfer"
 _MOST_UNSENT_BYTES: Final = 1 << 18
-
-
-class Calls(Protocol):
-    """What answers calls: all of them as ASGI, and those to paths of which ``is_unary`` is true by ``answer`` too."""
-
-    max_message_bytes: int
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a call as ASGI."""
-        ...
-
-    def is_unary(self, path: bytes) -> bool:
-        """Tell whether the path's method has one request and one response."""
-        ...
-
-    def answer(
-        self, path: bytes, headers: wire.Headers, message: bytes, waited_s: float
-    ) -> Coroutine[Any, Any, GrpcReply]:
-        """Answer a call whose message is here, and which began ``waited_s`` ago."""
-        ...
-
-    def refuse(self, path: bytes, headers: wire.Headers, error: Exception) -> GrpcReply:
-        """Refuse a call for the server's own reason."""
-        ...
-
-
-class Host(Protocol):
-    """The server, as its connections see it."""
-
-    calls: Calls
-    read_timeout_s: float
-    door: Door | None
-
-    def admit(self, connection: Connection) -> bool:
-        """Tell whether one more connection may be open."""
-        ...
-
-    def enter(self) -> Exception | None:
-        """Count one more open call, or return why there may be none."""
-        ...
-
-    def exit(self) -> None:
-        """Count one call less."""
-        ...
-
-    def note(self, message: str) -> None:
-        """Report what a client did that ends its call or its connection."""
-        ...
 
 
 class Stream:
@@ -93,6 +43,7 @@ class Stream:
         "_granted",
         "_has_entered",
         "_headers",
+        "_held",
         "_is_complete",
         "_is_gone",
         "_is_short",
@@ -114,7 +65,7 @@ class Stream:
         self._connection = connection
         self._headers = headers
         self._granted = receive_window
-        self._received = 0
+        self._received = self._held = 0
         self._body: bytes | bytearray = b""
         self._unsent = bytearray()
         self._end: bytes | None = None
@@ -161,6 +112,7 @@ class Stream:
         else:
             self._body += payload
         self._is_complete = is_end
+        self._hold(size)
         if not self._is_short:
             self._wake()
         elif len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
@@ -169,13 +121,16 @@ class Stream:
             self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
         elif is_end:
             self._answer()
+        elif self._connection.held_bytes > self._connection.most_held_bytes:
+            error = Overloaded(f"the connection has {self._connection.held_bytes} bytes of unfinished messages", 1.0)
+            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
         else:
             self._grant()
 
     def push(self) -> None:
         """Send what the windows let out."""
         connection = self._connection
-        while self._unsent and self.window > 0 and connection.window > 0:
+        while self._unsent and self.window > 0 and connection.window > 0 and not connection.is_paused:
             size = min(len(self._unsent), self.window, connection.window, connection.frame_size)
             connection.transport.write(frame(wire.DATA, 0, self.number, bytes(memoryview(self._unsent)[:size])))
             del self._unsent[:size]
@@ -227,6 +182,7 @@ class Stream:
 
     def _answer(self) -> None:
         body = self._body
+        self._hold(-self._held)
         is_plain = len(body) >= _PREFIX_BYTES and body[0] == 0
         if not is_plain or int.from_bytes(body[1:_PREFIX_BYTES], "big") != len(body) - _PREFIX_BYTES:
             self._is_short = False
@@ -327,6 +283,7 @@ class Stream:
         while not self._is_gone:
             if self._body or (self._is_complete and not self._told_end):
                 body, self._body = bytes(self._body), b""
+                self._hold(-self._held)
                 self._told_end = self._is_complete
                 self._grant()
                 return {"type": "http.request", "body": body, "more_body": not self._is_complete}
@@ -382,7 +339,12 @@ class Stream:
         self._wake()
         self._connection.closed(self, answered=has_entered)
 
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._connection.held_bytes += size
+
     def _exit(self) -> None:
+        self._hold(-self._held)
         if self._has_entered:
             self._has_entered = False
             self._connection.host.exit()

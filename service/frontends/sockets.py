@@ -11,6 +11,17 @@ if TYPE_CHECKING:
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger of socket(7): on, for 0 s
 
+_KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+# struct tcp_info of linux/tcp.h: the time since data came, which the kernel knows to a tick.
+_LAST_DATA_MS: Final = struct.Struct("I")
+_LAST_DATA_AT: Final = 52
+_TICK_S: Final = 0.004
+
 
 class ListenError(OSError):
     """An address cannot be listened on."""
@@ -29,6 +40,8 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         raise ListenError(f"cannot listen on {host}: {error.strerror or error}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in _KEEP_ALIVE:  # inherited by every connection
+            listener.setsockopt(level, option, value)
         listener.bind((host, port))
         # Binding alone does not conflict with another socket that only binds; listening does.
         listener.listen(2048)
@@ -56,3 +69,13 @@ def cut(transport: asyncio.WriteTransport) -> None:
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+def unread_s(transport: asyncio.BaseTransport) -> float:
+    """Return for how many seconds at least the last bytes that came have lain in the kernel; it counts in ticks."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return 0.0
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_MS.size + _LAST_DATA_AT)
+    unread_ms: int = _LAST_DATA_MS.unpack_from(info, _LAST_DATA_AT)[0]
+    return max(0.0, unread_ms / 1e3 - _TICK_S)

@@ -33,32 +33,29 @@ from typing import Final
 
 from service.domain.inference import Criticality
 
-IN_BURSTS: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 2, Criticality.SHEDDABLE: 1 / 8}
+IN_BURSTS: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 4, Criticality.SHEDDABLE: 1 / 8}
 STANDING: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 8, Criticality.SHEDDABLE: 1 / 16}
 _BURST_BUDGETS: Final = 4.0
 LEAST_WAIT_S: Final = 0.001
 """A wait that turns nobody away, however small the budget: timers and the interpreter are no more exact."""
 _SLEPT_S: Final = 0.0003
 """A pause before a turn that only a loop with nothing to do makes."""
-_REMEMBERED_S: Final = 0.02
-"""Turns that long together make up what is usual."""
 _PRESSED_S: Final = 0.05
 
 
 class Turns:
     """How long the event loop's turns take; moments in seconds on one clock, and used on the loop's thread alone.
 
-    ``usual_s`` is how long the turn takes in which something falls that may come at any moment, such as a lane's
-    result: the mean by time, not by turn, of the last ones. Until ``pressed_until_s`` the loop has no time to spare;
-    any thread may look.
+    ``more_s`` is how much longer what is being read now is known to have waited: a new connection waits to be taken
+    first. Until ``pressed_until_s`` the loop has no time to spare; any thread may look.
     """
 
-    __slots__ = ("_before_s", "_began_s", "_ended_s", "_slept_s", "is_open", "pressed_until_s", "usual_s")
+    __slots__ = ("_before_s", "_began_s", "_ended_s", "_slept_s", "is_open", "more_s", "pressed_until_s")
 
     def __init__(self) -> None:
         """Start before the first turn."""
         self.is_open = False
-        self.usual_s = 0.0
+        self.more_s = 0.0
         self.pressed_until_s = float("-inf")
         self._before_s = 0.0
         self._began_s = self._ended_s = self._slept_s = float("-inf")
@@ -66,7 +63,6 @@ class Turns:
     def begin(self, now_s: float) -> None:
         """Note that the first thing of a turn is read."""
         took_s = self._ended_s - self._began_s if self._began_s > 0 else 0.0
-        self.usual_s += (took_s - self.usual_s) * min(1.0, took_s / _REMEMBERED_S)
         self._before_s = took_s
         if now_s - self._ended_s > _SLEPT_S:
             self._before_s, self._slept_s = 0.0, now_s
@@ -88,11 +84,11 @@ class Turns:
 
     def waited_s(self, now_s: float) -> float:
         """Return how long what is read now may have waited at most."""
-        return self._before_s + now_s - self._began_s
+        return self._before_s + now_s - self._began_s + self.more_s
 
     def came_s(self, now_s: float) -> float:
         """Return when what is read in this turn came, on average; now where nothing is being read."""
-        return self._began_s - self._before_s / 2 if self.is_open else now_s
+        return self._began_s - self._before_s / 2 - self.more_s if self.is_open else now_s
 
     def press(self, now_s: float) -> None:
         """Note that somebody was turned away: the loop has no time to spare for a while."""

@@ -32,11 +32,13 @@ def choose_share(share: float, rate_hz: float, suspicion: float) -> float:
     return min(1.0, wanted, max(share, _MOST_HZ / rate_hz))
 
 
-def choose_reversed_share(share: float, rate_hz: float) -> float:
-    """Return which share (0..1) of other variants' answers, ``rate_hz`` of them, is also asked of a quarantined one.
+def choose_reversed_share(share: float, rate_hz: float, *, is_out: bool) -> float:
+    """Return which share (0..1) of others' answers, ``rate_hz`` of them, is asked of a variant without its claim.
 
-    Recovery may take half a minute: what CPU time there is belongs to those that answer.
+    One that ``is_out`` may take half a minute to recover: what CPU time there is belongs to those that answer.
     """
+    if not is_out:
+        return choose_share(share, rate_hz, 1.0)
     return min(1.0, max(share, _RECOVERY_HZ / rate_hz)) if share > 0.0 and rate_hz > 0.0 else share
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.registry import Collector
 
 from service.telemetry.tallies import CountFamily, HistogramFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from prometheus_client.metrics_core import Metric
 
 BY_VARIANT: Final = ("model", "variant")
 
@@ -23,6 +26,10 @@ class Families:
     def __init__(self) -> None:
         """Start with an empty registry."""
         self.registry = CollectorRegistry(auto_describe=True)
+
+    def before_reading(self, settle: Callable[[], None]) -> None:
+        """Call this before anything that is registered from now on is read."""
+        self.registry.register(_Settling(settle))
 
     def counter(self, name: str, help_text: str, labels: Sequence[str]) -> Counter:
         """Return a counter that may be counted from any thread; ``_total`` is added to its name."""
@@ -43,3 +50,14 @@ class Families:
         family = HistogramFamily(f"tiergate_{name}", f"{help_text}.", labels, edges)
         self.registry.register(family)
         return family
+
+
+class _Settling(Collector):
+    """Has no metrics: a registry reads its collectors in order, and this one has something to do first."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self._settle = settle
+
+    def collect(self) -> Iterable[Metric]:
+        self._settle()
+        return ()

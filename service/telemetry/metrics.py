@@ -21,6 +21,7 @@ from service.telemetry.families import Families
 from service.telemetry.live_gauges import LiveGauges
 from service.telemetry.request_metrics import RequestMetrics, outcome_of
 from service.telemetry.run_metrics import RunMetrics
+from service.telemetry.tls_metrics import TlsMetrics
 from service.telemetry.variant_metrics import VariantMetrics
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Metrics:
     def watch_drift(self, reports: Callable[[], Mapping[str, ModelDrift]]) -> None:
         """Read drift's reports, by model, at every scrape."""
         self.registry.register(DriftGauges(reports))
+
+    def watch_tls(self) -> TlsMetrics:
+        """Return what hears of certificates; call it once, where there is TLS."""
+        return TlsMetrics(self._families)
 
     def memory_limited(self, budget_bytes: int) -> None:
         """Tell the budget that loaded variants have; call it once, where there is one."""

@@ -66,12 +66,13 @@ class _Regret:
     answers: int = 1
 
     def answered(self, answer: Answer) -> None:
-        self.best += answer.best_accuracy
+        best = answer.best_accuracy
+        self.best += best
         self.answers += 1
         if not answer.budget_met:
-            self.late.value += answer.best_accuracy
-        elif answer.expected_accuracy < answer.best_accuracy:
-            self.smaller.value += answer.best_accuracy - answer.expected_accuracy
+            self.late.value += best
+        elif answer.expected_accuracy < best:
+            self.smaller.value += best - answer.expected_accuracy
 
     def lost(self) -> None:
         self.refused.value += self.best / self.answers
@@ -128,9 +129,10 @@ class RequestMetrics:
             self._expired.labels(model.name, state)
         for stage in ("sure", "escalated", "settled"):
             self._cascades.labels(model.name, stage)
-        causes = [self._regret.labels(model.name, cause) for cause in ("smaller", "late", "refused")]
+        smaller, late, refused = (self._regret.labels(model.name, cause) for cause in ("smaller", "late", "refused"))
         # Before the first answer, a lost request is taken for one that could have had the most accurate variant.
-        self._regrets[model.name] = _Regret(*causes, best=max(item.accuracy for item in model.variants))
+        best = max(item.accuracy for item in model.variants)
+        self._regrets[model.name] = _Regret(smaller, late, refused, best)
         for variant in model.variants:
             self._series[model.name, variant.name] = self._create(model.name, variant.name)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from service.telemetry.families import BY_VARIANT
+from service.telemetry.later import Later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +37,8 @@ class RunMetrics:
 
     def __init__(self, families: Families, edges_s: Sequence[float]) -> None:
         """Define the families."""
-        self._series: dict[tuple[str, str], _Series] = {}
-        self._lock = threading.Lock()  # runs end on several lanes
+        self._later: dict[tuple[str, str], Later[RunReport]] = {}
+        families.before_reading(self._settle)
         self._compute = families.histogram("compute_duration_seconds", "Run of a batch", BY_VARIANT, edges_s)
         self._rows = families.histogram("batch_size", "Rows computed together", BY_VARIANT, _ROWS)
         self._predicted = families.histogram(
@@ -49,22 +50,29 @@ class RunMetrics:
     def create(self, model: str, variant: str) -> None:
         """Create a variant's label sets at zero; what was counted before stays."""
         labels = (model, variant)
-        self._series[labels] = _Series(
+        series = _Series(
             compute=self._compute.labels(*labels),
             rows=self._rows.labels(*labels),
             predicted=self._predicted.labels(*labels),
             decision=self._decision.labels(model),
             cpu_s=self._cpu_s.labels(*labels),
         )
+        self._settle()
+        self._later[labels] = Later(partial(_count, series))
 
     def run_finished(self, report: RunReport) -> None:
         """Count a run; a failed one tells nothing but the CPU time that it took."""
-        series = self._series[report.model, report.variant]
-        with self._lock:
-            series.cpu_s.value += report.cpu_s
-            if report.failed:
-                return
-            series.compute.observe(report.compute_s)
-            series.rows.observe(report.rows)
-            series.predicted.observe(report.predicted_s / max(report.compute_s, 1e-9))
-            series.decision.observe(report.decision_s)
+        self._later[report.model, report.variant].note(report)
+
+    def _settle(self) -> None:
+        for later in list(self._later.values()):
+            later.settle()
+
+
+def _count(series: _Series, reports: list[RunReport]) -> None:
+    series.cpu_s.value += sum([report.cpu_s for report in reports])
+    done = [report for report in reports if not report.failed]
+    series.compute.observe_all([report.compute_s for report in done])
+    series.rows.observe_all([report.rows for report in done])
+    series.predicted.observe_all([report.predicted_s / max(report.compute_s, 1e-9) for report in done])
+    series.decision.observe_all([report.decision_s for report in done])

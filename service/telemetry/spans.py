@@ -153,7 +153,7 @@ def _run_parts(run: RunReport, waits_s: float) -> Iterator[Part]:
     yield "queue", min(waits_s, decided_s), decided_s, {"tiergate.queued": run.queued}
     yield "route", decided_s, run.started_s, {"tiergate.variant": run.variant}
     yield "batch", run.started_s, joined_s, {"tiergate.rows": run.rows, "tiergate.requests": run.requests}
-    computed = {"tiergate.variant": run.variant, "tiergate.predicted_ms": run.predicted_s * 1e3}
+    computed: Attributes = {"tiergate.variant": run.variant, "tiergate.predicted_ms": run.predicted_s * 1e3}
     yield "compute", joined_s, joined_s + run.compute_s, computed
 
 

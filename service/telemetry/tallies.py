@@ -2,6 +2,7 @@
 
 prometheus_client takes a lock for each value and looks at every bucket of a histogram: some 25 us for one request's
 metrics. Here counting is an addition, a bucket is found by bisection, and the exposition is made when it is scraped.
+Runs, of which each has many values, are counted in batches besides (``later``).
 
 Additions to one tally come from one thread at a time: its owner sees to that. A scrape reads while others count, and
 may find a histogram's sum one event behind its buckets; the count is the sum of the buckets, so that these agree.
@@ -12,8 +13,9 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from prometheus_client.metrics_core import Metric
+
+
+_FEW: Final = 16
 
 
 class Count:
@@ -54,6 +59,17 @@ class Histogram:
         """Count one value."""
         self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count values; many together take far less time than one by one."""
+        if len(values) < _FEW:
+            for value in values:
+                self.observe(value)
+            return
+        found = np.asarray(values)
+        places = np.bincount(np.searchsorted(self.edges, found), minlength=len(self.counts))
+        self.counts = [count + more for count, more in zip(self.counts, places.tolist(), strict=True)]
+        self.total += float(found.sum())
 
     def exemplify(self, value: float, trace_id: str) -> None:
         """Keep a value that was counted as the example of its bucket, with the trace that tells its story."""
@@ -98,10 +114,11 @@ class HistogramFamily(Collector):
         """Return the family as it stands, with cumulative buckets; only OpenMetrics can say the exemplars."""
         family = HistogramMetricFamily(*self._describe)
         for values, histogram in list(self._histograms.items()):
-            total, buckets = histogram.total, []
-            reached = 0
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+            total, reached = histogram.total, 0
             for place, (name, count) in enumerate(zip(self._names, list(histogram.counts), strict=True)):
                 reached += count
-                buckets.append((name, float(reached), histogram.exemplars.get(place)))
+                exemplar = histogram.exemplars.get(place)
+                buckets.append((name, float(reached), exemplar) if exemplar else (name, float(reached)))
             family.add_metric(values, buckets, total)
         yield family

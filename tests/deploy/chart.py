@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import yaml
 
-from tests.deploy.cluster import running_cluster
+from tests.deploy.cluster import LOADER, running_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,7 +83,12 @@ class Helm:
         # Releases are kept in Helm's memory: as Secrets they would need the server to read protobuf.
         environment = {**os.environ, "HELM_DRIVER": "memory"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
         )
 
     def close(self) -> None:
@@ -126,13 +132,17 @@ class Helm:
 
     def _release(self, cluster: Cluster, action: str, name: str, values: Mapping[str, Any]) -> Release:
         done = self._do(cluster, action, name=name, chart=str(CHART), values=values)
-        objects = tuple(item for item in yaml.safe_load_all(done["manifest"]) if item)
+        objects = tuple(item for item in yaml.load_all(done["manifest"], Loader=LOADER) if item)
         return Release(objects, done["info"].get("notes", ""))
 
     def _do(self, cluster: Cluster, action: str, **order: object) -> Any:  # noqa: ANN401 - JSON
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps({"kubeconfig": cluster.kubeconfig, "action": action, **order}), file=self._process.stdin, flush=True)
+        print(
+            json.dumps({"kubeconfig": cluster.kubeconfig, "action": action, **order}),
+            file=self._process.stdin,
+            flush=True,
+        )
         answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
             raise HelmRefused(answer["error"])
@@ -170,19 +180,26 @@ def problems(item: Object, version: str) -> list[str] | None:
 
 @cache
 def _validator(version: str, api_version: str, kind: str) -> Any:  # noqa: ANN401 - installed beside the project
-    if str(PYTHON_TOOLS) not in sys.path:
-        sys.path.append(str(PYTHON_TOOLS))  # last: what the project has wins
-    jsonschema, referencing = importlib.import_module("jsonschema"), importlib.import_module("referencing")
-    folder = _SCHEMAS / f"v{version}{_STRICT}"
     group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
-    path = folder / f"{kind.lower()}-{group}.json"
+    path = _SCHEMAS / f"v{version}{_STRICT}" / f"{kind.lower()}-{group}.json"
     if not path.exists():
         return None
-    resources = [
-        referencing.Resource.from_contents(json.loads(file.read_text())) for file in (folder / "_definitions.json", path)
-    ]
-    registry = resources[1] @ (resources[0] @ referencing.Registry())
-    return jsonschema.Draft202012Validator(resources[1].contents, registry=registry)
+    resource = _resource(path)
+    registry = resource @ _definitions(version)
+    return importlib.import_module("jsonschema").Draft202012Validator(resource.contents, registry=registry)
+
+
+@cache
+def _definitions(version: str) -> Any:  # noqa: ANN401 - see above
+    """Return the registry with what all schemas of a version share."""
+    resource = _resource(_SCHEMAS / f"v{version}{_STRICT}" / "_definitions.json")
+    return resource @ importlib.import_module("referencing").Registry()
+
+
+def _resource(path: Path) -> Any:  # noqa: ANN401 - see above
+    if str(PYTHON_TOOLS) not in sys.path:
+        sys.path.append(str(PYTHON_TOOLS))  # last: what the project has wins
+    return importlib.import_module("referencing").Resource.from_contents(msgspec.json.decode(path.read_bytes()))
 
 
 def custom_problems(items: list[Object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The chart beside the code: its files are taken by the gateway's own readers, its queries ask for metrics that exist."""
+"""The chart beside the code: the gateway takes its files, and its queries ask for metrics that exist."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from service.domain.remotes_file import RemotesFile
 from service.engine.policy_reader import read_policy
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import Metrics
+from tests.builders import ModelPlan, write_model
 from tests.deploy.chart import CASES, CHART, ROOT, case_values, pods
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ ADAPTER = ROOT / "deploy" / "helm" / "prometheus-adapter-values.yaml"
 
 def gateway(release: Release) -> Object:
     """Return the gateway's container."""
-    (found,) = [
+    found: list[Object] = [
         container
         for _, spec in pods(release)
         for container in spec["containers"]
         if container["name"] in ("gateway", "kserve-container")
     ]
-    return found
+    assert len(found) == 1
+    return found[0]
 
 
 def files(release: Release, folder: Path) -> Path:
@@ -73,6 +75,28 @@ def test_gateway_takes_the_settings_the_policy_and_the_arguments(
     assert (settings.remotes is None) == (case != "gpu")
 
 
+def test_build_job_has_arguments_that_the_program_takes(releases: Mapping[str, Release]) -> None:
+    job = releases["maximal"].one("Job")["spec"]["template"]["spec"]["containers"][0]
+    parsed = build_parser().parse_args(job["args"])
+    assert (parsed.recipe, str(parsed.output)) == ("/recipes/tumours.py", "/models/repository")
+    assert gateway(releases["maximal"])["args"][1] == str(parsed.output)
+
+
+def test_pods_wait_until_the_volume_has_a_model(releases: Mapping[str, Release], tmp_path: Path) -> None:
+    (wait,) = [
+        one
+        for item, spec in pods(releases["maximal"])
+        for one in spec.get("initContainers", [])
+        if item["kind"] == "Deployment"
+    ]
+    write_model(tmp_path / "repository", ModelPlan())
+    shell, flag, script = wait["command"]
+    done = subprocess.run([shell, flag, script.replace("/models", str(tmp_path))], timeout=60, check=True)
+    assert done.returncode == 0
+    looks = script.replace("/models", str(tmp_path / "empty")).partition("until ")[2].partition(";")[0]
+    assert subprocess.run([shell, flag, looks], timeout=60, check=False).returncode != 0
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_lanes_follow_the_cpu_limit_or_the_cores_of_its_own(releases: Mapping[str, Release], case: str) -> None:
     release = releases[case]
@@ -98,10 +122,13 @@ def test_ports_of_the_chart_are_the_defaults_of_the_code() -> None:
 def test_the_admin_listener_stays_inside_the_pod_unless_it_is_asked_for(releases: Mapping[str, Release]) -> None:
     for case, release in releases.items():
         is_open = bool(case_values(case).get("admin", {}).get("enabled"))
-        assert (len([one for one in release.of("Service") if one["metadata"]["name"].endswith("-admin")]) > 0) == is_open
-        (public,) = [one for one in release.of("Service") if one["metadata"]["labels"]["app.kubernetes.io/component"]
-                     == "gateway"] or [None]
-        assert public is None or "admin" not in [port["name"] for port in public["spec"]["ports"]]
+        ports = {
+            one["metadata"]["name"]: [port["name"] for port in one["spec"]["ports"]] for one in release.of("Service")
+        }
+        assert [name for name, offered in ports.items() if "admin" in offered] == [
+            name for name in ports if name.endswith("-admin") and is_open
+        ]
+        assert any(name.endswith("-admin") for name in ports) == is_open
 
 
 def queries(releases: Mapping[str, Release]) -> list[str]:
@@ -192,7 +219,7 @@ def test_the_job_that_alerts_look_for_is_the_job_of_the_monitor(releases: Mappin
 
 def test_dashboards_arrive_whole(releases: Mapping[str, Release]) -> None:
     data = releases["maximal"].one("ConfigMap", "-dashboards")["data"]
-    wanted = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "deploy" / "grafana").rglob("*.json")}
+    wanted = {path.name: path.read_text(encoding="utf-8") for path in (CHART / "files" / "grafana").glob("*.json")}
     assert data == wanted
     assert wanted
     assert sum(map(len, wanted.values())) < 900_000, "a ConfigMap holds 1 MiB"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from functools import reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from service.cli import build_parser
+from service.settings import SettingsError, read_settings
 from tests.deploy.chart import CHART, NEWEST, ROOT
 from tests.deploy.cluster import running_cluster
 
@@ -35,7 +37,7 @@ def of(program: str) -> list[list[str]]:
 
 def flags(words: list[str], name: str) -> list[str]:
     """Return the values of a flag that may be repeated."""
-    return [value for flag, value in zip(words, words[1:], strict=False) if flag == name]
+    return [value for flag, value in pairwise(words) if flag == name]
 
 
 def set_values(words: list[str]) -> dict[str, Any]:
@@ -83,7 +85,9 @@ def test_helm_commands_do_what_they_say_one_after_the_other(helm: Helm) -> None:
 def test_kubectl_commands_name_what_the_chart_makes(helm: Helm) -> None:
     release = helm.render("defaults")
     made = {(item["kind"].lower(), item["metadata"]["name"]) for item in release.objects}
-    named = [tuple(word.split("/")) for words in of("kubectl") for word in words if re.match(r"(deployment|service)/", word)]
+    named = [
+        tuple(word.split("/")) for words in of("kubectl") for word in words if re.match(r"(deployment|service)/", word)
+    ]
     assert len(named) >= 4
     assert set(named) <= made
     service = release.one("Service", "-tiergate")
@@ -119,15 +123,25 @@ def test_values_that_the_page_names_exist() -> None:
                 node = node[part]
 
 
-@pytest.mark.parametrize("folder", ["deploy"])
-def test_linked_files_exist(folder: str) -> None:
+@pytest.mark.parametrize("setting", [{"http_port": "tcp://10.0.0.1:8000"}, {"admin_host": "0.0.0.0"}])  # noqa: S104
+def test_quoted_messages_are_those_of_the_gateway(setting: dict[str, str]) -> None:
+    quoted = re.findall(r"^\| pod ends with `([^`]+)` \|", TEXT, flags=re.MULTILINE)
+    assert len(quoted) == 2
+    with pytest.raises(SettingsError) as caught:
+        read_settings(dict(setting))
+    assert any(message in str(caught.value) for message in quoted)
+
+
+def test_linked_files_exist() -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
     assert len(links) >= 8
-    assert [link for link in links if not (ROOT / folder / link).exists()] == []
+    assert [link for link in links if not (PAGE.parent / link).exists()] == []
 
 
 def test_figures_are_those_of_the_benchmarks() -> None:
     table = TEXT[TEXT.index("<!-- sizing:begin") : TEXT.index("<!-- sizing:end")]
-    figures = [float(text.replace(",", "")) for text in re.findall(r"\| ([\d,]+) \| [\d.]+ \| [\d.]+ \|$", table, re.M)]
+    figures = [
+        float(text.replace(",", "")) for text in re.findall(r"\| ([\d,]+) \| [\d.]+ \| [\d.]+ \|$", table, re.MULTILINE)
+    ]
     assert len(figures) >= 6
     assert min(figures) > 0

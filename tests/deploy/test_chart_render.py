@@ -92,6 +92,10 @@ def test_image_volumes_are_refused_where_kubernetes_has_none(helm: Helm) -> None
     assert "pvc or init" in said
 
 
+def test_kubernetes_that_is_too_old_is_refused(helm: Helm) -> None:
+    assert "requires kubeVersion: >=1.25.0-0" in helm.refusal({}, "1.24.0")
+
+
 def test_custom_resources_fit_their_published_models(releases: Mapping[str, Release]) -> None:
     if why := missing_node_tools():
         pytest.skip(why)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from tests.deploy.chart import Helm
 
-TLS = {"secretName": "certificate"}
+SILENT = {name: {"enabled": False} for name in ("queueDepth", "budgetMissedRatio", "laneBusyRatio")}
+MTLS = {"secretName": "certificate", "clientCaSecretName": "clients"}
+TLS, KSERVE = {"secretName": "certificate"}, {"enabled": True, "storageUri": "pvc://a"}
 SLIPS: list[tuple[dict[str, Any], str]] = [
     ({"replicaCoutn": 3}, "at '': additional properties 'replicaCoutn' not allowed"),
     ({"replicaCount": "three"}, "at '/replicaCount': got string, want integer"),
@@ -27,6 +29,7 @@ SLIPS: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"drain_grace": 5}}, "at '/settings': additional properties 'drain_grace' not allowed"),
     ({"settings": {"host": "::"}}, "at '/settings': additional properties 'host' not allowed"),
     ({"settings": {"http_port": 0}}, "at '/settings/http_port': minimum: got 0, want 1"),
+    ({"settings": {"drain_grace_s": None}}, "at '/settings': missing property 'drain_grace_s'"),
     ({"settings": {"log_level": "loud"}}, "at '/settings/log_level': value must be one of"),
     ({"policy": {"default": {"default_budget": 5}}}, "at '/policy/default': additional properties 'default_budget'"),
     ({"policy": {"default": {"default_budget_ms": -1}}}, "at '/policy/default/default_budget_ms': exclusiveMinimum"),
@@ -41,6 +44,9 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"admin": {"enabled": True}}, "admin.enabled needs a token"),
     ({"admin": {"enabled": True, "token": "a", "existingSecret": "b"}}, "both given"),
     ({"tls": {"clientCaSecretName": "clients"}}, "clientCaSecretName needs tls.secretName"),
+    ({"tls": TLS, "settings": {"frontend": "pyvoy"}}, "settings.frontend is pyvoy"),
+    ({"tls": MTLS | {"admin": True}}, "leave tls.admin off"),
+    ({"tls": MTLS, "monitoring": {"serviceMonitor": {"enabled": True}}}, "give monitoring.serviceMonitor.tlsConfig"),
     ({"tls": TLS, "probes": {"readiness": "grpc"}}, "gRPC probe cannot speak TLS"),
     ({"build": {"enabled": True}, "models": {"source": "init", "init": {"image": "m:1"}}}, "set it to pvc"),
     ({"models": {"source": "init"}}, "give models.init.image"),
@@ -48,11 +54,12 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"policy": {"schema_version": 1}, "policyConfigMap": "mine"}, "policy and policyConfigMap are both given"),
     ({"autoscaling": {"mode": "keda"}}, "autoscaling.keda.serverAddress"),
     ({"autoscaling": {"minReplicas": 5, "maxReplicas": 4}}, "minReplicas 5 is above maxReplicas 4"),
+    ({"autoscaling": {"mode": "hpa", "signals": SILENT}}, "autoscaling.signals are all disabled"),
     ({"exclusiveCores": True, "resources": {"limits": {"cpu": "1500m"}}}, "they are 2 and 1500m"),
     ({"routes": {"http": {"enabled": True}}}, "routes.http.enabled needs routes.http.parentRefs"),
     ({"triton": {"enabled": True}}, "triton.enabled needs triton.image"),
     ({"kserve": {"enabled": True}}, "kserve.enabled needs kserve.storageUri"),
-    ({"kserve": {"enabled": True, "storageUri": "pvc://a"}, "autoscaling": {"mode": "hpa"}}, "it is KServe that scales"),
+    ({"kserve": KSERVE, "autoscaling": {"mode": "hpa"}}, "it is KServe that scales"),
 ]  # fmt: skip
 
 

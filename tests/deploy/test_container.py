@@ -22,10 +22,14 @@ from tests.integration.gateway_process import write_sums
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(600)  # the packages may have to be fetched
+
 FOLDER = ROOT / "deploy" / "container"
 FILES = ("serve", "build")
 CONTEXT = Context(ROOT)
-NETWORK_TROUBLE = re.compile(r"error sending request|dns error|failed to fetch|connection refused|timed out", re.I)
+NETWORK_TROUBLE = re.compile(
+    r"error sending request|dns error|failed to fetch|connection refused|timed out", re.IGNORECASE
+)
 
 
 def image(name: str) -> Any:  # noqa: ANN401 - arguments and stages
@@ -62,8 +66,14 @@ def test_every_install_goes_by_the_constraints_and_keeps_no_cache(name: str) -> 
 
 
 def test_serving_image_has_no_torch_and_the_build_image_has() -> None:
-    assert not [text for text in commands(image("serve")[1]) if re.search(r"\btorch\b|\[build\]|optional-dep", text)]
+    assert not [text for text in commands(image("serve")[1]) if re.search(r"\btorch\b|\[build\]", text)]
+    assert image("serve")[1][0].last("ARG").text == "EXTRAS="
     assert [text for text in commands(image("build")[1]) if re.search(r"pip install .* torch$", text)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_telemetry_of_dependencies_is_off(name: str) -> None:
+    assert "ORT_DISABLE_TELEMETRY=1" in image(name)[1][1].last("ENV").text.split()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,7 +87,13 @@ def test_everything_that_is_copied_is_in_the_context(name: str) -> None:
 
 
 def test_context_keeps_back_what_no_image_needs() -> None:
-    for name in (".git/config", ".venv/bin/python", "tests/conftest.py", "docs/policy.md", "repository/digits/1/full.onnx"):
+    for name in (
+        ".git/config",
+        ".venv/bin/python",
+        "tests/conftest.py",
+        "docs/policy.md",
+        "repository/digits/1/full.onnx",
+    ):
         assert not CONTEXT.has(name)
     assert not CONTEXT.has("service/__pycache__/app.cpython-311.pyc")
     assert not CONTEXT.has("deploy/helm/tiergate/values.yaml")
@@ -98,7 +114,7 @@ def test_health_check_needs_nothing_but_python() -> None:
     _, (_, last) = image("serve")
     assert last.last("HEALTHCHECK").listed() == ["python", "/opt/tiergate/health.py"]
     source = (FOLDER / "health.py").read_text(encoding="utf-8")
-    assert set(re.findall(r"^(?:import|from) (\w+)", source, flags=re.M)) <= set(sys.stdlib_module_names)
+    assert set(re.findall(r"^(?:import|from) (\w+)", source, flags=re.MULTILINE)) <= set(sys.stdlib_module_names)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +131,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""
         if [ "${{1-}} ${{2-}}" = "-m venv" ]; then
             {sys.executable} -m venv --without-pip "$3"
-            printf '#!/bin/sh\\nshift; exec {uv} pip install --quiet --python "%s/bin/python" "$@"\\n' "$3" > "$3/bin/pip"
+            printf '#!/bin/sh\\nshift; exec {uv} pip install -q --python "%s/bin/python" "$@"\\n' "$3" > "$3/bin/pip"
             chmod +x "$3/bin/pip"
         else
             exec {sys.executable} "$@"
@@ -148,12 +164,12 @@ def test_steps_install_what_serves_and_no_torch(installed: Path) -> None:
     packages = {path.name.partition("-")[0] for path in installed.glob("lib/python3*/site-packages/*.dist-info")}
     assert {"tiergate", "onnxruntime", "grpcio", "tritonclient"} <= packages
     assert not packages & {"torch", "onnx", "scikit_learn", "matplotlib", "bentoml", "pytest"}
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.M))
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
     names = {path.name.removesuffix(".dist-info") for path in installed.glob("lib/python3*/site-packages/*.dist-info")}
     assert f"onnxruntime-{pinned['onnxruntime']}" in names
 
 
-GUARD = '''
+GUARD = """
 import os, sys
 ALLOWED = tuple(os.environ["MAY_WRITE"].split(os.pathsep))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -169,7 +185,7 @@ def guard(event, arguments):
     if writes and isinstance(path, (str, bytes)) and not os.path.abspath(os.fsdecode(path)).startswith(ALLOWED):
         raise PermissionError(30, "Read-only file system", path)
 sys.addaudithook(guard)
-'''
+"""
 """A root that cannot be written, as far as Python sees: what the image's own user meets with ``--read-only``."""
 
 
@@ -181,6 +197,9 @@ def test_installed_gateway_serves_on_a_read_only_root_and_says_so_to_the_health_
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     may_write = os.pathsep.join((str(tmp_path / "tmp"), "/dev/", "/proc/"))
     environment = {"PATH": f"{installed}/bin", "PYTHONPATH": str(tmp_path / "guard"), "MAY_WRITE": may_write}
+    environment |= dict(
+        re.findall(r"(\w+)=(\S+)", image("serve")[1][1].last("ENV").text.replace("PATH=", "IMAGE_PATH="))
+    )
     environment |= {"TMPDIR": str(tmp_path / "tmp"), "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
     (tmp_path / "tmp").mkdir()
     command = [f"{installed}/bin/tiergate", "serve", str(tmp_path / "models"), "--no-pin-lanes"]
@@ -193,14 +212,16 @@ def test_installed_gateway_serves_on_a_read_only_root_and_says_so_to_the_health_
     try:
         ready = gateway.stdout.readline()
         assert "tiergate is ready" in ready, (tmp_path / "log").read_text()
-        port = ready.partition("HTTP on ")[2].partition(",")[0].rpartition(":")[2]
+        port = ready.strip().rpartition(":")[2]
         health = [f"{installed}/bin/python", str(installed / "health.py")]
-        assert subprocess.run(health, env=environment | {"TIERGATE_HTTP_PORT": port}, check=False).returncode == 0
-        assert subprocess.run([*health, port], env=environment, check=False).returncode == 0
+        assert subprocess.run(health, env=environment | {"TIERGATE_ADMIN_PORT": port}, check=False).returncode == 0
+        assert subprocess.run([*health, "--ready", "--port", port], env=environment, check=False).returncode == 0
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(60) == 0
-        assert subprocess.run([*health, port], env=environment, check=False).returncode == 1
+        assert subprocess.run([*health, "--port", port], env=environment, check=False).returncode == 1
         assert "Read-only" not in (tmp_path / "log").read_text()
+        # Nothing keeps caches or, as telemetry does, its session there.
+        assert list((tmp_path / "tmp").iterdir()) == []
     finally:
         if gateway.poll() is None:
             gateway.kill()
@@ -228,10 +249,21 @@ def test_installed_program_says_how_to_get_what_builds(installed: Path, tmp_path
     assert "Traceback" not in done.stderr
 
 
+def dependencies(extras: str) -> list[str]:
+    """Return what the serving image installs, as its own step lists it."""
+    script = next(text for text in commands(image("serve")[1]) if "tomllib" in text).partition(" > ")[0]
+    command = ["bash", "-euc", script.replace("python", sys.executable, 1)]
+    environment = {**os.environ, "EXTRAS": extras}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_extras_come_on_demand() -> None:
+    assert set(dependencies("pyvoy")) - set(dependencies("")) == {"pyvoy>=1.2"}
+
+
 def test_bento_lists_what_the_serving_image_installs() -> None:
     text = (ROOT / "deploy" / "bento" / "bentofile.yaml").read_text(encoding="utf-8")
-    script = next(text for text in commands(image("serve")[1]) if "tomllib" in text).partition(" > ")[0]
-    listed = subprocess.run(["bash", "-euc", script.replace("python", sys.executable, 1)], cwd=ROOT, capture_output=True,
-                            text=True, check=True).stdout.splitlines()  # fmt: skip
+    listed = dependencies("")
     assert len(listed) >= 15
     assert [package for package in listed if f"- {package}" not in text and json.dumps(package) not in text] == []

@@ -63,6 +63,17 @@ def test_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     assert sorted(sections) == sorted(alert["alert"] for alert in ALERTS)
 
 
+def test_runbook_says_of_each_alert_what_it_means_how_to_look_what_to_do_and_how_to_silence_it() -> None:
+    text = (ROOT / RUNBOOK).read_text(encoding="utf-8")
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        name = section.split("\n", 1)[0]
+        assert re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE) == ["Means", "Look", "Do", "Silence"], name
+        assert f"alertname={name}" in section
+        assert "```promql" in section, name
+    links = set(re.findall(r"\(#(\w+)\)", text))
+    assert links <= {alert["alert"].lower() for alert in ALERTS}
+
+
 def test_every_window_of_the_burn_rate_has_the_same_rules() -> None:
     by_window: dict[str, list[str]] = {}
     for rule in RULES:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import asyncio
 import httpx
 import pytest
 
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-LONGEST_S = 240.0
+LONGEST_S = 60.0
 POLICY = """
 schema_version: 1
 default:
   default_budget_ms: {budget_ms}
   safety_margin_ratio: 0.0
   exploration_share: 0.0
-  objective: cost
-  max_accuracy_loss: 0.1
   drift: {{shadow_share: 1.0, restore_run_length: 20, probation: 20, most: {most}}}
 """
 
@@ -80,12 +78,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(repository: Path, most: str = "quarantine", **settings: Any) -> AsyncIterator[Served]:
+async def serving(repository: Path, most: str = "quarantine", predictions: Path | None = None) -> AsyncIterator[Served]:
     """Serve a repository; its machine is taken to be idle, because that of a test may not be."""
     policy = repository.parent / "policy.yaml"
     policy.write_text(POLICY.format(budget_ms=1000, most=most), encoding="utf-8")
     async with AsyncExitStack() as stack:
-        gateway = Gateway(Settings(repository=repository, lanes=1, pin_lanes=False, policy=policy, **settings))
+        gateway = Gateway(
+            Settings(repository=repository, lanes=1, pin_lanes=False, policy=policy, predictions=predictions)
+        )
         gateway.drift.idle_ratio = lambda: 1.0
         await gateway.start()
         stack.push_async_callback(gateway.close)
@@ -101,7 +101,7 @@ async def serving(repository: Path, most: str = "quarantine", **settings: Any) -
 
 
 def is_quarantined(found: dict[str, Any]) -> bool:
-    return found["state"] == "quarantined"
+    return found["state"] == "quarantined" and not found["is_routed"]
 
 
 async def test_variant_with_wrong_weights_is_quarantined_and_traffic_moves_to_the_next_bigger_one(
@@ -113,7 +113,6 @@ async def test_variant_with_wrong_weights_is_quarantined_and_traffic_moves_to_th
         found = await served.send_until(is_quarantined)
         assert found["history"][-1]["by"] == "drift"
         assert "prove a severe drop" in found["history"][-1]["evidence"]
-        assert not found["is_routed"]
         assert found["agreement"] == 0.0
         assert await served.answerer() == "pruned"
         listed = (await served.public.get("/v2/models/winds/variants")).json()["variants"]
@@ -141,7 +140,7 @@ async def test_full_answers_where_every_smaller_variant_is_wrong(tmp_path: Path)
 async def test_variant_with_right_weights_stays(tmp_path: Path) -> None:
     write_winds(tmp_path / "repository")
     async with serving(tmp_path / "repository") as served:
-        found = await served.send_until(lambda found: found["shadow_samples"] >= 200)
+        found = await served.send_until(lambda found: found["shadow_samples"] >= 30)
         assert found["state"] == "healthy"
         assert found["agreement"] == 1.0
         assert await served.answerer() == "quantized"
@@ -161,7 +160,8 @@ async def test_hand_restores_what_was_quarantined_and_evidence_finds_it_again_un
         await served.send_until(is_quarantined)
         await served.act("restore")
         await served.act("hold")
-        await served.send_until(lambda found: found["shadow_runs"]["compared"] > 60)
+        already = (await served.drift())["shadow_runs"]["compared"]
+        await served.send_until(lambda found: found["shadow_runs"]["compared"] > already + 10)
         found = await served.drift()
         assert (found["is_held"], found["state"] in ("restored", "warned", "demoted")) == (True, True)
 
@@ -179,15 +179,15 @@ async def test_quarantined_variant_comes_back_by_evidence_from_the_shadow(tmp_pa
         assert await served.answerer() == "quantized"
 
 
-async def test_hot_reload_of_the_policy_keeps_what_drift_found_and_off_takes_it_back(tmp_path: Path) -> None:
+async def test_hot_reload_of_the_policy_keeps_what_drift_found_and_none_takes_it_back(tmp_path: Path) -> None:
     write_winds(tmp_path / "repository", wrong=("quantized",))
     async with serving(tmp_path / "repository") as served:
         await served.send_until(is_quarantined)
-        for most, wanted in (("quarantine", "pruned"), ("off", "quantized")):
+        for most, wanted in (("quarantine", "pruned"), ("none", "quantized")):
             policy = POLICY.format(budget_ms=2000, most=most).encode()
             headers = {"content-type": "application/yaml"}
             assert (await served.admin.put("/v2/policy", content=policy, headers=headers)).status_code == 200
-            if most == "off":
+            if most == "none":
                 await served.send_until(lambda found: found["is_routed"])
             assert await served.answerer() == wanted
 
@@ -210,7 +210,7 @@ async def test_policy_that_only_warns_takes_nothing_out(tmp_path: Path) -> None:
     write_winds(tmp_path / "repository", wrong=("quantized",))
     async with serving(tmp_path / "repository", most="warn") as served:
         await served.send_until(lambda found: found["state"] == "warned")
-        await served.send_until(lambda found: found["shadow_samples"] > 60)
+        await served.send_until(lambda found: found["shadow_samples"] >= 15)
         found = await served.drift()
         assert (found["state"], found["is_routed"]) == ("warned", True)
         assert await served.answerer() == "quantized"
@@ -232,10 +232,10 @@ async def test_labels_join_with_predictions_from_before_a_restart(tmp_path: Path
         labels += [{"id": "nobody", "label": 1}, {"id": "wind-1", "label": "no such wind"}]
         reply = (await served.labels(labels)).json()
         assert (reply["joined"], reply["unknown_ids"], reply["unfit_ids"]) == (8, ["nobody"], ["wind-1"])
-        found = await served.drift()
-        assert found["labels"]["rows"] == 8  # the one from before the restart is among them, once
-        assert found["labels"]["accuracy"] == pytest.approx(7 / 8)
-        assert found["estimate_by"] == "labels"
+        found = (await served.public.get("/v2/models/winds/drift")).json()["variants"]
+        known = [item["labels"] for item in found if item["estimate_by"] == "labels"]
+        assert sum(item["rows"] for item in known) == 8  # the one from before the restart is among them, once
+        assert sum(item["rows"] * item["accuracy"] for item in known) == pytest.approx(7)
 
 
 async def test_gateway_serves_on_where_the_kept_predictions_are_damaged(

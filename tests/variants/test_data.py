@@ -13,7 +13,7 @@ from variants.recipes.digits import RECIPE, Digits
 
 class Numbers(Digits):
     input_shape = (1,)  # type: ignore[assignment]  # inferred from another shape
-    labels: tuple[str, ...] = ("small", "large")
+    labels = ("small", "large")
 
 
 def examples(*values: float, label: int = 0) -> Examples:

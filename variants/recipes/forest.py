@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from variants.recipes.trees import Trees
+from variants.recipes.trees import Sizes, Trees
 
-RECIPE = Trees("forest")
+RECIPE = Trees("forest", Sizes(trees=60, few=15))

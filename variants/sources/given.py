@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from variants.evidence import Parity
     from variants.recipe import Floats, Inputs
     from variants.sources.models import Given
 
@@ -53,6 +54,7 @@ class GivenModel:
     file: bytes
     rows: Inputs
     labelled: Examples | None
+    parity: Parity | None = None
 
     def load(self, seed: int) -> DataParts:
         """Deal the rows out; what has no label counts as right where it is what full answers.
@@ -78,7 +80,9 @@ class GivenModel:
 
     def draft(self, parts: DataParts, seed: int) -> Iterator[Draft]:  # noqa: ARG002 - the protocol's form
         """Return the file as it is."""
-        yield Draft("full", "full", None, "take", {"sha256": self.plan.starts_from}, lambda: Ready(self.file))
+        yield Draft(
+            "full", "full", None, "take", {"sha256": self.plan.starts_from}, lambda: Ready(self.file, self.parity)
+        )
 
     def _answered(self, rows: Inputs) -> Examples:
         if not len(rows):
@@ -132,7 +136,7 @@ def read_given(file: bytes, given: Given, labels: tuple[str, ...] = ()) -> Given
 
 
 def _choose_scoring(answers: Floats, labelled: Examples | None, given: Given) -> tuple[Scoring, Examples | None]:
-    """Return what counts as right, and the labelled rows in its form; ``answers`` (rows, ...) are some of the file's."""
+    """Return what counts as right, and the labelled rows in its form; ``answers`` (rows, ...) are some of full's."""
     is_counted = labelled is None or np.issubdtype(labelled.labels.dtype, np.integer)
     if given.tolerance is None and is_counted and answers.ndim == 2 and answers.shape[1] > 1:  # noqa: PLR2004 - a table
         return Classes(), labelled
@@ -142,8 +146,8 @@ def _choose_scoring(answers: Floats, labelled: Examples | None, given: Given) ->
     values = labelled.labels.astype(np.float32)
     if values.size != len(values) * (answers.size // len(answers)):
         raise RecipeError(
-            f"'{given.evaluate}' has labels {list(values.shape)}; the model answers {['rows', *answers.shape[1:]]}: expected "
-            "a label for each value, or class numbers where it gives one score for each class"
+            f"'{given.evaluate}' has labels {list(values.shape)}; the model answers {['rows', *answers.shape[1:]]}: "
+            "expected a label for each value, or class numbers where it gives one score for each class"
         )
     if given.tolerance is None and is_counted:
         if answers.min() < 0.0 or answers.max() > 1.0 or values.max() > 1.0:

@@ -97,6 +97,11 @@ def load_source(given: Given) -> AnyRecipe:
         from variants.sources.onnx_files import read_model  # noqa: PLC0415 - the same
 
         return read_given(read_model(source, given.fixed), given)
+    if (source / CONFIG).is_file():
+        require_build_extra()
+        from variants.sources.hugging_face import read_folder  # noqa: PLC0415 - as above
+
+        return read_folder(given)
     if source.suffix.lower() in OTHERS:
         raise RecipeError(f"'{source}' {OTHERS[source.suffix.lower()]}")
     if (source / SAVED_MODEL).is_file():

@@ -69,7 +69,7 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _take_weights_in(model: onnx.ModelProto, path: Path) -> None:
     """Load weights that are kept in files beside the model, so that one file is whole in itself."""
     outside = [tensor for tensor in _tensors(model.graph) if external_data_helper.uses_external_data(tensor)]
-    total = model.ByteSize()
+    files: set[Path] = set()
     for tensor in outside:
         location = external_data_helper.ExternalDataInfo(tensor).location
         if Path(location).is_absolute() or ".." in Path(location).parts:
@@ -80,7 +80,8 @@ def _take_weights_in(model: onnx.ModelProto, path: Path) -> None:
                 f"'{path}' keeps weight '{tensor.name}' in '{location}', which is not beside it in '{path.parent}'; "
                 "copy that file there too"
             )
-        total += int(external_data_helper.ExternalDataInfo(tensor).length or 0)
+        files.add(file)
+    total = model.ByteSize() + sum(file.stat().st_size for file in files)
     if total > MOST_BYTES:
         raise RecipeError(f"'{path}' has {total / 2**30:.1f} GiB of weights; an ONNX file that is whole has at most 2")
     if outside:

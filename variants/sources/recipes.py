@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 BUNDLED: Final = ("digits", "forest", "images", "regression", "trees")
 ACCEPTED: Final = (
-    f"a bundled recipe ({', '.join(BUNDLED)}), the path of a .py file that assigns RECIPE, or a trained model in an "
-    ".onnx file"
+    f"a bundled recipe ({', '.join(BUNDLED)}), the path of a .py file that assigns RECIPE, or a trained model: an "
+    ".onnx file or a Hugging Face folder"
 )
 INSTALL: Final = "pip install 'tiergate[build]'"
 

@@ -11,6 +11,7 @@ is therefore compared with its estimator, and a recipe's parity gate decides.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -51,7 +52,7 @@ def draft_estimator(name: str, tier: Tier, estimator: Any, parts: DataParts, sco
 def answers_of(estimator: Any, inputs: Inputs) -> Floats:  # noqa: ANN401 - scikit-learn ships no types
     """Return what the fitted estimator answers, in the form of its file: (rows, classes) or (rows, 1)."""
     if hasattr(estimator, "predict_proba"):
-        return np.log(np.maximum(estimator.predict_proba(inputs), LEAST)).astype(np.float32)
+        return np.asarray(np.log(np.maximum(estimator.predict_proba(inputs), LEAST)), dtype=np.float32)
     return np.asarray(estimator.predict(inputs), dtype=np.float32).reshape(len(inputs), -1)
 
 
@@ -72,7 +73,9 @@ def convert(estimator: Any, example: Inputs) -> bytes:  # noqa: ANN401 - scikit-
     is_classifier = hasattr(estimator, "predict_proba")
     options = {"zipmap": False} if is_classifier else None
     try:
-        model = to_onnx(estimator, example, options=options, target_opset=OPSETS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of protobuf, about numpy's numbers in attributes
+            model = to_onnx(estimator, example, options=options, target_opset=OPSETS)
     except (MissingConverter, MissingShapeCalculator) as error:
         first = str(error).strip().splitlines()[0]
         raise RecipeError(f"skl2onnx cannot convert {type(estimator).__name__}: {first}") from error

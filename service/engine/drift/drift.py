@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import Future
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -35,7 +36,8 @@ _LOGGER: Final = logging.getLogger("tiergate")
 _Answer = TypeVar("_Answer")
 
 _EVERY_S: Final = 0.25
-_REVIEW_EVERY_S: Final = 1.0
+_SHARES_EVERY_S: Final = 1.0
+_REVIEW_EVERY_S: Final = 5.0
 _PUT_IN_FORCE_S: Final = 10.0
 _LEAST_IDLE_RATIO: Final = 0.15
 
@@ -59,7 +61,7 @@ class Drift:
         self._troubles: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="drift", daemon=True)
-        self._reviewed_s = dispatcher.clock()
+        self._shared_s = self._reviewed_s = dispatcher.clock()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch what the registry has loaded by now and later; verdicts are put in force on ``loop``."""
@@ -147,22 +149,24 @@ class Drift:
                 _LOGGER.exception("watching for drift failed")
 
     def _look(self) -> None:
-        """Take what has gathered, and each second also choose shares, review and report."""
+        """Take what has gathered, choose shares each second, and now and then review and report."""
         self._gather()
         now_s = self._dispatcher.clock()
-        elapsed_s = now_s - self._reviewed_s
-        if elapsed_s < _REVIEW_EVERY_S and self.reports.keys() == self._watches.keys():
-            return
-        self._reviewed_s = now_s
-        self.shadows.has_spare = self.idle_ratio() >= _LEAST_IDLE_RATIO
-        for watch in self._watches.values():
-            watch.follow_policy()
-            watch.review()
-            watch.set_shares(max(_EVERY_S, elapsed_s))
-            watch.taps.kept_share = self._keeping.share_of(watch)
-            watch.model.on_answer = watch.taps.answered if watch.is_on or self._keeping.is_open else None
-            self._put_in_force(watch)
-        self.reports = {name: self._report(watch) for name, watch in self._watches.items()}
+        if now_s - self._shared_s >= _SHARES_EVERY_S:
+            elapsed_s, self._shared_s = now_s - self._shared_s, now_s
+            self.shadows.has_spare = self.idle_ratio() >= _LEAST_IDLE_RATIO
+            for watch in self._watches.values():
+                watch.follow_policy()
+                watch.set_shares(elapsed_s)
+                watch.taps.kept_share = self._keeping.share_of(watch)
+                watch.model.on_answer = watch.taps.answered if watch.is_on or self._keeping.is_open else None
+                self._put_in_force(watch)
+        if now_s - self._reviewed_s >= _REVIEW_EVERY_S or self.reports.keys() != self._watches.keys():
+            self._reviewed_s = now_s
+            for watch in self._watches.values():
+                watch.review()
+                self._put_in_force(watch)
+            self.reports = {name: self._report(watch) for name, watch in self._watches.items()}
 
     def _gather(self) -> None:
         self._follow_models()
@@ -211,6 +215,7 @@ class Drift:
         if verdicts == watch.in_force or loop is None:
             return None
         watch.in_force = verdicts
+        self._reviewed_s = -inf  # metrics tell of it soon
         done: Future[None] = Future()
 
         def swap() -> None:
@@ -246,6 +251,7 @@ class Drift:
     def _join(self, model: str, labels: Sequence[Label]) -> FeedbackResult:
         watch = self._found(model)
         result = self._keeping.join(watch, labels)
+        self._reviewed_s = -inf  # metrics tell of it soon
         self._put_in_force(watch)
         return result
 

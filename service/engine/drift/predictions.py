@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -36,7 +36,6 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 CREATE INDEX IF NOT EXISTS by_id ON answers (id);
 CREATE INDEX IF NOT EXISTS labelled ON answers (model, version, variant, place) WHERE score IS NOT NULL;
-CREATE INDEX IF NOT EXISTS by_time ON answers (at_s);
 """
 
 
@@ -172,19 +171,17 @@ class Predictions:
             raise sqlite3.DatabaseError(verdict)
 
     def _trim(self, now_s: float, most: int) -> None:
+        oldest = "SELECT place FROM answers ORDER BY place LIMIT ?"  # they come in the order of time
         self._file.execute(
-            "DELETE FROM answers WHERE place IN (SELECT place FROM answers WHERE at_s < ? LIMIT ?)",
+            f"DELETE FROM answers WHERE at_s < ? AND place IN ({oldest})",  # noqa: S608 - nothing comes from outside
             (now_s - self._most_s, most),
         )
         ((pages,),) = self._file.execute("PRAGMA page_count")
         ((free,),) = self._file.execute("PRAGMA freelist_count")
         if pages - free > _TRIMMED_RATIO * self._most_pages:
-            self._file.execute(
-                "DELETE FROM answers WHERE place IN (SELECT place FROM answers ORDER BY place LIMIT ?)",
-                (most,),
-            )
+            self._file.execute(f"DELETE FROM answers WHERE place IN ({oldest})", (most,))  # noqa: S608 - as above
 
-    def _select(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+    def _select(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         try:
             return self._file.execute(query, values).fetchall()
         except sqlite3.Error as error:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.policy.drift.pairs import Agreement
-    from variants.drift_reference import DriftReference
     from variants.manifest import ModelManifest, VariantManifest
 
 _Z_90: Final = 1.2816
@@ -40,10 +39,10 @@ class ModelReference:
 
 def read_reference(manifest: ModelManifest) -> ModelReference:
     """Return what a manifest has."""
-    drift = next((item.drift for item in manifest.published if item.drift is not None), None)
+    described = next((item for item in manifest.published if item.drift is not None), None)
     found = manifest.input_drift
     return ModelReference(
-        agreement=Classification() if drift is None else _agreement(drift),
+        agreement=Classification() if described is None else _agreement(described),
         variants={item.name: _variant(item) for item in manifest.published},
         inputs=()
         if found is None
@@ -52,10 +51,11 @@ def read_reference(manifest: ModelManifest) -> ModelReference:
     )
 
 
-def _agreement(drift: DriftReference) -> Agreement:
-    if drift.agreement == "regression":
-        return Regression(drift.scale)
-    return Classification(drift.output_form) if drift.agreement == "classification" else Detection()
+def _agreement(item: VariantManifest) -> Agreement:
+    drift = item.drift
+    if drift is None or drift.agreement == "classification":
+        return Classification() if drift is None else Classification(drift.output_form)
+    return Regression(drift.scale) if drift.agreement == "regression" else Detection()
 
 
 def _variant(item: VariantManifest) -> VariantReference:

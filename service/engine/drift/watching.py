@@ -84,7 +84,7 @@ class ModelWatch:
     @property
     def is_on(self) -> bool:
         """Whether the policy has this model watched."""
-        return self.model.policy.drift.most != "off"
+        return self.model.policy.drift.most != "none"
 
     def take_over(self, before: ModelWatch) -> None:
         """Go on where the watch over the same model, loaded before, stood, for each variant whose file is the same."""
@@ -106,7 +106,7 @@ class ModelWatch:
         if not self.is_on:
             for name, watch in self.watches.items():
                 if watch.standing.state != "healthy" and not watch.standing.is_held:
-                    self._note(name, watch.set_by_hand("healthy", "the policy: drift.most is off"))
+                    self._note(name, watch.set_by_hand("healthy", "the policy: drift.most is none"))
                     watch.let_go()
 
     # Evidence.
@@ -176,11 +176,13 @@ class ModelWatch:
         for name, tap in self.taps.taps.items():
             seen, self._seen[name] = tap.seen - self._seen[name], tap.seen
             self.rates_hz[name] += 0.5 * (seen / elapsed_s - self.rates_hz[name])
-        reversed_shares: dict[str, float] = {}
         total_hz = sum(self.rates_hz.values())
-        if base:
-            out = [name for name, watch in self.watches.items() if watch.standing.state == "quarantined"]
-            reversed_shares = {name: choose_reversed_share(base, total_hz) for name in out}
+        # What routing no longer chooses is judged by what others answer, to be proven worse or to come back.
+        reversed_shares = {
+            name: choose_reversed_share(base, total_hz, is_out=watch.standing.state == "quarantined")
+            for name, watch in self.watches.items()
+            if watch.standing.state in ("demoted", "quarantined") and self._is_comparable(name)
+        }
         for name, tap in self.taps.taps.items():
             shadow = 0.0
             if base and name != self.full and self._is_comparable(name):
@@ -192,7 +194,7 @@ class ModelWatch:
     def notes(self, scheduling: str, *, has_store: bool) -> tuple[str, ...]:
         """Say what is not watched, and why."""
         if not self.is_on:
-            return ("the policy has drift.most off",)
+            return ("nothing is watched: the policy has drift.most none",)
         notes = []
         if not self.full:
             notes.append("no shadow runs: there is no variant of tier full on this machine")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Reals = NDArray[np.float64]
 
 MOST_LOG_ODDS: Final = 30.0
+_MOST_LOGIT: Final = 1e6
 _LEAST: Final = 1e-300
 
 
@@ -41,7 +42,7 @@ class Classification:
         first, second = wanted.argmax(1), given.argmax(1)  # (rows,)
         p, q = _normalised(wanted), _normalised(given)
         columns = (
-            (first != second).astype(np.float64),
+            ((first != second) | _is_broken(variant[0])).astype(np.float64),
             np.minimum(0.5 * np.abs(p - q).sum(1), 1.0),
             _margins(q),
             _log_odds_of(wanted),
@@ -55,9 +56,16 @@ class Classification:
 
 
 def log_scores(scores: NDArray[Any], form: OutputForm) -> Reals:
-    """Return what softmax takes, (rows, classes), from logits or from probabilities."""
+    """Return what softmax takes, (rows, classes), from logits or from probabilities; all of it finite."""
     values = np.asarray(scores, dtype=np.float64).reshape(len(scores), -1)
-    return values if form == "logits" else np.log(np.maximum(values, _LEAST))
+    known = np.nan_to_num(values, nan=-_MOST_LOGIT, posinf=_MOST_LOGIT, neginf=-_MOST_LOGIT)
+    limited = np.clip(known, -_MOST_LOGIT, _MOST_LOGIT)
+    return np.asarray(limited if form == "logits" else np.log(np.maximum(limited, _LEAST)))
+
+
+def _is_broken(scores: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which rows (rows,) hold what is no number: damaged weights give such, and they agree with nothing."""
+    return np.asarray(np.isnan(np.asarray(scores, dtype=np.float64).reshape(len(scores), -1)).any(axis=1))
 
 
 def _normalised(logits: Reals) -> Reals:
@@ -73,7 +81,7 @@ def _margins(probabilities: Reals) -> Reals:
 
 
 def _log_odds_of(logits: Reals) -> Reals:
-    """Return ln(p / (1 - p)) of the largest, (rows,); NaN logits count as knowing nothing."""
+    """Return ln(p / (1 - p)) of the largest, (rows,)."""
     rows = np.arange(len(logits))
     first = logits.argmax(1)
     others = logits.copy()
@@ -83,4 +91,4 @@ def _log_odds_of(logits: Reals) -> Reals:
     with np.errstate(divide="ignore", invalid="ignore"):
         rest = safe + np.log(np.exp(others - safe[:, None]).sum(1))
         odds = logits[rows, first] - rest
-    return np.clip(np.nan_to_num(odds, nan=-MOST_LOG_ODDS, posinf=MOST_LOG_ODDS), -MOST_LOG_ODDS, MOST_LOG_ODDS)
+    return np.asarray(np.clip(odds, -MOST_LOG_ODDS, MOST_LOG_ODDS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,6 @@ class Pair(NamedTuple):
 class Agreement(Protocol):
     """How answers to a task are compared; one implementation for each task."""
 
-    def compare(self, full: Sequence[NDArray[object]], variant: Sequence[NDArray[object]]) -> tuple[Pair, ...]:
+    def compare(self, full: Sequence[NDArray[Any]], variant: Sequence[NDArray[Any]]) -> tuple[Pair, ...]:
         """Return one pair for each row; ``full`` and ``variant`` are the outputs in the model's order, rows first."""
         ...

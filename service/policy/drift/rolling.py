@@ -8,14 +8,16 @@ is for people and for plots.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from math import sqrt
-from typing import Final, NamedTuple
+from typing import Final
 
 Z_95: Final = 1.959963984540054
 Z_ONE_SIDED_90: Final = 1.2815515655446004
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Interval:
     """A mean of ``count`` values, 0..1, and its 95 % interval; with no value 0 to 1 about one half."""
 
     value: float

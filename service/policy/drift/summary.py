@@ -37,4 +37,4 @@ def _part_means(flat: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _steps(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    return np.abs(np.diff(values, axis=axis)).reshape(len(values), -1).mean(1, keepdims=True)
+    return np.asarray(np.abs(np.diff(values, axis=axis)).reshape(len(values), -1).mean(1, keepdims=True))

@@ -157,7 +157,7 @@ class VariantWatch:
             known.append(measured.value)
         if found is not None:
             known.append(found.value)
-        elif loss.count > 0:
+        if loss.count > 0 and (found is None or found.method == "confidence"):  # damaged weights may be as sure as ever
             known.append(max(0.0, self.reference.accuracy - loss.value))
         return min(known)
 

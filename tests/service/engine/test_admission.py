@@ -133,3 +133,38 @@ async def test_cancelling_a_running_request_leaves_the_lane_working(bench: Bench
         await first
     gate.set()
     assert result(await bench.plane.infer(make_request())) == 4.0
+
+
+async def test_late_requests_wait_while_the_event_loop_has_no_time_to_spare(bench: Bench) -> None:
+    turns = bench.dispatcher.loop_turns
+    turns.pressed_until_s = float("inf")
+    (late,) = await bench.send(request(budget_s=1e-9))
+    await bench.plane.infer(request())
+    assert (late.done(), bench.queued) == (False, 1)
+    turns.pressed_until_s = float("-inf")
+    await bench.plane.infer(request())
+    assert (await late).answer.budget_met is False
+
+
+async def test_timely_newcomer_displaces_a_late_one_from_a_full_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(policy=ModelPolicy(max_queued=1))
+    gate = bench.close_gates()
+    running = await bench.occupy(gate)
+    (late,) = await bench.send(request(budget_s=1e-9))
+    (timely,) = await bench.send(request())
+    (another_late,) = await bench.send(request(budget_s=1e-9))
+    for refused in (late, another_late):
+        with pytest.raises(Overloaded):
+            await refused
+    gate.set()
+    await asyncio.gather(running, timely)
+
+
+async def test_time_at_the_door_is_part_of_a_requests_time(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(clock=manual_clock)
+    turns = bench.dispatcher.loop_turns
+    turns.begin(manual_clock.now_s - 0.003)
+    response = await bench.plane.infer(request())
+    assert response.answer.total_s == pytest.approx(0.003)

@@ -73,7 +73,7 @@ async def test_a_queue_is_told_as_the_reason_of_a_smaller_variant(bench: Bench) 
     assert downgraded
     assert all(verdicts(item)["full"] in ("above_level", "too_slow") for item in downgraded)
     above = [item for item in downgraded if verdicts(item)["full"] == "above_level"]
-    assert all(f"{item.queued} more requests waited" in item.candidates[0].why for item in above)
+    assert all(f"{item.queued} more request" in item.candidates[0].why for item in above)
 
 
 async def test_a_fallback_tells_which_variant_failed(bench: Bench) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from service.engine.drift.predictions import Prediction, Predictions, StoreFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_BYTES = 4 * 2**20
 DAY_S = 86_400.0

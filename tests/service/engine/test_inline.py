@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.errors import Draining
+from service.domain.errors import DeadlineExceeded, Draining
+from service.domain.inference import Knobs
 from tests.builders import make_request, make_variant
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ async def test_a_run_that_stalled_the_event_loop_sends_the_next_ones_to_a_lane_f
     manual_clock.now_s += 61.0
     await bench.plane.infer(make_request())
     assert [thread == here for thread in threads] == [True, False, True]
+
+
+async def test_a_run_on_the_event_loop_that_ends_after_the_deadline_is_no_answer(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0, clock=manual_clock)
+    note_threads(bench.stubs["full"], clock=manual_clock, seconds=5.0)
+    with pytest.raises(DeadlineExceeded):
+        await bench.plane.infer(make_request(knobs=Knobs(timeout_s=1.0)))
+    assert (bench.events.expired, bench.events.finished) == (["running"], [])
 
 
 async def test_abandoning_refuses_what_runs_and_what_waits(make_bench: Callable[..., Bench]) -> None:

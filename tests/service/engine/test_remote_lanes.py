@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +19,9 @@ WAIT_S = 60.0
 
 async def is_cancelled(call: Future[Any]) -> bool:
     """Wait until a call has ended; tell whether it was cancelled. Its lane may not have attached it yet."""
-    await asyncio.wait_for(asyncio.to_thread(wait, [call], WAIT_S), WAIT_S)
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+    await asyncio.wait_for(ended.wait(), WAIT_S)
     return call.cancelled()
 
 
@@ -142,6 +143,7 @@ async def test_what_waits_for_nothing_else_is_refused_when_the_last_server_goes(
     bench.set_up(is_up=False)
     with pytest.raises(ModelNotReady, match="out of reach"):
         await asyncio.wait_for(pinned, WAIT_S)
+    assert bench.dispatcher.depths() == {"sums": 1}
     bench.lanes.start()
     assert (await asyncio.wait_for(free, WAIT_S)).answer.variant == "small"
     await bench.close()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from service.domain.errors import RemoteBackendFailed, RemoteUnavailable
+from service.engine import remote_variant
 from service.engine.remote_variant import RemoteVariant, Server
 from service.policy.endpoints import FAILURES_TO_EJECT, Endpoint
 from tests.builders import make_model
@@ -184,7 +185,8 @@ async def test_a_server_that_goes_ends_its_calls_and_comes_back_by_itself() -> N
         await site.ask()
 
 
-async def test_a_call_that_cannot_reach_a_server_has_its_health_asked_at_once() -> None:
+async def test_a_call_that_cannot_reach_a_server_has_its_health_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_variant, "_PROBE_EVERY_S", 1e6)  # by itself it would not be asked any more
     async with running() as site:
         site.stubs[0].is_reachable = False
         site.stubs[0].failure = RemoteUnavailable("refused")

@@ -32,6 +32,8 @@ class Pipe:
     def close(self) -> None:
         self.is_closed = True
 
+    abort = close
+
     def is_closing(self) -> bool:
         return self.is_closed
 
@@ -197,3 +199,62 @@ async def test_time_to_read_the_last_words_goes_on_when_the_transport_resumes(co
     since_s = connection._unread_since_s
     connection.resume_writing()
     assert connection._unread_since_s == since_s is not None
+
+
+def kinds(connection: Connection) -> list[int]:
+    """Return the kinds of all frames that were written."""
+    written, start, found = bytes(cast("Pipe", connection.transport).written), 0, []
+    while start < len(written):
+        high, low, kind, _, _ = wire.FRAME_HEAD.unpack_from(written, start)
+        found.append(kind)
+        start += wire.FRAME_HEAD.size + (high << 8 | low)
+    return found
+
+
+async def test_unfinished_messages_of_one_connection_are_bounded_together(connection: Connection) -> None:
+    connection.most_held_bytes = 100_000
+    for stream in range(1, 9, 2):
+        connection.data_received(opening(stream) + frame(wire.DATA, 0, stream, bytes(30_000)))
+    assert list(connection.streams) == [1, 3, 5]
+    assert connection.held_bytes == 90_000
+    for stream in list(connection.streams):
+        connection.data_received(number_frame(wire.RST_STREAM, stream, wire.CANCEL))
+    assert connection.held_bytes == 0
+
+
+async def test_quiet_client_is_asked_whether_it_is_there_and_let_go_when_it_is_not(connection: Connection) -> None:
+    connection.data_received(opening(1))
+    heard_s = connection.loop.time()
+    connection._look_for_client(heard_s + 61.0)
+    assert kinds(connection)[-1] == wire.PING
+    connection._look_for_client(heard_s + 80.0)
+    assert kinds(connection).count(wire.PING) == 1
+    assert not connection.transport.is_closing()
+    connection._look_for_client(heard_s + 61.0 + 31.0)
+    assert server(connection).notes == ["the client does not answer any more"]
+
+
+async def test_client_that_answers_is_not_let_go(connection: Connection) -> None:
+    connection.data_received(opening(1))
+    heard_s = connection.loop.time()
+    connection._look_for_client(heard_s + 61.0)
+    connection.data_received(frame(wire.PING, wire.ACK, 0, bytes(8)))
+    connection._look_for_client(heard_s + 59.0)
+    assert server(connection).notes == []
+
+
+async def test_connection_without_calls_is_told_to_go_after_a_while(connection: Connection) -> None:
+    connection._look_for_client(connection.loop.time() + 301.0)
+    assert kinds(connection)[-1] == wire.GOAWAY
+    assert connection.transport.is_closing()
+
+
+async def test_nothing_is_written_of_a_stream_while_the_transport_is_full(connection: Connection) -> None:
+    connection.data_received(number_frame(wire.WINDOW_UPDATE, 0, 1 << 20))
+    connection.pause_writing()
+    connection.data_received(call(1))
+    sent = data_bytes(connection, 1)
+    connection.data_received(number_frame(wire.WINDOW_UPDATE, 1, 1 << 20))
+    assert data_bytes(connection, 1) == sent
+    connection.resume_writing()
+    assert data_bytes(connection, 1) == wire.DEFAULT_WINDOW + (1 << 20)

@@ -239,3 +239,30 @@ async def test_driver_goes_on_after_futures_and_turns_of_the_loop() -> None:
 
 async def _fail() -> None:
     raise ValueError
+
+
+@pytest.mark.parametrize("first", [post(b"wait"), post(b"wait") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_garbage_behind_an_unanswered_request_does_not_lose_its_answer(served: Served, first: bytes) -> None:
+    async with served.connected() as (reader, writer):
+        writer.write(first + b"garbage\r\n\r\n")
+        await served.handlers.entered.wait()
+        served.handlers.go.set()
+        assert (await read_reply(reader))[1] == b"wait"
+        if b"GET" in first:
+            assert (await read_reply(reader))[1] == b"long"
+        assert (await read_reply(reader))[0].startswith(b"HTTP/1.1 400 ")
+        assert await reader.read() == b""
+
+
+async def test_request_that_cannot_be_sent_on_because_of_the_one_before_is_not_timed_out(served: Served) -> None:
+    first_part = post(b"late", path="/v2/other")[:-2]
+    async with served.connected() as (reader, writer):
+        writer.write(post(b"wait") + first_part)
+        await served.handlers.entered.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3 * READ_TIMEOUT_S):
+                assert await reader.read(1) == b"nothing"
+        served.handlers.go.set()
+        assert (await read_reply(reader))[1] == b"wait"
+        writer.write(b"te")
+        assert (await read_reply(reader))[1] == b"long"

@@ -89,6 +89,18 @@ def test_handover_never_exceeds_a_millisecond_whatever_stalls(times: list[float]
     assert 0.0 <= handover.after_s <= 0.001
 
 
+def test_time_set_aside_follows_a_busy_loop_up_to_a_share_of_the_budget_and_comes_back() -> None:
+    handover = Handover()
+    for _ in range(100):
+        handover.observe_after(0.002)
+        handover.observe_after(0.012)
+    assert 0.010 < handover.set_aside_s(budget_s=0.1) < 0.012
+    assert handover.set_aside_s(budget_s=0.010) == pytest.approx(0.004)
+    for _ in range(1000):
+        handover.observe_after(0.0002)
+    assert handover.set_aside_s(budget_s=0.1) < 0.0003
+
+
 @pytest.mark.parametrize(("quantile", "expected_s"), [("p50", 0.015), ("p95", 0.030), ("p99", 0.045)])
 def test_prediction_is_the_policys_quantile_with_its_margin(quantile: str, expected_s: float) -> None:
     policy = ModelPolicy.model_validate({"safety_quantile": quantile, "safety_margin_ratio": 0.5})

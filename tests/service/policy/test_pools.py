@@ -286,6 +286,15 @@ def test_no_more_calls_are_under_way_than_may_be() -> None:
     assert (put_off.members, put_off.wait_until_s) == ((), math.inf)
 
 
+def test_a_lane_elsewhere_counts_on_the_usable_lanes_of_its_pool() -> None:
+    desk, model = make_desk(calls=3, lanes=1), Model()
+    lanes = desk.pools[POOL].lanes
+    lanes[1].is_busy, lanes[1].free_s = True, 7.0
+    assert desk.situation(model, lanes[0], 5.0).lanes_free_s == (5.0, 5.0, 7.0)
+    desk.pools[POOL].usable = 1
+    assert desk.situation(model, lanes[0], 5.0).lanes_free_s == (7.0,)
+
+
 def test_calls_elsewhere_are_no_part_of_a_models_share_of_this_machine() -> None:
     model = Model()
     live(make_desk(), arrivals_of(model, 50.0, 0.1))

@@ -27,10 +27,11 @@ def test_share_is_the_policys_and_more_where_little_comes_or_much_is_suspected(
     assert choose_share(share, rate_hz, suspicion) == pytest.approx(wanted)
 
 
-def test_quarantined_variant_is_asked_twice_a_second() -> None:
-    assert choose_reversed_share(0.01, 100.0) == pytest.approx(0.02)
-    assert choose_reversed_share(0.01, 1000.0) == pytest.approx(0.01)
-    assert choose_reversed_share(0.0, 100.0) == 0.0
+def test_quarantined_variant_is_asked_twice_a_second_and_a_demoted_one_more() -> None:
+    assert choose_reversed_share(0.01, 100.0, is_out=True) == pytest.approx(0.02)
+    assert choose_reversed_share(0.01, 1000.0, is_out=True) == pytest.approx(0.01)
+    assert choose_reversed_share(0.0, 100.0, is_out=True) == 0.0
+    assert choose_reversed_share(0.01, 100.0, is_out=False) == pytest.approx(0.25)
 
 
 def test_watch_share_gives_the_wanted_rate() -> None:

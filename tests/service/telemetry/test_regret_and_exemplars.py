@@ -119,7 +119,7 @@ def test_a_traced_request_is_the_example_of_its_bucket_in_openmetrics_only(metri
     text, _ = metrics.render(OPEN_METRICS)
     samples = [
         sample
-        for family in text_string_to_metric_families(text.decode())
+        for family in text_string_to_metric_families(text.decode())  # type: ignore[no-untyped-call] # the library leaves it so
         for sample in family.samples
         if sample.exemplar is not None
     ]

@@ -29,24 +29,41 @@ seccompProfile: {type: RuntimeDefault}
 {{- if eq (default "python" .Values.settings.frontend) "pyvoy" }}http{{ else }}grpc{{ end -}}
 {{- end -}}
 
-{{- define "tiergate.httpProbe" -}}
+{{/* Takes a list: root, live or ready. Under mTLS the kubelet has no certificate to show: a program in the container asks the
+     admin listener, which never asks for one. */}}
+{{- define "tiergate.probe" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.tls.clientCaSecretName -}}
+exec:
+  command:
+    - python
+    - /opt/tiergate/health.py
+    - --port={{ $root.Values.settings.admin_port }}
+    {{- if eq (index . 1) "ready" }}
+    - --ready
+    {{- end }}
+    {{- if $root.Values.admin.enabled }}
+    - --token-file=/etc/tiergate/admin/token
+    {{- end }}
+{{- else -}}
 httpGet:
   path: /v2/health/{{ index . 1 }}
   port: http
-  {{- if include "tiergate.usesTls" (index . 0) }}
+  {{- if include "tiergate.usesTls" $root }}
   scheme: HTTPS
   {{- end }}
 {{- end -}}
+{{- end -}}
 
 {{- define "tiergate.probes" -}}
-{{- $root := . -}}
+{{- $step := ternary 5 2 (not (empty .Values.tls.clientCaSecretName)) -}}
 startupProbe:
-  {{- include "tiergate.httpProbe" (list . "live") | nindent 2 }}
-  periodSeconds: 2
-  timeoutSeconds: 2
-  failureThreshold: {{ div (int .Values.probes.startupSeconds) 2 }}
+  {{- include "tiergate.probe" (list . "live") | nindent 2 }}
+  periodSeconds: {{ $step }}
+  timeoutSeconds: {{ $step }}
+  failureThreshold: {{ divf .Values.probes.startupSeconds $step | ceil | int }}
 livenessProbe:
-  {{- include "tiergate.httpProbe" (list . "live") | nindent 2 }}
+  {{- include "tiergate.probe" (list . "live") | nindent 2 }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
@@ -55,10 +72,10 @@ readinessProbe:
   grpc:
     port: {{ ternary .Values.settings.http_port .Values.settings.grpc_port (eq (include "tiergate.grpcPort" .) "http") }}
   {{- else }}
-  {{- include "tiergate.httpProbe" (list . "ready") | nindent 2 }}
+  {{- include "tiergate.probe" (list . "ready") | nindent 2 }}
   {{- end }}
-  periodSeconds: 2
-  timeoutSeconds: 2
+  periodSeconds: {{ $step }}
+  timeoutSeconds: {{ $step }}
   failureThreshold: 2
 {{- end -}}
 
@@ -77,6 +94,8 @@ env:
     valueFrom:
       resourceFieldRef: {containerName: {{ index $ 1 }}, resource: limits.cpu, divisor: "1"}
   {{- end }}
+  # Whatever image is given: ONNX Runtime reports its use to its maker unless it is told not to.
+  - {name: ORT_DISABLE_TELEMETRY, value: "1"}
   - name: POD_NAME
     valueFrom:
       fieldRef: {fieldPath: metadata.name}

@@ -4,6 +4,14 @@
 {{- if include "tiergate.remotes" . -}}
 {{- $_ := set $own "remotes" "/etc/tiergate/settings/remotes.yaml" -}}
 {{- end -}}
+{{- if .Values.tls.secretName -}}
+{{- $_ := set $own "tls_cert_file" "/etc/tiergate/tls/tls.crt" -}}
+{{- $_ := set $own "tls_key_file" "/etc/tiergate/tls/tls.key" -}}
+{{- $_ := set $own "admin_tls" .Values.tls.admin -}}
+{{- end -}}
+{{- if .Values.tls.clientCaSecretName -}}
+{{- $_ := set $own "tls_client_ca_file" "/etc/tiergate/client-ca/ca.crt" -}}
+{{- end -}}
 {{- if .Values.admin.enabled -}}
 {{- $_ := set $own "admin_host" .Values.listenAddress -}}
 {{- $_ := set $own "admin_token_file" "/etc/tiergate/admin/token" -}}
@@ -43,6 +51,15 @@
 {{- if and .tls.clientCaSecretName (not .tls.secretName) -}}
 {{- fail "tls.clientCaSecretName needs tls.secretName: without a certificate of its own the gateway can ask for none" -}}
 {{- end -}}
+{{- if and .tls.secretName (eq (default "python" .settings.frontend) "pyvoy") -}}
+{{- fail "settings.frontend is pyvoy, which has no TLS here: take python, or end TLS in front of it" -}}
+{{- end -}}
+{{- if and .tls.admin .tls.clientCaSecretName -}}
+{{- fail "tls.admin and tls.clientCaSecretName: probes have no certificate, and under mTLS they ask the admin listener; leave tls.admin off" -}}
+{{- end -}}
+{{- if and .tls.clientCaSecretName .monitoring.serviceMonitor.enabled (not .monitoring.serviceMonitor.tlsConfig) -}}
+{{- fail "tls.clientCaSecretName: Prometheus needs a certificate too; give monitoring.serviceMonitor.tlsConfig" -}}
+{{- end -}}
 {{- if and (eq .probes.readiness "grpc") .tls.secretName -}}
 {{- fail "probes.readiness is grpc, and TLS is on: the kubelet's gRPC probe cannot speak TLS; set it to http" -}}
 {{- end -}}
@@ -60,6 +77,11 @@
 {{- end -}}
 {{- if and .kserve.enabled (or .routes.http.enabled .routes.grpc.enabled) -}}
 {{- fail "routes are enabled, and under kserve it is KServe that makes the routes; disable them" -}}
+{{- end -}}
+{{- with .autoscaling.signals -}}
+{{- if and (ne $.Values.autoscaling.mode "none") (not (or .queueDepth.enabled .budgetMissedRatio.enabled .laneBusyRatio.enabled)) -}}
+{{- fail "autoscaling.signals are all disabled; enable one, or set autoscaling.mode to none" -}}
+{{- end -}}
 {{- end -}}
 {{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) -}}
 {{- fail (printf "autoscaling.minReplicas %d is above maxReplicas %d" (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}

@@ -1,0 +1,112 @@
+"""The drift bench's results as Markdown, put between two comment marks of a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from loadtests.drift.estimating import BANDS, METHODS
+from loadtests.marked_page import Marks, image, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MARKS: Final = Marks("bench-drift")
+_WORDS: Final = "How soon detectors find a drop of five points, and estimates of accuracy beside the truth"
+
+
+def shorten(document: dict[str, Any]) -> None:
+    """Take out what only the picture needs."""
+    document["estimates"].pop("cases")
+    for found in document["detection"]["detectors"].values():
+        found.pop("delays")
+
+
+def rewrite(page: Path, document: Mapping[str, Any], picture: Path | None) -> None:
+    """Put the results on the page.
+
+    Raises:
+        MarksMissing: The page has no place for them.
+    """
+    shown = [image(page, picture, _WORDS)] if picture is not None else []
+    parts = [_head(document), *shown, _detectors(document), _replay(document), _estimates(document), _inputs(document)]
+    MARKS.rewrite(page, parts)
+
+
+def _head(document: Mapping[str, Any]) -> str:
+    machine = document["machine"]
+    rows = ", ".join(f"{name} ({count} rows)" for name, count in document["models"].items())
+    return (
+        f"`make bench-drift`, commit {document['commit']}, {document['date']}, {machine['cpu']}, "
+        f"{machine['cores']} cores; models: {rows}."
+    )
+
+
+def _detectors(document: Mapping[str, Any]) -> str:
+    found = document["detection"]["detectors"]
+    header = (
+        "detector",
+        "median delay",
+        "wrong at random",
+        "damaged weights",
+        "p90",
+        "found",
+        "false alarms / 100k requests",
+    )
+    rows = [
+        (
+            title,
+            f"{one['median_delay_samples']:.0f}",
+            *(
+                f"{one['median_by_fault'].get(kind, float('nan')):.0f}"
+                for kind in ("wrong at random", "damaged weights")
+            ),
+            f"{one['p90_delay_samples']:.0f}",
+            f"{100 * one['found_ratio']:.0f} %",
+            f"{one['false_alarms_per_100k_requests']:.2f}",
+        )
+        for title, one in found.items()
+    ]
+    return "\n".join(table(header, rows, left=1))
+
+
+def _replay(document: Mapping[str, Any]) -> str:
+    found = document["detection"]["clean replay"]
+    return (
+        f"The whole watch on clean replays of {found['requests']:,} requests, one in a hundred of them sampled: "
+        f"{found['demotions_per_100k_requests']:.2f} demotions and {found['warnings_per_100k_requests']:.2f} warnings "
+        "in 100,000 requests."
+    )
+
+
+def _estimates(document: Mapping[str, Any]) -> str:
+    estimates = document["estimates"]
+    groups = {"clean": estimates["clean"]}
+    groups |= {f"accuracy {band}": estimates["by band"][band] for band in BANDS}
+    groups |= {f"- {name}": found for name, found in estimates["by condition"].items()}
+    for kind in ("kinds the build also perturbs by", "kinds it has never seen"):
+        groups[f"- {kind}"] = estimates[kind]
+    groups["all conditions"] = estimates["all"]
+    header = ("condition", "cases", *(f"{method}: error" for method in METHODS), "shadow: 95 % covers", "half width")
+    rows = []
+    for name, found in groups.items():
+        if not found["cases"]:
+            continue
+        errors = (f"{100 * found[method]['mean_absolute_error']:.1f}" for method in METHODS)
+        spans = found["shadow"]
+        cells = (f"{100 * spans['coverage']:.0f} %", f"{100 * spans['half_width']:.1f}")
+        rows.append((name, str(found["cases"]), *errors, *cells))
+    caption = "Mean absolute error in points; conditions by name are those that leave at least 75 % of rows right."
+    return "\n".join([caption, "", *table(header, rows, left=1)])
+
+
+def _inputs(document: Mapping[str, Any]) -> str:
+    lines = []
+    for model, conditions in document["inputs"].items():
+        tests = tuple(next(iter(conditions.values())))
+        rows = [
+            (condition, *(f"{100 * shares[test]:.0f} %" for test in tests)) for condition, shares in conditions.items()
+        ]
+        lines += [f"{model}: share of windows of 150 rows that a test at p < 0.01 calls different.", ""]
+        lines += [*table(("condition", *tests), rows, left=1), ""]
+    return "\n".join(lines).rstrip()

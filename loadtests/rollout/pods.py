@@ -1,0 +1,101 @@
+"""Gateway processes that live as pods do: started, ready, taken off the list, told to end, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadtests.gateway import get_json
+from loadtests.h2load import LoadError
+from loadtests.processes import free_port
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from pathlib import Path
+
+    from loadtests.rollout.endpoints import Endpoints
+
+_POLL_S = 0.1
+_START_S = 120.0
+_KILLED_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """What the chart sets, in seconds: the preStop sleep, the settings ``drain_grace_s`` and ``drain_timeout_s``."""
+
+    pre_stop_s: float
+    drain_grace_s: float
+    drain_timeout_s: float
+
+
+@dataclass(slots=True)
+class Pod:
+    """One running gateway; HTTP and gRPC addresses."""
+
+    process: Process
+    http: str
+    grpc: str
+
+    async def leave(self, endpoints: Endpoints, lifecycle: Lifecycle) -> tuple[int, float]:
+        """Go as a pod goes; return the exit status, and how long it took after SIGTERM in seconds.
+
+        The list changes and preStop begins at the same moment; nothing waits for those who have yet to hear.
+        """
+        endpoints.change(time.monotonic(), self.http, is_there=False)
+        await asyncio.sleep(lifecycle.pre_stop_s)
+        self.process.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        async with asyncio.timeout(_KILLED_AFTER_S):
+            status = await self.process.wait()
+        return status, time.monotonic() - began_s
+
+    async def kill(self) -> None:
+        """End it at once, if it still runs."""
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+async def start_pod(repository: Path, lifecycle: Lifecycle, log: Path) -> Pod:
+    """Start a gateway with one lane and return it when it is ready.
+
+    Raises:
+        LoadError: It ended, or was not ready in time.
+    """
+    http, grpc, admin = (free_port() for _ in range(3))
+    command = [sys.executable, "-m", "service.cli", "serve", str(repository), "--lanes", "1", "--no-pin-lanes"]
+    for name, value in (
+        ("http-port", http),
+        ("grpc-port", grpc),
+        ("admin-port", admin),
+        ("drain-grace-s", lifecycle.drain_grace_s),
+        ("drain-timeout-s", lifecycle.drain_timeout_s),
+        ("log-level", "warning"),
+    ):
+        command += [f"--{name}", str(value)]
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    pod = Pod(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    end_s = time.monotonic() + _START_S
+    while not await asyncio.to_thread(_is_ready, pod.http):
+        if process.returncode is not None or time.monotonic() > end_s:
+            await pod.kill()
+            raise LoadError(f"a gateway (pid {process.pid}, of {os.getpid()}) did not become ready; see {log}")
+        await asyncio.sleep(_POLL_S)
+    return pod
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        get_json(address, "/v2/health/ready")
+    except LoadError:
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""TLS of a whole gateway: real clients of both protocols, clients' certificates, and a certificate that changes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+import trustme
+from geventhttpclient.response import HTTPConnectionClosed
+from tritonclient.utils import InferenceServerException
+
+from tests.builders import ModelPlan, write_model
+from tests.integration.gateway_process import running_gateway
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.gateway_process import GatewayProcess
+
+ONES = np.ones((1, 4), dtype=np.float32)
+
+
+@dataclass
+class Secured:
+    """A gateway that asks for clients' certificates, and the files of both sides."""
+
+    gateway: GatewayProcess
+    authority: trustme.CA
+    folder: Path
+
+    def issue(self, name: str) -> None:
+        issue(self.authority, self.folder, name)
+
+    def context(self, name: str = "client") -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        if name:
+            context.load_cert_chain(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        return context
+
+    def host(self, address: str) -> str:
+        """Return an address by the name that the certificate has."""
+        return address.replace("127.0.0.1", "localhost")
+
+    def serial(self) -> object:
+        """Return the serial number of the certificate that a new connection gets."""
+        host, _, port = self.gateway.http.rpartition(":")
+        plain = socket.create_connection((host, int(port)), timeout=30)
+        with self.context().wrap_socket(plain, server_hostname="localhost") as connection:
+            found: Any = connection.getpeercert()
+            return found["serialNumber"]
+
+
+def issue(authority: trustme.CA, folder: Path, name: str) -> None:
+    """Write NAME.pem and NAME.key."""
+    made = authority.issue_cert("localhost", "127.0.0.1")
+    made.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    made.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """Serve with mTLS."""
+    folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    write_model(folder / "repository", ModelPlan())
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name in ("server", "client"):
+        issue(authority, folder, name)
+    flags = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-client-ca-file", "ca.pem")
+    flags = tuple(part if part.startswith("--") else str(folder / part) for part in flags)
+    with running_gateway(folder / "repository", *flags) as gateway:
+        yield Secured(gateway, authority, folder)
+
+
+def http_client(secured: Secured, name: str) -> triton_http.InferenceServerClient:
+    return triton_http.InferenceServerClient(
+        secured.host(secured.gateway.http), ssl=True, ssl_context_factory=lambda: secured.context(name)
+    )
+
+
+def grpc_client(secured: Secured, name: str) -> triton_grpc.InferenceServerClient:
+    pair = {}
+    if name:
+        pair = {
+            "private_key": str(secured.folder / f"{name}.key"),
+            "certificate_chain": str(secured.folder / f"{name}.pem"),
+        }
+    authority = str(secured.folder / "ca.pem")
+    return triton_grpc.InferenceServerClient(
+        secured.host(secured.gateway.grpc), ssl=True, root_certificates=authority, **pair
+    )
+
+
+def infer(client: Any, module: Any) -> float:  # noqa: ANN401 - tritonclient's, which have no types
+    tensor = module.InferInput("x", [1, 4], "FP32")
+    tensor.set_data_from_numpy(ONES)
+    return float(client.infer("sums", [tensor]).as_numpy("y").sum())
+
+
+def test_tritonclient_is_answered_over_tls_by_both_protocols(secured: Secured) -> None:
+    with http_client(secured, "client") as client:
+        assert infer(client, triton_http) == 4.0
+    with grpc_client(secured, "client") as client:
+        assert infer(client, triton_grpc) == 4.0
+
+
+def test_client_without_a_certificate_is_refused_by_both_protocols(secured: Secured) -> None:
+    with http_client(secured, "") as client, pytest.raises((OSError, HTTPConnectionClosed)):
+        infer(client, triton_http)
+    with grpc_client(secured, "") as client, pytest.raises(InferenceServerException):
+        client.is_server_live(client_timeout=10)
+
+
+def test_admin_listener_stays_plain_unless_asked(secured: Secured) -> None:
+    assert secured.gateway.call("GET", "/v2/health/ready", where=secured.gateway.admin)[0] == 200
+
+
+def test_new_certificate_comes_into_force_while_old_connections_go_on(secured: Secured) -> None:
+    with http_client(secured, "client") as client:
+        before = secured.serial()
+        assert infer(client, triton_http) == 4.0
+        secured.issue("server")
+        while secured.serial() == before:  # the gateway looks at the files every few seconds
+            assert infer(client, triton_http) == 4.0
+        assert infer(client, triton_http) == 4.0
+    _, _, metrics = secured.gateway.call("GET", "/metrics", where=secured.gateway.admin)
+    assert b'tiergate_tls_reloads_total{outcome="applied"} 2.0' in metrics

@@ -1,0 +1,101 @@
+"""The drift bench on a model of four classes whose variants are made of numbers, end to end but for the files."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from loadtests.drift import comparing, detecting, detectors, page
+from loadtests.drift.answers import Answers, Damage, Scene
+from loadtests.drift.estimating import run_estimates
+from loadtests.drift.picture import draw
+from loadtests.drift.references import ReferenceMissing, present
+from variants.drifting import Seen, Truth, describe_drift
+from variants.scoring import CLASSES
+from variants.summarising import describe_inputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLASSES_, ROWS = 4, 400
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+def answers_to(labels: np.ndarray[tuple[int], np.dtype[np.int64]], noise: float, seed: int) -> Array:
+    chance = np.random.default_rng([1, seed])
+    return (4.0 * np.eye(CLASSES_)[labels] + chance.normal(0.0, noise, (len(labels), CLASSES_))).astype(np.float32)
+
+
+@pytest.fixture
+def model() -> Answers:
+    labels = np.random.default_rng(0).integers(0, CLASSES_, ROWS)
+    rows = np.random.default_rng(1).normal(size=(ROWS, 1, 6, 6)).astype(np.float32)
+    full, small = answers_to(labels, 1.0, 0), answers_to(labels, 1.0, 0) + answers_to(labels, 0.1, 1)
+    seen = [Seen(output, tuple(answers_to(labels[:100], worse, 7) for worse in (1.5, 2.5))) for output in (full, small)]
+    truth = Truth(labels, CLASSES)
+    drift = {"full": describe_drift(None, seen[0], truth), "small": describe_drift(seen[0], seen[1], truth)}
+    accuracy = SimpleNamespace(value=0.95, rows=ROWS)
+    published = [SimpleNamespace(name=name, drift=found, accuracy=accuracy) for name, found in drift.items()]
+    manifest: Any = SimpleNamespace(model="tiny", published=published, input_drift=describe_inputs("x", rows))
+    worse = Scene("noise", 0.6, labels, {"full": answers_to(labels, 1.4, 3), "small": answers_to(labels, 1.4, 3)})
+    damaged = small.copy()
+    damaged[::16] = np.roll(damaged[::16], 1, axis=1)
+    return Answers(
+        manifest=manifest,
+        clean=Scene("clean", 0.0, labels, {"full": full, "small": small}),
+        shifted=(worse,),
+        damaged=(Damage("small", 9, labels, full, damaged),),
+        inputs={"clean|0.0": rows, "noise|0.6": 1.6 * rows},
+    )
+
+
+def test_the_bench_finds_faults_and_writes_them_down(
+    model: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (detecting, "REPEATS", 3),
+        (detecting, "CLEAN_SAMPLES", 400),
+        (detecting, "MOST", 400),
+        (detecting, "RUN_IN", 50),
+        (detectors, "RUN_LENGTHS", (3000.0, 1000.0)),
+        (detectors, "ADWIN_DELTAS", (0.002, 0.2)),
+        (detectors, "PAGE_HINKLEY_LIMITS", (50.0, 5.0)),
+        (comparing, "WINDOWS", 3),
+        (comparing, "PERMUTATIONS", 30),
+    ):
+        monkeypatch.setattr(module, name, value)
+    models = {"tiny": model}
+    document: dict[str, Any] = {
+        "commit": "abc",
+        "date": "2026-01-01",
+        "machine": {"cpu": "a", "cores": 2},
+        "models": {"tiny": ROWS},
+        "estimates": run_estimates(models),
+        "inputs": comparing.run_comparison(models),
+        "detection": detecting.run_detection(models, lambda _: None),
+    }
+    ours = document["detection"]["detectors"]["tiergate"]
+    assert ours["found_ratio"] == 1.0
+    assert ours["median_delay_samples"] < 150
+    assert document["inputs"]["tiny"]["noise 0.6"]["T2"] == 1.0
+    estimates = document["estimates"]
+    assert estimates["by condition"]["flipped weights"]["shadow"]["mean_absolute_error"] < 0.06
+    assert estimates["all"]["shadow"]["coverage"] == 1.0
+
+    draw(document, tmp_path / "drift.png")
+    assert (tmp_path / "drift.png").stat().st_size > 1000
+    page.shorten(document)
+    docs = tmp_path / "drift.md"
+    docs.write_text(f"# Drift\n\n{page.MARKS.begin}\n{page.MARKS.end}\n", encoding="utf-8")
+    page.rewrite(docs, document, tmp_path / "drift.png")
+    text = docs.read_text(encoding="utf-8")
+    for words in ("drift.png", "river ADWIN", "flipped weights", "demotions", "| noise 0.6 | 100 % |"):
+        assert words in text
+
+
+def test_a_manifest_of_an_older_build_is_named() -> None:
+    with pytest.raises(ReferenceMissing, match="build the model again"):
+        present(None, "calibration of full")

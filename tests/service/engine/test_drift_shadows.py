@@ -1,0 +1,191 @@
+"""Shadow runs: beside live traffic, never instead of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from service.domain.inference import Knobs
+from service.engine.drift.shadows import Compared, Ration, Shadows, full_of
+from service.engine.drift.spare import SpareTime
+from service.engine.drift.taps import ModelTaps, Sample
+from tests.builders import make_request
+from tests.service.engine.conftest import Gate, ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from service.engine.loaded import LoadedModel
+    from tests.service.engine.conftest import Bench
+
+LONGEST_S = 60.0
+
+
+def sample_of(model: LoadedModel, taken_s: float, judged: tuple[str, ...] = ("quantized",), columns: int = 4) -> Sample:
+    inputs = {"x": np.ones((1, columns), dtype=np.float32)}
+    return Sample(model, inputs, "quantized", (np.full((1, 1), 8.0, dtype=np.float32),), judged, taken_s)
+
+
+@pytest.fixture
+def shadows(bench: Bench) -> Iterator[Shadows]:
+    made = Shadows(lambda: True, bench.clock, cpu_ratio=1.0)
+    yield made
+    for stub in bench.stubs.values():
+        stub.gate.set()
+    made.close(LONGEST_S)
+
+
+async def compared(shadows: Shadows) -> Compared:
+    return await asyncio.to_thread(shadows.done.get, timeout=LONGEST_S)
+
+
+async def test_sample_is_run_on_full_and_on_each_judged_variant_that_did_not_answer(
+    bench: Bench, shadows: Shadows
+) -> None:
+    shadows.start()
+    assert shadows.offer(sample_of(bench.model, bench.clock(), ("quantized", "distilled-quantized")))
+    found = await compared(shadows)
+    assert found.full[0].tolist() == [[4.0]]
+    assert found.answers["quantized"][0].tolist() == [[8.0]]  # as it was answered: not run again
+    assert found.answers["distilled-quantized"][0].tolist() == [[16.0]]
+    assert (bench.stubs["full"].batches, bench.stubs["quantized"].batches) == ([1], [])
+    assert shadows.scheduling in ("idle", "nice")
+
+
+async def test_stuck_shadow_run_holds_no_lane(bench: Bench, shadows: Shadows) -> None:
+    gate = Gate()
+    bench.stubs["full"].gate = gate
+    shadows.start()
+    shadows.offer(sample_of(bench.model, bench.clock()))
+    await gate.reached()
+    for _ in range(5):
+        response = await bench.plane.infer(make_request(knobs=Knobs(variant="quantized")))
+        assert response.answer.variant == "quantized"
+    assert all(not lane.is_busy for lane in bench.dispatcher.desk.lanes)
+    gate.set()
+    await compared(shadows)
+
+
+async def test_run_that_fails_is_counted_and_the_next_one_is_made(bench: Bench, shadows: Shadows) -> None:
+    outcomes = [True, False]
+    bench.stubs["full"].fails = lambda _: outcomes.pop(0)
+    shadows.start()
+    for _ in range(2):
+        shadows.offer(sample_of(bench.model, bench.clock()))
+    await compared(shadows)
+    counts = shadows.counts("sums", "quantized")
+    assert counts["failed"] == 1
+
+
+def test_samples_beyond_the_queue_are_dropped(bench: Bench, shadows: Shadows) -> None:
+    taken = [shadows.offer(sample_of(bench.model, bench.clock())) for _ in range(70)]
+    assert sum(taken) == 64
+    assert shadows.counts("sums", "quantized")["full_queue"] == 6
+
+
+def test_samples_beyond_the_bytes_are_dropped(bench: Bench, shadows: Shadows) -> None:
+    taken = [shadows.offer(sample_of(bench.model, bench.clock(), columns=8 * 2**20)) for _ in range(3)]
+    assert taken == [True, False, False]  # 32 MiB each, and a few bytes; 64 MiB are allowed
+
+
+def test_nothing_is_queued_where_live_requests_wait_or_processors_are_busy_or_full_is_not_held(bench: Bench) -> None:
+    calm = [False, True, True]
+    shadows = Shadows(lambda: calm.pop(0), bench.clock)
+    assert not shadows.offer(sample_of(bench.model, bench.clock()))
+    shadows.has_spare = False
+    assert not shadows.offer(sample_of(bench.model, bench.clock()))
+    shadows.has_spare = True
+    bench.model.evict("full")
+    bench.model.drop("full")
+    assert not shadows.offer(sample_of(bench.model, bench.clock()))
+    counts = shadows.counts("sums", "quantized")
+    assert (counts["busy"], counts["not_held"]) == (2, 1)
+
+
+async def test_sample_that_waited_too_long_is_not_run(bench: Bench, manual_clock: ManualClock) -> None:
+    shadows = Shadows(lambda: True, manual_clock, cpu_ratio=1.0)
+    shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    manual_clock.now_s += 10.0
+    shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    shadows.start()
+    await compared(shadows)
+    shadows.close(LONGEST_S)
+    counts = shadows.counts("sums", "quantized")
+    assert (counts["stale"], counts["compared"]) == (1, 1)
+
+
+def test_ration_goes_into_debt_once_and_saves_up_for_two_seconds() -> None:
+    ration = Ration(0.02, 0.0)
+    assert ration.has_some(0.0)
+    ration.spend(0.1, 0.0)  # 0.02 were there
+    assert not ration.has_some(3.9)
+    assert ration.has_some(4.1)
+    ration.spend(0.04 + 0.01, 1000.0)
+    assert not ration.has_some(1000.4)
+    assert ration.has_some(1000.6)
+
+
+def test_model_whose_full_variant_is_elsewhere_has_none_here(bench: Bench) -> None:
+    assert full_of(bench.model) == "full"
+    bench.model.standing.pools = {"full": "sums--full"}
+    assert full_of(bench.model) == ""
+
+
+def test_idle_share_is_that_of_the_allowed_processors_between_two_looks(tmp_path: Path) -> None:
+    statistics = tmp_path / "stat"
+
+    def write(idle: int, busy: int) -> None:
+        lines = [f"cpu{core} {busy} 0 0 {idle} 0 0 0 0 0 0" for core in range(256)]
+        statistics.write_text("\n".join(["cpu 1 1 1 1 1 1 1 1 1 1", *lines, "intr 5"]), encoding="ascii")
+
+    write(100, 100)
+    spare = SpareTime(statistics)
+    write(130, 110)
+    assert spare.look() == pytest.approx(0.75)
+    write(130, 120)
+    assert spare.look() == pytest.approx(0.0)
+    statistics.unlink()
+    assert SpareTime(statistics).look() == 1.0
+
+
+async def test_same_seed_takes_the_same_answers(make_bench: Callable[..., Bench]) -> None:
+    chosen = []
+    for seed in (7, 7, 8):
+        bench = make_bench(lanes=1)
+        taps = ModelTaps(bench.model, Shadows(lambda: True, bench.clock), seed)
+        for tap in taps.taps.values():
+            tap.set(0.0, 0.2, {})
+        bench.model.on_answer = taps.answered
+        sizes = []
+        for _ in range(100):
+            await bench.plane.infer(make_request(knobs=Knobs(variant="quantized")))
+            sizes.append(len(taps.watched))
+        chosen.append(sizes)
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert 5 < chosen[0][-1] < 40
+
+
+async def test_one_row_of_many_is_taken_and_holds_the_others_no_longer(bench: Bench) -> None:
+    taps = ModelTaps(bench.model, Shadows(lambda: True, bench.clock), seed=0)
+    taps.taps["quantized"].set(0.0, 1.0, {})
+    bench.model.on_answer = taps.answered
+    await bench.plane.infer(make_request(rows=8, knobs=Knobs(variant="quantized")))
+    (taken,) = taps.watched
+    assert taken.inputs["x"].shape == (1, 4)
+    assert taken.inputs["x"].base is None
+    assert taken.outputs[0].tolist() == [[8.0]]
+
+
+async def test_answer_is_given_where_looking_at_it_fails(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    taps = ModelTaps(bench.model, Shadows(lambda: True, bench.clock), seed=0)
+    taps.taps["quantized"].chance = None  # type: ignore[assignment] # any fault will do
+    bench.model.on_answer = taps.answered
+    for _ in range(2):
+        response = await bench.plane.infer(make_request(knobs=Knobs(variant="quantized")))
+        assert response.answer.variant == "quantized"
+    assert taps.failed == 2
+    assert [record.getMessage() for record in caplog.records] == ["looking at an answer for drift failed"]

@@ -1,0 +1,201 @@
+"""The door of both listeners: what is turned away before it is decoded, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from service.domain.inference import Criticality
+from service.frontends.door import Door, model_of_message, whole_infer
+from service.frontends.grpc import CallLimits, GrpcServer
+from service.frontends.http import ConnectionLimits, HttpServer
+from service.frontends.short_way import ShortWay
+from service.frontends.sockets import bind, port_of
+from service.policy.door import Turns
+from tests.service.frontends.connections import connected_to
+from tests.service.frontends.test_grpc import Echo
+from tests.service.frontends.test_short_way import MOST_BODY_BYTES, Handlers, post, read_reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+HOUR = "X-Latency-Budget-Ms: 3600000"
+
+
+class LateClock:
+    """A second passes between any two looks: whatever is read has waited for long."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+@dataclass
+class Told:
+    """What the door reports, and which models it asked about."""
+
+    counts: list[tuple[str, Mapping[Criticality, int]]] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def door(self) -> Door:
+        return Door(Turns(), LateClock(), self.budget_s, self.note)
+
+    def budget_s(self, model: str) -> float:
+        self.models.append(model)
+        return 0.1
+
+    def note(self, protocol: str, counts: Mapping[Criticality, int]) -> None:
+        self.counts.append((protocol, counts))
+        self.reported.set()
+
+
+@dataclass
+class Served:
+    """An HTTP server whose loop is late."""
+
+    port: int
+    told: Told = field(default_factory=Told)
+    handlers: Handlers = field(default_factory=Handlers)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    with bind("127.0.0.1", 0, "http_port") as listener:
+        found = Served(port_of(listener))
+        way = ShortWay(found.handlers.answer, MOST_BODY_BYTES, found.told.door())
+        server = HttpServer(found.handlers, ConnectionLimits(10, 5.0), short_way=way)
+        await server.start(listener)
+        yield found
+        found.handlers.go.set()
+        await server.close()
+
+
+async def test_request_that_waited_too_long_is_told_to_come_again_and_its_connection_goes_on(served: Served) -> None:
+    async with connected_to(served.port) as (reader, writer):
+        for _ in range(2):
+            writer.write(post(b"abc"))
+            head, body = await read_reply(reader)
+            assert head.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nretry-after: 1\r\n" in head
+            assert b"\r\ndate: " in head
+            assert b"more requests come than can be read in time" in body
+        writer.write(post(b"abc", HOUR))
+        assert (await read_reply(reader))[1] == b"abc"
+    assert len(served.handlers.seen) == 1
+    assert set(served.told.models) == {"m"}
+
+
+async def test_refusals_are_reported_by_number_and_criticality(served: Served) -> None:
+    async with connected_to(served.port) as (reader, writer):
+        for level in ("critical", "Sheddable", "nonsense"):
+            writer.write(post(b"abc", f"X-Criticality: {level}"))
+            await read_reply(reader)
+    await served.told.reported.wait()
+    expected = {Criticality.CRITICAL: 1, Criticality.SHEDDABLE: 1, Criticality.NORMAL: 1}
+    assert served.told.counts == [("http", expected)]
+
+
+async def test_request_that_comes_in_pieces_is_turned_away_when_it_is_whole(served: Served) -> None:
+    data = post(bytes(200_000))
+    async with connected_to(served.port) as (reader, writer):
+        writer.write(data[:100_000])
+        await writer.drain()
+        writer.write(data[100_000:])
+        assert (await read_reply(reader))[0].startswith(b"HTTP/1.1 429 ")
+        writer.write(post(b"abc", HOUR))
+        assert (await read_reply(reader))[1] == b"abc"
+
+
+async def test_other_requests_than_inferences_are_always_let_in(served: Served) -> None:
+    async with connected_to(served.port) as (reader, writer):
+        writer.write(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await read_reply(reader))[1] == b"long"
+
+
+async def test_pipelined_requests_are_answered_in_order_by_a_late_loop(served: Served) -> None:
+    async with connected_to(served.port) as (reader, writer):
+        writer.write(post(b"wait", HOUR) + post(b"abc"))
+        await served.handlers.entered.wait()
+        served.handlers.go.set()
+        assert (await read_reply(reader))[1] == b"wait"
+        assert (await read_reply(reader))[1] == b"long"  # behind another request it took the long way
+
+
+class Inferences(Echo):
+    """Echoes what is called an inference."""
+
+    def is_unary(self, path: bytes) -> bool:
+        return path.endswith((b"/ModelInfer", b"/Echo"))
+
+
+async def test_call_that_waited_too_long_is_told_to_come_again() -> None:
+    told = Told()
+    server = GrpcServer(Inferences(), CallLimits(3, 4, 5.0), door=told.door())
+    named = b"\x0a\x04sums and more"
+    with bind("127.0.0.1", 0, "grpc_port") as listener:
+        await server.start(listener)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port_of(listener)}") as channel:
+            infer = channel.unary_unary("/test.Service/ModelInfer")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await infer(named)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert dict(caught.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "1000"
+            assert await infer(named, metadata=[("x-latency-budget-ms", "3600000")]) == named
+            assert await channel.unary_unary("/test.Service/Echo")(named) == named
+            with pytest.raises(grpc.aio.AioRpcError) as caught:  # its deadline is shorter than its budget
+                await infer(named, metadata=[("x-latency-budget-ms", "3600000")], timeout=2.0)
+        assert set(told.models) == {"sums"}
+        await server.close(1.0)
+
+
+def test_loop_that_is_not_late_turns_nobody_away() -> None:
+    turns = Turns()
+    turns.begin(1.0)
+    door = Door(turns, lambda: 1.0, lambda _: 1e-6, lambda *_: None)
+    assert not door.turns_away("http", b"m", {})
+
+
+PLAIN = post(b"abc", "X-A: b")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN[:-1],
+        PLAIN + b"x",
+        PLAIN.replace(b"POST", b"GET"),
+        PLAIN.replace(b"/infer", b"/infer?a"),
+        PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        post(b"abc", "Connection: close"),
+        post(b"abc", "Content-Length: 3"),
+        post(b"abc", "Transfer-Encoding: chunked"),
+        post(b"abc", "Expect: 100-continue"),
+        post(b"abc", "no colon"),
+        post(b"abc", "na me: x"),
+        PLAIN.replace(b"Content-Length: 3", b"Content-Length: 3_0"),
+    ],
+)
+def test_what_is_odd_is_left_to_the_parser(data: bytes) -> None:
+    assert whole_infer(data) is None
+
+
+def test_plain_request_is_read_at_a_glance() -> None:
+    found = whole_infer(PLAIN)
+    assert found is not None
+    assert found == (b"m", {b"host": b"x", b"content-length": b"3", b"x-a": b"b"})
+
+
+@pytest.mark.parametrize(
+    ("message", "model"),
+    [(b"", b""), (b"\x0a", b""), (b"\x12\x01a", b""), (b"\x0a\x80\x01a", b""), (b"\x0a\x01ab", b"a")],
+)
+def test_model_is_the_first_field_of_a_message(message: bytes, model: bytes) -> None:
+    assert model_of_message(message) == model
