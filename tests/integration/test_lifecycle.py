@@ -185,7 +185,7 @@ def test_admin_listener_asks_for_its_token(repository: Path, tmp_path: Path) -> 
 
 
 def test_burst_is_downgraded_rather_than_refused(own: GatewayProcess) -> None:
-    question = Question(parameters={"latency_budget_ms": 200})
+    question = Question(headers={"x-latency-budget-ms": "200"})
     with ThreadPoolExecutor(48) as pool:
         replies = list(pool.map(lambda _: ask_plain(own, question), range(96)))
     assert not [reply.message for reply in replies if reply.refused]

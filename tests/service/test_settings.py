@@ -167,3 +167,15 @@ def test_settings_refuse_to_be_changed() -> None:
     settings: Any = Settings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.lanes = 4
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:4318", "ftp://collector", "http://", "collector"])
+def test_a_collectors_address_must_be_a_url(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"trace_endpoint: .*allowed is a URL such as http://127\.0\.0\.1:4318"):
+        read_settings({"trace_endpoint": value})
+
+
+def test_nothing_is_traced_unless_a_collector_is_named() -> None:
+    settings = read_settings({})
+    assert (settings.trace_endpoint, settings.trace_ratio, settings.decisions_kept) == (None, 0.01, 256)
+    assert read_settings({"trace_endpoint": "https://collector:4318"}).trace_endpoint == "https://collector:4318"

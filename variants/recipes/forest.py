@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from variants.recipes.trees import Sizes, Trees
 
-RECIPE = Trees("forest", Sizes(trees=60, few=15))
+RECIPE = Trees("forest", Sizes(trees=60, few=8, depth=8))

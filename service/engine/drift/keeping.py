@@ -53,7 +53,7 @@ class Keeping:
 
     def share_of(self, watch: ModelWatch) -> float:
         """Return which share of a model's answers is to be kept; none where an answer is no class."""
-        return self._settings.share if self._store is not None and watch.reference.has_classes else 0.0
+        return self._settings.share if self._store is not None and _has_classes(watch) else 0.0
 
     def open(self) -> None:
         """Open the store, where one is asked for."""
@@ -102,8 +102,10 @@ class Keeping:
         store, info = self._store, watch.model.info
         if store is None:
             raise NotSupported(self.why_not)
-        if not watch.reference.has_classes:
-            raise NotSupported(f"model '{info.name}' answers with values; labels can be joined with classes only")
+        if not _has_classes(watch):
+            raise NotSupported(
+                f"model '{info.name}' answers with no scores of classes; labels are joined with these only"
+            )
         unknown: list[str] = []
         unfit: list[str] = []
         scores: dict[str, tuple[Kept, float]] = {}
@@ -133,3 +135,7 @@ class Keeping:
         self.why_not = f"predictions are kept no more: {error}"
         fields = {"path": str(self._settings.path), "why": str(error)}
         _LOGGER.error("predictions are kept no more: labels cannot be joined", extra={"fields": fields})
+
+
+def _has_classes(watch: ModelWatch) -> bool:
+    return watch.reference.has_classes and watch.has_scores

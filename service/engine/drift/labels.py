@@ -49,4 +49,5 @@ def _class_of(value: Any, info: ModelInfo) -> int | None:  # noqa: ANN401 - what
     """Return the index of the class that a label names by its index or its name."""
     if isinstance(value, str):
         return info.labels.index(value) if value in info.labels else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if is_index and (not info.labels or value < len(info.labels)) else None

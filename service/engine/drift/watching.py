@@ -36,6 +36,7 @@ WATCHED_HZ: Final = 20.0
 """Answers a second of each variant whose confidence and inputs are looked at."""
 
 _MOST_HISTORY: Final = 50
+_SCORES: Final = ("FP16", "FP32", "FP64")
 _MOST_ELEMENTS: Final = 200_000
 """Summarised at a time, which takes a millisecond or two."""
 
@@ -66,6 +67,7 @@ class ModelWatch:
         self.reference = reference
         self.taps = ModelTaps(model, shadows, seed=0)
         self.full = full_of(model)
+        self.has_scores = model.info.outputs[0].datatype in _SCORES
         self.policy: DriftPolicy = model.policy.drift.as_policy()
         self.watches = {name: self._watch(name) for name in self.taps.taps if name in reference.variants}
         self.history: dict[str, deque[Happening]] = {name: deque(maxlen=_MOST_HISTORY) for name in self.watches}
@@ -172,7 +174,7 @@ class ModelWatch:
 
     def set_shares(self, elapsed_s: float) -> None:
         """Count how fast answers come, and choose how many are looked at."""
-        base = self.model.policy.drift.shadow_share if self.is_on and self.full else 0.0
+        base = self.model.policy.drift.shadow_share if self.is_on and self.full and self.has_scores else 0.0
         for name, tap in self.taps.taps.items():
             seen, self._seen[name] = tap.seen - self._seen[name], tap.seen
             self.rates_hz[name] += 0.5 * (seen / elapsed_s - self.rates_hz[name])
@@ -196,6 +198,10 @@ class ModelWatch:
         if not self.is_on:
             return ("nothing is watched: the policy has drift.most none",)
         notes = []
+        if not self.has_scores:
+            notes.append(
+                f"answers are not compared: output '{self.model.info.outputs[0].name}' is no floating-point tensor"
+            )
         if not self.full:
             notes.append("no shadow runs: there is no variant of tier full on this machine")
         elif self.full not in self.model.backends:
@@ -229,7 +235,7 @@ class ModelWatch:
 
     def _is_watchable(self, name: str) -> bool:
         has_confidence = name in self.watches and self.watches[name].reference.log_odds is not None
-        return self.is_on and (has_confidence or bool(self.reference.inputs))
+        return self.is_on and self.has_scores and (has_confidence or bool(self.reference.inputs))
 
     def _suspicion(self, name: str) -> float:
         watch = self.watches[name]

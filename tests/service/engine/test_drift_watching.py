@@ -193,5 +193,6 @@ def test_second_label_for_an_answer_is_not_counted_twice(watched: Watched, tmp_p
     labels = report_of(watched.watch, watched.shadows, has_store=True).variants[2].labels
     assert labels is not None
     assert (labels.rows, labels.accuracy) == (1, 1.0)
-    assert keeping.join(watched.watch, [Label("a", (0, 1))]).unfit == ("a",)
+    for values in ((0, 1), (4,), (-1,), ("up",), (True,)):
+        assert keeping.join(watched.watch, [Label("a", tuple(values))]).unfit == ("a",)
     keeping.close()

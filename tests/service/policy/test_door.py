@@ -71,23 +71,52 @@ def test_what_a_new_connection_waited_is_added() -> None:
     assert turns.came_s(10.001) == pytest.approx(9.978)
 
 
+def standing(turn_s: float) -> Turns:
+    """Return turns that were all so long, without a pause, but for a short last one; the next begins at 10 s."""
+    turns, count = Turns(), int(0.5 / turn_s)
+    for number in range(count):
+        began_s = 9.9999 - (count - number) * turn_s
+        turns.begin(began_s)
+        turns.end(began_s + turn_s)
+    turns.begin(9.9999)
+    turns.end(10.0)
+    turns.begin(10.0)
+    return turns
+
+
+def longest_wait_s(turns: Turns, budget_s: float, criticality: Criticality) -> float:
+    """Return the longest wait with which such a request enters."""
+    waits = [turns.waited_s(10.0 + step / 10_000) for step in range(5000)]
+    moments = [10.0 + step / 10_000 for step in range(5000)]
+    pairs = zip(waits, moments, strict=True)
+    return max((wait for wait, moment in pairs if turns.may_enter(moment, budget_s, criticality)), default=0.0)
+
+
 @pytest.mark.parametrize(
-    ("criticality", "in_bursts", "standing"),
-    [(Criticality.CRITICAL, 0.5, 0.5), (Criticality.NORMAL, 0.25, 0.125), (Criticality.SHEDDABLE, 0.125, 0.0625)],
+    ("criticality", "share"),
+    [(Criticality.CRITICAL, 1 / 2), (Criticality.NORMAL, 1 / 8), (Criticality.SHEDDABLE, 1 / 16)],
 )
-def test_less_important_requests_go_first_and_more_of_them_when_the_queue_stands(
-    criticality: Criticality, in_bursts: float, standing: float
+def test_less_important_requests_are_turned_away_first_by_a_queue_that_stands(
+    criticality: Criticality, share: float
 ) -> None:
-    budget_s = 0.1
-    burst, stands = turns_after(0.0, pause_s=1.0), Turns()
-    for began_s, ended_s in ((9.0, 9.9999), (9.9999, 10.0)):  # it has not slept for a second
-        stands.begin(began_s)
-        stands.end(ended_s)
-    stands.begin(10.0)
-    for turns, share in ((burst, in_bursts), (stands, standing)):
-        waits = np.linspace(0.0, 0.1, 201)
-        longest_s = max(wait for wait in waits if turns.may_enter(10.0 + wait - 0.0001, budget_s, criticality))
-        assert longest_s == pytest.approx(share * budget_s, abs=0.001)
+    turns = standing(share * 0.1 * 1.5)
+    assert longest_wait_s(turns, 0.1, criticality) == pytest.approx(share * 0.1, abs=0.0003)
+
+
+@pytest.mark.parametrize("criticality", list(Criticality))
+@pytest.mark.parametrize(("budget_s", "longest_s"), [(0.001, 0.05), (0.2, 0.2)])
+def test_burst_or_stall_turns_away_only_what_has_no_budget_left(
+    criticality: Criticality, budget_s: float, longest_s: float
+) -> None:
+    turns = turns_after(0.0, pause_s=1.0)
+    assert longest_wait_s(turns, budget_s, criticality) == pytest.approx(longest_s, abs=0.0003)
+
+
+def test_long_turns_are_forgotten_when_the_loop_has_slept() -> None:
+    turns = standing(0.02)
+    turns.end(10.02)
+    turns.begin(10.5)
+    assert turns.may_enter(10.53, 0.1, Criticality.SHEDDABLE)
 
 
 def test_no_budget_is_so_small_that_an_idle_loop_turns_it_away() -> None:

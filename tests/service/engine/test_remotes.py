@@ -1,0 +1,119 @@
+"""A repository of which one variant is on another server: loading, loading again, and what is held here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2_grpc
+
+from service.domain.errors import ModelNotReady
+from service.domain.policy_file import PolicyFile
+from service.domain.remotes_file import RemotesFile
+from service.engine.dispatcher import Dispatcher
+from service.engine.holding import Holding
+from service.engine.registry import Registry
+from service.engine.remotes import Remotes
+from service.engine.repository import Repository
+from tests.builders import write_repository
+from tests.service.engine.conftest import Events
+from tests.service.engine.test_remote_endpoints import Summing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+WAIT_S = 60.0
+
+
+class Site:
+    """A registry over a repository, its remote variants, and the server that has them."""
+
+    def __init__(self, root: Path, port: int, budget_bytes: int | None, *variants: str) -> None:
+        self.events = Events()
+        self.dispatcher = Dispatcher(1, self.events, time.perf_counter)
+        spec = {"endpoints": [f"grpc://127.0.0.1:{port}"], "version": "7"}
+        file = RemotesFile.model_validate({"remotes": {"sums": dict.fromkeys(variants, spec)}})
+        self.remotes = Remotes(file, self.dispatcher.calls, self.events)
+        holding = Holding(self.events, budget_bytes, parking=self.dispatcher.parking)
+        self.registry = Registry(Repository(root), PolicyFile(), self.events, 60.0, holding, self.remotes)
+        self.remotes.start(self.registry.all)
+
+    def ready(self) -> set[str]:
+        return set(self.registry.get("sums").ready(time.perf_counter()))
+
+
+@asynccontextmanager
+async def serving(
+    root: Path, *variants: str, budget_bytes: int | None = None, datatype: str = "FP32"
+) -> AsyncIterator[Site]:
+    server, servicer = grpc.aio.server(), Summing()
+    servicer.datatype = datatype
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    site = Site(write_repository(root), port, budget_bytes, *variants)
+    try:
+        yield site
+    finally:
+        await asyncio.to_thread(site.remotes.close)
+        await server.stop(None)
+
+
+async def load(site: Site) -> None:
+    await asyncio.wait_for(asyncio.to_thread(site.registry.load_all), WAIT_S)
+
+
+async def test_a_variant_elsewhere_is_ready_and_its_file_is_not_read(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        (tmp_path / "sums" / "1" / "full.onnx").unlink()
+        await load(site)
+        model = site.registry.get("sums")
+        assert site.ready() == {"full", "quantized", "distilled"}
+        assert set(model.backends) == {"quantized", "distilled"}
+        assert site.dispatcher.desk.pools["sums--full"].usable == 4
+
+
+async def test_a_model_loaded_again_keeps_its_servers_and_what_was_learnt_of_them(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        await load(site)
+        before = site.registry.get("sums")
+        await load(site)
+        after = site.registry.get("sums")
+        assert after is not before
+        assert after.remote["full"] is before.remote["full"]
+        assert "full" in site.ready()
+
+
+async def test_a_variant_elsewhere_takes_nothing_of_the_memory_budget(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full", budget_bytes=2 * 2**20) as site:
+        await load(site)
+        assert site.ready() == {"full", "quantized", "distilled"}
+
+
+async def test_a_server_of_another_interface_leaves_the_variant_out_and_says_why(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full", datatype="INT64") as site:
+        await load(site)
+        assert site.ready() == {"quantized", "distilled"}
+        states = {item.variant.name: item.state for item in site.registry.states("sums", time.perf_counter())}
+        assert states["full"] == "failed"
+
+
+async def test_a_variant_that_is_not_there_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(tmp_path, "huge") as site:
+        await load(site)
+        assert site.ready() == {"full", "quantized", "distilled"}
+    assert "remotes file: model 'sums' has no published variant 'huge'" in caplog.text
+
+
+async def test_bfloat16_cannot_be_sent_and_the_model_says_so(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        path = tmp_path / "sums" / "1" / "manifest.json"
+        path.write_text(path.read_text().replace('"FP32"', '"BF16"'))
+        await load(site)
+        with pytest.raises(ModelNotReady, match="BF16 inputs and outputs cannot be sent"):
+            site.registry.get("sums")
