@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix dashboards bench triton bench-observability bench-drift bench-peers bench-serving deploy-tools clean
+.PHONY: help install demo test check fix dashboards bench triton bench-observability bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

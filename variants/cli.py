@@ -6,14 +6,13 @@ inspect, and can be told which extra brings the rest. Named errors become one li
 
 from __future__ import annotations
 
+import argparse
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import argparse
-
     from variants.manifest import ModelManifest
 
 REFUSED: Final = 2
@@ -197,16 +196,19 @@ def _seed(text: str) -> int:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.0 < value < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return value
 
 
 def _axis(text: str) -> tuple[str, int]:
     name, _, size = text.rpartition("=")
-    if not name or int(size) < 1:
-        raise ValueError(text)
+    if not name or not size.isascii() or not size.isdigit() or not int(size):
+        raise argparse.ArgumentTypeError(f"'{text}' is not AXIS=SIZE, as in sequence=128")
     return name, int(size)
 
 

@@ -14,7 +14,8 @@ times.
 Saturation. x86 without VNNI multiplies unsigned activations with signed weights and adds PAIRS of products into 16
 bits, which saturate silently at 32767: accuracy then depends on the CPU (one ResNet-50: 74.8 % with VNNI, 69.0 %
 without). Weights are therefore kept to 7 bits (``reduce_range``): 255 * (64 + 64) = 32640 fits. ``fits_int16_pairs``
-checks that bound on the finished file, so safety on AVX2 and plain AVX-512 is proven by arithmetic, not by hope.
+checks that bound on the finished file, so safety on AVX2 and plain AVX-512 is proven by arithmetic, not by hope. Other
+formats can be asked for by ``variants.presets``; ``variants.saturation`` then says what they lose there.
 
 Int8 does not help everywhere: small layers cost more to convert than to compute, and WebGPU gives wrong results for
 QDQ. The profile and the gates decide.
@@ -31,10 +32,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from variants.interface import graph_inputs
+from variants.presets import PRESETS
 from variants.probabilities import mean_kl
 from variants.runtime import feed_of, run_logits
 
@@ -81,6 +83,7 @@ def quantize(
     """
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(Path(folder), file, (calibration, validation), divergence)
+        bench.formats = PRESETS[plan.preset]
         candidates = []
         for method in plan.methods:
             candidates.append((bench.error(bench.quantize(method, ())), method))
@@ -121,6 +124,7 @@ class _Bench:
         self._calibration, self._validation = rows
         self._divergence = divergence
         self._expected = run_logits(file, self._validation)  # (rows, ...)
+        self.formats = PRESETS["portable"]
 
     def quantize(self, method: str, float_nodes: Sequence[str], only: Sequence[str] | None = None) -> bytes:
         """Return an int8 file; ``only`` quantizes just those nodes."""
@@ -130,11 +134,11 @@ class _Bench:
                 str(self._output),
                 _Rows(self._input, self._calibration),
                 quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=self.formats.activations,
+                weight_type=self.formats.weights,
                 op_types_to_quantize=[*QUANTIZED_KINDS, *PASSING_KINDS],
                 per_channel=True,
-                reduce_range=True,
+                reduce_range=self.formats.is_reduced,
                 calibrate_method=METHODS[method],
                 nodes_to_exclude=list(float_nodes),
                 nodes_to_quantize=None if only is None else list(only),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from variants.evidence import Parity
     from variants.manifest import Tier
+    from variants.presets import Preset
 
 Floats = NDArray[np.float32]
 Classes = NDArray[np.int64]
@@ -49,8 +50,8 @@ Labels = NDArray[Any]
 """What is right for each row: int64 class numbers (rows,), or whatever the recipe's scoring compares with."""
 FEWEST_STEPS: Final = 8
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
-Precision = Literal["dynamic", "half"]
-"""Forms that need no calibration: int8 weights with ranges taken while running, and 16-bit floats."""
+Precision = Literal["dynamic", "half", "int4"]
+"""Forms that need no calibration: int8 weights with ranges taken while running, 16-bit floats, and 4-bit weights."""
 ComputePrecision = Literal["float32", "bfloat16"]
 
 
@@ -137,11 +138,16 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """Static int8: try ``methods`` for ranges, then return nodes to float until the error is at most ``max_kl``."""
+    """Static int8: try ``methods`` for ranges, then return nodes to float until the error is at most ``max_kl``.
+
+    ``preset`` is a choice of number formats (``variants.presets``); ``also`` names others, made beside it.
+    """
 
     methods: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
     max_kl: float = 0.02
     max_float_nodes: int = 4
+    preset: Preset = "portable"
+    also: tuple[Preset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,9 +34,9 @@ ACCURACY_LEVEL: Final = 4  # activations in int8; 0, the default, computes in fl
 
 def pack_weights(file: bytes) -> bytes:
     """Return the file with the weights of its products in 4 bits; one without such products comes back as it is."""
-    logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node
     model = onnx.load_from_string(split_gemms(file))
-    quantizer = MatMulNBitsQuantizer(model, block_size=BLOCK, is_symmetric=False, accuracy_level=ACCURACY_LEVEL)
+    make = _import_quantizer()
+    quantizer = make(model, block_size=BLOCK, is_symmetric=False, accuracy_level=ACCURACY_LEVEL)
     quantizer.process()
     packed: onnx.ModelProto = quantizer.model.model
     packed.ClearField("metadata_props")
@@ -59,6 +58,18 @@ def split_gemms(file: bytes) -> bytes:
     model.graph.initializer.extend(kept)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _import_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """Return the quantizer's class; importing its module sets up the process's logging, which is undone here."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    from onnxruntime.quantization import matmul_nbits_quantizer as module  # noqa: PLC0415 - see above
+
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger(module.__name__).setLevel(logging.WARNING)  # it tells of every node
+    return module.MatMulNBitsQuantizer
 
 
 def _split(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> Iterator[onnx.NodeProto]:

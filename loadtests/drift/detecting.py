@@ -57,7 +57,7 @@ def run_detection(models: Mapping[str, Answers], note: Callable[[str], None]) ->
     for title, make in _contenders(faults, known).items():
         contest = _judge(faults, make)
         found[title] = _figures(contest)
-        note(f"{title}: {found[title]}")
+        note(f"{title}: median delay {found[title]['median_delay_samples']} samples")
     return {"detectors": found, "clean replay": _replay(models, known, note)}
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _START_S = 120.0
 _KILLED_AFTER_S = 60.0
+# What is counted is what an update loses. Gateways that start take the processors of those that serve, here as nowhere
+# else; nobody is to be refused for that.
+_PATIENT = "default: {default_budget_ms: 10000}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +65,21 @@ class Pod:
             await self.process.wait()
 
 
-async def start_pod(repository: Path, lifecycle: Lifecycle, log: Path) -> Pod:
-    """Start a gateway with one lane and return it when it is ready.
+async def start_pod(repository: Path, lifecycle: Lifecycle, work: Path) -> Pod:
+    """Start a gateway with one lane and return it when it is ready; its policy and log lie in ``work``.
 
     Raises:
         LoadError: It ended, or was not ready in time.
     """
     http, grpc, admin = (free_port() for _ in range(3))
+    log, policy = work / "gateways.log", work / "policy.yaml"
+    policy.write_text(_PATIENT, encoding="utf-8")
     command = [sys.executable, "-m", "service.cli", "serve", str(repository), "--lanes", "1", "--no-pin-lanes"]
     for name, value in (
         ("http-port", http),
         ("grpc-port", grpc),
         ("admin-port", admin),
+        ("policy", policy),
         ("drain-grace-s", lifecycle.drain_grace_s),
         ("drain-timeout-s", lifecycle.drain_timeout_s),
         ("log-level", "warning"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -53,12 +54,14 @@ async def rehearse(setting: Setting, say: Callable[[str], None]) -> dict[str, An
     grpc_of: dict[str, str] = {}
     pods: list[Pod] = []
     setting.work.mkdir(parents=True, exist_ok=True)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(_kill, pods)
         for _ in range(setting.pods):
             pods.append(await _new_pod(setting, grpc_of))
             endpoints.begin(pods[-1].http)
         target = await asyncio.to_thread(find_target, read_address(pods[0].http), setting.model, "http-json")
         traffic = Traffic(endpoints, grpc_of, Question(setting.model, target.input_name, target.row_shape), rng)
+        stack.push_async_callback(traffic.close)
         peak_hz = await traffic.peak_hz(_AT_ONCE, _PEAK_S)
         rate_hz = setting.rate_hz or setting.load_ratio * peak_hz
         say(f"{setting.pods} gateways answer {peak_hz:.0f} requests/s; {rate_hz:.0f}/s are sent from now on")
@@ -67,8 +70,6 @@ async def rehearse(setting: Setting, say: Callable[[str], None]) -> dict[str, An
         exits = await _replace_all(setting, endpoints, pods, grpc_of, say)
         traffic.end()
         await sending
-    finally:
-        await asyncio.gather(*(pod.kill() for pod in pods))
     counts = traffic.counts
     return {
         "pods": setting.pods,
@@ -116,11 +117,15 @@ async def _replace_all(
     except ExceptionGroup as errors:
         raise LoadError(str(errors.exceptions[0])) from None
     finally:
-        await asyncio.gather(*(pod.kill() for pod in old_pods))
+        await _kill(old_pods)
     return exits
 
 
+async def _kill(pods: list[Pod]) -> None:
+    await asyncio.gather(*(pod.kill() for pod in pods))
+
+
 async def _new_pod(setting: Setting, grpc_of: dict[str, str]) -> Pod:
-    pod = await start_pod(setting.repository, setting.lifecycle, setting.work / "gateways.log")
+    pod = await start_pod(setting.repository, setting.lifecycle, setting.work)
     grpc_of[pod.http] = pod.grpc
     return pod

@@ -89,7 +89,7 @@ class Traffic:
         self._ended = True
 
     async def run(self, rate_hz: float) -> None:
-        """Send until told to end; then wait for the last answers, and close every connection."""
+        """Send until told to end; then wait for the last answers."""
         next_s = time.monotonic()
         while not self._ended:
             next_s += self._rng.expovariate(rate_hz)
@@ -99,6 +99,9 @@ class Traffic:
             task.add_done_callback(self._inside.discard)
         if self._inside:
             await asyncio.wait(self._inside)
+
+    async def close(self) -> None:
+        """Close every connection."""
         for address in [*self._idle]:
             self._forget(address)
         for channel in self._channels.values():

@@ -102,10 +102,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen as uvicorn does, but with a bound on the time of a handshake."""
         loop, state = asyncio.get_running_loop(), self.lifespan.state
-        make = functools.partial(self.config.http_protocol_class, self.config, self.server_state, state)
+        protocol: Any = self.config.http_protocol_class
+        make = functools.partial(protocol, self.config, self.server_state, state)
         handshake_s = None if self._tls is None else self._handshake_s
         self.servers = [
-            await loop.create_server(make, sock=item, ssl=self._tls, ssl_handshake_timeout=handshake_s)  # type: ignore[arg-type] # as in uvicorn
+            await loop.create_server(make, sock=item, ssl=self._tls, ssl_handshake_timeout=handshake_s)
             for item in sockets or ()
         ]
         self.started = True

@@ -122,8 +122,8 @@ class Stream:
         elif is_end:
             self._answer()
         elif self._connection.held_bytes > self._connection.most_held_bytes:
-            error = Overloaded(f"the connection has {self._connection.held_bytes} bytes of unfinished messages", 1.0)
-            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
+            full = Overloaded(f"the connection has {self._connection.held_bytes} bytes of unfinished messages", 1.0)
+            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, full))
         else:
             self._grant()
 
@@ -191,8 +191,8 @@ class Stream:
         self._body = b""
         connection = self._connection
         door, path = connection.host.door, self._headers[b":path"]
-        is_infer = door is not None and path.endswith(_MODEL_INFER)
-        if is_infer and door.turns_away("grpc", model_of_message(body[_PREFIX_BYTES:256]), self._headers):
+        model = model_of_message(body[_PREFIX_BYTES:256]) if path.endswith(_MODEL_INFER) else b""
+        if door is not None and path.endswith(_MODEL_INFER) and door.turns_away("grpc", model, self._headers):
             self._fail(_TURNED_AWAY)
             return
         waited_s = connection.loop.time() - self._moved_s

@@ -73,8 +73,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     for name in ("server", "client"):
         issue(authority, folder, name)
-    flags = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-client-ca-file", "ca.pem")
-    flags = tuple(part if part.startswith("--") else str(folder / part) for part in flags)
+    files = {"cert": "server.pem", "key": "server.key", "client-ca": "ca.pem"}
+    flags = [part for name, file in files.items() for part in (f"--tls-{name}-file", str(folder / file))]
     with running_gateway(folder / "repository", *flags) as gateway:
         yield Secured(gateway, authority, folder)
 

@@ -208,3 +208,19 @@ def test_a_form_that_a_library_cannot_make_is_left_out(
     assert "left out: step 'halve half' failed: NotImplementedError: no such cast" in capsys.readouterr().err
     manifest = read_manifest(tmp_path / "repository" / "my-net" / "1")
     assert [variant.name for variant in manifest.variants] == ["full", "quantized", "dynamic"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--fix", "sequence"), "argument --fix: 'sequence' is not AXIS=SIZE, as in sequence=128"),
+        (("--fix", "sequence=0"), "is not AXIS=SIZE"),
+        (("--tolerance", "-1"), "argument --tolerance: '-1' is no number above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    words: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("build", "model.onnx", *words)
+    assert said in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -143,13 +143,14 @@ async def test_call_that_waited_too_long_is_told_to_come_again() -> None:
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         await server.start(listener)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port_of(listener)}") as channel:
-            infer = channel.unary_unary("/test.Service/ModelInfer")
+            infer: Any = channel.unary_unary("/test.Service/ModelInfer")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await infer(named)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert dict(caught.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "1000"
             assert await infer(named, metadata=[("x-latency-budget-ms", "3600000")]) == named
-            assert await channel.unary_unary("/test.Service/Echo")(named) == named
+            echo: Any = channel.unary_unary("/test.Service/Echo")
+            assert await echo(named) == named
             with pytest.raises(grpc.aio.AioRpcError) as caught:  # its deadline is shorter than its budget
                 await infer(named, metadata=[("x-latency-budget-ms", "3600000")], timeout=0.5)
         assert set(told.models) == {"sums"}

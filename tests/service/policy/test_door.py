@@ -166,7 +166,7 @@ class Loop:
                 insort(queue, (due_s, index, now_s))
             turns.end(now_s)
             position = end
-        return good / times[-1]
+        return float(good / times[-1])
 
 
 def test_door_keeps_goodput_beyond_capacity_as_far_as_refusals_leave_time() -> None:
