@@ -116,6 +116,15 @@ class Parity(Strict):
     argmax_agreement: Ratio = Field(description="share of rows with the same answer: class, or value within tolerance")
 
 
+class Saturation(Strict):
+    """What an int8 file loses where pairs of products saturate at 16 bits (AVX2, plain AVX-512), by emulation."""
+
+    rows: int = Field(ge=1)
+    agreement: Ratio = Field(description="share of rows with the same answer as where nothing saturates")
+    loss: float = Field(description="metric where nothing saturates minus metric where pairs do, on the same rows")
+    verdict: Verdict = Field(description="pass: at most half a point is lost; inconclusive: not all could be emulated")
+
+
 class Hardware(Strict):
     """Where it was measured, on which instruction sets it is known to be right, and what the session must be told."""
 
@@ -127,6 +136,9 @@ class Hardware(Strict):
         "empty for float files, which need no proof: instruction sets differ there in rounding alone"
     )
     session_options: dict[str, str] = Field(default_factory=dict)
+    saturation: Saturation | None = Field(
+        default=None, description="int8 whose weights do not exclude saturation: what emulating it showed"
+    )
 
 
 class Histogram(Strict):

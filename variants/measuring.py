@@ -26,10 +26,12 @@ from variants.perturbing import perturb
 from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
 from variants.quantization import fits_int16_pairs
 from variants.runtime import feed_of, run_logits
+from variants.saturation import judge_saturation
 from variants.scoring import scoring_of
 from variants.sizing import measure_size
 from variants.summarising import describe_inputs
 from variants.tracing import OPSET
+from variants.weight_only import has_four_bits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -241,7 +243,7 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, ful
         latency=found.latency,
         accuracy=found.accuracy,
         parity=made.parity,
-        hardware=_hardware(subject.machine, made),
+        hardware=_hardware(subject, made),
         reference=describe_reference(inputs, found.outputs.validation, subject.recipe.labels),
         drift=describe_drift(None if made.parent is None else full, _seen(found), _truth(subject)),
         cost=Cost(train_s=made.train_s, build_s=made.build_s),
@@ -256,10 +258,18 @@ def _opset(file: bytes) -> int:
     return next((entry.version for entry in imports if entry.domain in {"", "ai.onnx"}), OPSET)
 
 
-def _hardware(machine: Machine, made: Made) -> Hardware:
+def _hardware(subject: Subject, made: Made) -> Hardware:
+    isa, int8 = subject.machine.isa, is_int8(made)
+    fits = int8 and (fits_int16_pairs(made.file) or has_four_bits(made.file))
+    test = subject.parts.test
     return Hardware(
-        measured_on=machine.cpu,
-        isa=machine.isa,
-        verified_isa=verified_isa(machine.isa, is_int8=is_int8(made)),
-        proven_isa=proven_isa(fits_int16_pairs=is_int8(made) and fits_int16_pairs(made.file)),
+        measured_on=subject.machine.cpu,
+        isa=isa,
+        verified_isa=verified_isa(isa, is_int8=int8),
+        proven_isa=proven_isa(fits_int16_pairs=fits),
+        saturation=(
+            judge_saturation(made.file, test.inputs, test.labels, scoring_of(subject.recipe))
+            if made.is_calibrated and int8 and not fits
+            else None
+        ),
     )

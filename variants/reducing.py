@@ -1,6 +1,6 @@
 """The forms of lower precision that a float file gets, as far as the recipe's plan asks for them.
 
-Static int8 needs calibration rows; dynamic int8 and 16-bit floats need none. A file without products of matrices
+Static int8 needs calibration rows; dynamic int8, 4-bit weights and 16-bit floats need none. A file without products of matrices
 (trees, say) has nothing to gain and gets no form. Where a recipe brings a file that was trained elsewhere, a library
 may fail on an operator that nobody foresaw: such a form is left out with a note, and the others are made all the same.
 """
@@ -8,7 +8,7 @@ may fail on an operator that nobody foresaw: such a form is left out with a note
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
@@ -18,6 +18,7 @@ from variants.parity import compare_files
 from variants.precision import halve, quantize_dynamically
 from variants.quantization import quantize
 from variants.recipe import brings_files
+from variants.weight_only import ACCURACY_LEVEL, BLOCK, pack_weights
 from variants.workshop import Made, record_step
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CALIBRATED: Final = "quantize"
 PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+PACKED: Final = frozenset({"Gemm", "MatMul"})
 TIERS: Final[dict[Tier, Tier]] = {
     "full": "quantized",
     "pruned": "pruned-quantized",
@@ -38,7 +40,7 @@ TIERS: Final[dict[Tier, Tier]] = {
 
 def reduce(shop: Workshop, parent: Made) -> list[Made]:
     """Return the forms of ``parent``, a float file; each is kept on disk when it is done."""
-    if not _has_products(parent.file):
+    if not _has(parent.file, PRODUCTS):
         return []
     forms = (_attempt(shop, parent, form) for form in _forms(shop, parent))
     return [made for made in forms if made is not None]
@@ -55,20 +57,32 @@ class _Form:
 
 
 def _forms(shop: Workshop, parent: Made) -> Iterator[_Form]:
-    plan, parts = shop.recipe.plan.quantization, shop.parts
+    plan, precisions = shop.recipe.plan.quantization, shop.recipe.plan.precisions
     if plan is not None:
+        yield _static(shop, parent, replace(plan, also=()), "quantized")
+        for preset in plan.also:
+            yield _static(shop, parent, replace(plan, preset=preset, also=()), f"quantized-{preset}")
+    if "dynamic" in precisions:
+        yield _free("dynamic", "quantize-dynamic", parent, quantize_dynamically, weights="int8", ranges="dynamic")
+    if "half" in precisions:
+        yield _free("half", "halve", parent, halve, weights="float16")
+    if "int4" in precisions and _has(parent.file, PACKED):
+        numbers = {"block": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+        yield _free("int4", "pack-weights", parent, pack_weights, weights="uint4", **numbers)
 
-        def run(advance: Callable[[], None], plan: Quantization = plan) -> tuple[bytes, dict[str, Any]]:
-            rows = parts.calibration.inputs, parts.validation.inputs
-            file, chosen = quantize(parent.file, *rows, plan, advance, shop.scoring.divergence)
-            return file, {**asdict(plan), **chosen}
 
-        yield _Form("quantized", CALIBRATED, len(plan.methods), run)
-    if "dynamic" in shop.recipe.plan.precisions:
-        chosen = {"weights": "int8", "ranges": "dynamic"}
-        yield _Form("dynamic", "quantize-dynamic", 1, lambda _: (quantize_dynamically(parent.file), chosen))
-    if "half" in shop.recipe.plan.precisions:
-        yield _Form("half", "halve", 1, lambda _: (halve(parent.file), {"weights": "float16"}))
+def _static(shop: Workshop, parent: Made, plan: Quantization, name: str) -> _Form:
+    def run(advance: Callable[[], None]) -> tuple[bytes, dict[str, Any]]:
+        rows = shop.parts.calibration.inputs, shop.parts.validation.inputs
+        file, chosen = quantize(parent.file, *rows, plan, advance, shop.scoring.divergence)
+        return file, {**asdict(plan), **chosen}
+
+    return _Form(name, CALIBRATED, len(plan.methods), run)
+
+
+def _free(name: str, step: str, parent: Made, convert: Callable[[bytes], bytes], **chosen: Any) -> _Form:  # noqa: ANN401 - as JSON has them
+    """Return a form that needs no data."""
+    return _Form(name, step, 1, lambda _: (convert(parent.file), chosen))
 
 
 def _attempt(shop: Workshop, parent: Made, form: _Form) -> Made | None:
@@ -105,5 +119,5 @@ def _make(shop: Workshop, parent: Made, form: _Form) -> Made:
     )
 
 
-def _has_products(file: bytes) -> bool:
-    return any(node.op_type in PRODUCTS for node in onnx.load_from_string(file).graph.node)
+def _has(file: bytes, kinds: frozenset[str]) -> bool:
+    return any(node.op_type in kinds for node in onnx.load_from_string(file).graph.node)

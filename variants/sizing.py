@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BYTES_OF_FLOAT: Final = 4
+FOUR_BITS: Final = "MatMulNBits"
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -49,8 +50,9 @@ def measure_size(file: bytes) -> Size:
     if trees:
         weight_bytes["FLOAT"] += BYTES_OF_FLOAT * len(trees)
     nonzero = sum(int(np.count_nonzero(numpy_helper.to_array(tensor))) for tensor in weights)
+    halves = {node.input[1] for node in model.graph.node if node.op_type == FOUR_BITS}  # two weights in a byte
     return Size(
-        parameters=sum(prod(tensor.dims) for tensor in weights) + len(trees),
+        parameters=sum(prod(tensor.dims) * (1 + (tensor.name in halves)) for tensor in weights) + len(trees),
         nonzero_parameters=nonzero + sum(value != 0.0 for value in trees),
         macs=count_macs(model),
         weight_bytes=dict(sorted(weight_bytes.items())),
@@ -61,8 +63,9 @@ def measure_size(file: bytes) -> Size:
 
 def count_macs(model: onnx.ModelProto) -> int:
     """Return the multiply-accumulates that one row takes."""
-    shapes = _infer_shapes(model)
-    return sum(_node_macs(node, shapes) for node in model.graph.node)
+    unpacked = _unpack_products(model)
+    shapes = _infer_shapes(unpacked)
+    return sum(_node_macs(node, shapes) for node in unpacked.graph.node)
 
 
 def _weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
@@ -87,6 +90,20 @@ def _tree_values(graph: onnx.GraphProto) -> list[float]:
         if attribute.name in kept
         for value in attribute.floats
     ]
+
+
+def _unpack_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy with every product of 4-bit weights as a plain one, whose shapes inference can tell."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    for node in plain.graph.node:
+        if node.op_type == FOUR_BITS:
+            sizes = {item.name: item.i for item in node.attribute}
+            weight = onnx.TensorProto(name=f"{node.output[0]}_weight", dims=[sizes["K"], sizes["N"]])
+            weight.data_type, weight.raw_data = onnx.TensorProto.INT8, bytes(sizes["K"] * sizes["N"])
+            plain.graph.initializer.append(weight)
+            node.CopyFrom(onnx.helper.make_node("MatMul", [node.input[0], weight.name], node.output))
+    return plain
 
 
 def _infer_shapes(model: onnx.ModelProto) -> Shapes:

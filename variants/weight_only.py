@@ -60,6 +60,12 @@ def split_gemms(file: bytes) -> bytes:
     return data
 
 
+def has_four_bits(file: bytes) -> bool:
+    """Tell whether the file's bytes are 4-bit weights alone: two products of 4 and 8 bits fit 16 bits many times."""
+    kinds = {node.op_type for node in onnx.load_from_string(file).graph.node}
+    return "MatMulNBits" in kinds and not kinds & {"QuantizeLinear", "DynamicQuantizeLinear"}
+
+
 def _import_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Return the quantizer's class; importing its module sets up the process's logging, which is undone here."""
     root = logging.getLogger()

@@ -37,7 +37,7 @@ def _head(document: Mapping[str, Any]) -> str:
     machine = document["machine"]
     rows = ", ".join(f"{name} ({count} rows)" for name, count in document["models"].items())
     return (
-        f"`make bench-drift`, commit {document['commit']}, {document['date']}, {machine['cpu']}, "
+        f"`{document['command']}`, commit {document['commit']}, {document['date']}, {machine['cpu']}, "
         f"{machine['cores']} cores; models: {rows}."
     )
 

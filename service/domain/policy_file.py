@@ -69,7 +69,7 @@ class DriftRules(_Strict):
     drop: float = Field(default=0.05, gt=0.0, lt=1.0, description="loss of accuracy that is to be found")
     severe_drop: float = Field(default=0.1, gt=0.0, lt=1.0, description="loss of accuracy that quarantines")
     warn_run_length: float = Field(default=200.0, ge=1.0, le=1e12, description="evidence that warns")
-    demote_run_length: float = Field(default=10_000.0, ge=1.0, le=1e12, description="evidence that demotes")
+    demote_run_length: float = Field(default=3_000.0, ge=1.0, le=1e12, description="evidence that demotes")
     restore_run_length: float = Field(default=500.0, ge=1.0, le=1e12, description="evidence that restores")
     probation: int = Field(default=300, ge=1, le=1_000_000, description="samples after which a restored one is trusted")
     window: int = Field(default=500, ge=100, le=100_000, description="samples that estimates and distances look at")

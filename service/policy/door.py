@@ -102,4 +102,5 @@ class Turns:
         if waited_s <= max(LEAST_WAIT_S, share_s):
             return True
         is_standing = self._usual_s > share_s
-        return not is_standing and waited_s <= max(LEAST_BURST_S, budget_s)
+        # What one connection waited to be taken says nothing of the others: it may have come while we were starting.
+        return not is_standing and waited_s - self.more_s <= max(LEAST_BURST_S, budget_s)

@@ -69,6 +69,7 @@ def test_the_bench_finds_faults_and_writes_them_down(
         monkeypatch.setattr(module, name, value)
     models = {"tiny": model}
     document: dict[str, Any] = {
+        "command": "bench",
         "commit": "abc",
         "date": "2026-01-01",
         "machine": {"cpu": "a", "cores": 2},

@@ -112,6 +112,12 @@ def test_burst_or_stall_turns_away_only_what_has_no_budget_left(
     assert longest_wait_s(turns, budget_s, criticality) == pytest.approx(longest_s, abs=0.0003)
 
 
+def test_old_first_bytes_are_turned_away_by_a_queue_that_stands_alone() -> None:
+    for turns, enters in ((turns_after(0.0, pause_s=1.0), True), (standing(0.02), False)):
+        turns.more_s = 2.0
+        assert turns.may_enter(10.001, 0.1, Criticality.NORMAL) is enters
+
+
 def test_long_turns_are_forgotten_when_the_loop_has_slept() -> None:
     turns = standing(0.02)
     turns.end(10.02)
