@@ -23,6 +23,7 @@ from service.domain.errors import (
     PolicyChanged,
     PolicyNotKept,
     RemoteBackendFailed,
+    RemoteUnavailable,
     TiergateError,
     UnsupportedMedia,
     VariantNotFound,
@@ -49,6 +50,7 @@ GRPC_STATUS: Final[Mapping[type[TiergateError], StatusCode]] = {
     NotSupported: StatusCode.UNIMPLEMENTED,
     BackendFailed: StatusCode.INTERNAL,
     RemoteBackendFailed: StatusCode.UNAVAILABLE,
+    RemoteUnavailable: StatusCode.UNAVAILABLE,
 }
 
 MAX_MESSAGE_LENGTH: Final = 1000

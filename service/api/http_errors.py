@@ -25,6 +25,7 @@ from service.domain.errors import (
     PolicyChanged,
     PolicyNotKept,
     RemoteBackendFailed,
+    RemoteUnavailable,
     TiergateError,
     UnsupportedMedia,
     VariantNotFound,
@@ -53,6 +54,7 @@ HTTP_STATUS: Final[Mapping[type[TiergateError], int]] = {
     NotSupported: 501,
     BackendFailed: 500,
     RemoteBackendFailed: 502,
+    RemoteUnavailable: 503,
 }
 
 MAX_MESSAGE_LENGTH: Final = 2000

@@ -74,8 +74,9 @@ class DataPlane(Catalog):
         finally:
             self._leave()
         self._observer.request_finished(request, response.answer)
-        if model.on_answer is not None:
-            model.on_answer(ticket, outcome)
+        on_answer = model.on_answer  # another thread may take it away
+        if on_answer is not None:
+            on_answer(ticket, outcome)
         return response
 
     def refuse_new(self) -> None:

@@ -146,7 +146,7 @@ class LoadedModel:
         self._judge()
 
     def _judge(self) -> None:
-        judged = judge(self.info, self.verdicts, self.policy)
+        judged = judge(self.info, self.verdicts, self.policy, self.corrections)
         with self._learning:
             self.accuracy = {item.name: item.accuracy for item in judged.variants if item.name in self.corrections}
             self._costs_until_s = -math.inf

@@ -92,8 +92,8 @@ class Parking:
         return True
 
     def avoid(self, model: LoadedModel, variants: Collection[str]) -> None:
-        """Let those that wait in the queue use what else they may."""
-        for ticket in model.queue:
+        """Let those that wait use what else they may."""
+        for ticket in (*model.queue, *self._tickets.get(model, ())):
             narrow(ticket, variants)
 
     def let_go(self, ticket: Ticket) -> bool:

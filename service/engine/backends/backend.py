@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -24,15 +25,34 @@ class Backend(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One batch for another server, which somebody waits for so many seconds from now.
+
+    With ``has_other_way`` its requests could be answered otherwise, so that a silent server is not waited for that
+    long. ``traceparent`` is the header of a traced request, '' where none is.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    timeout_s: float
+    has_other_way: bool = False
+    traceparent: str = ""
+
+    @property
+    def rows(self) -> int:
+        """The rows of the batch."""
+        return len(next(iter(self.inputs.values())))
+
+
 class RemoteBackend(Protocol):
     """Has other servers run batches of one variant; every method may be called from any thread."""
 
-    def begin(self, inputs: Mapping[str, NDArray[Any]], timeout_s: float) -> Future[tuple[NDArray[Any], ...]]:
-        """Ask for one batch within so many seconds; the outputs come as from ``Backend.run``. Cancelling ends the call.
+    def begin(self, call: Call) -> Future[tuple[NDArray[Any], ...]]:
+        """Ask for one batch; the outputs come as from ``Backend.run``. Cancelling ends the call.
 
         The result raises:
-            RemoteUnavailable: No server could be reached, or would take it.
-            RemoteBackendFailed: The server failed, or did not answer in time.
+            RemoteUnavailable: No server could be reached, or would take it; or it was silent for long.
+            RemoteBackendFailed: The server failed, answered what the model cannot, or did not answer in time.
         """
 
     def learn(self, rows: int, seconds: float) -> float:

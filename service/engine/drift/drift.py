@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from service.domain.errors import NotSupported, VariantNotFound
+from service.engine.copies import give_back
 from service.engine.drift.keeping import Keeping
 from service.engine.drift.reports import report_of
 from service.engine.drift.shadows import Shadows
@@ -187,12 +188,16 @@ class Drift:
 
     def _follow_models(self) -> None:
         loaded = {model.info.name: model for model in self._registry.all()}
+        gone = [watch.model for name, watch in self._watches.items() if loaded.get(name) is not watch.model]
         for name in self._watches.keys() - loaded.keys():
             del self._watches[name]
         for name, model in loaded.items():
             before = self._watches.get(name)
             if (before is None or before.model is not model) and model.reference is not None:
                 self._begin(model, before)
+        if gone:
+            before = None
+            _let_go(gone)
 
     def _begin(self, model: LoadedModel, before: ModelWatch | None) -> None:
         reference = model.reference
@@ -264,6 +269,16 @@ class Drift:
         if done is not None:
             done.result(timeout=_PUT_IN_FORCE_S)
         return self._report(watch)
+
+
+def _let_go(gone: list[LoadedModel]) -> None:
+    """Cut models off from their taps, which hold each other, and give the memory back.
+
+    A model that was there when the gateway started is out of the garbage collector's sight: as a cycle it would stay.
+    """
+    while gone:
+        gone.pop().on_answer = None
+    give_back()
 
 
 def _tell(model: str, variant: str, happening: Happening) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from service.engine.drift.watching import ModelWatch
 
 _LOGGER: Final = logging.getLogger("tiergate")
+_RETRY_S: Final = 60.0
 _NOT_ASKED_FOR: Final = "this gateway keeps no predictions that labels could be joined with: give it --predictions PATH"
 
 
@@ -37,13 +38,14 @@ class KeepingSettings:
 
 
 class Keeping:
-    """The store, and what is done with it; an error of the store ends its use, and nothing else."""
+    """The store, and what is done with it; an error of the store ends its use for a while, and nothing else."""
 
     def __init__(self, settings: KeepingSettings, wall: Callable[[], float]) -> None:
         """Open nothing yet; ``wall`` is the time since 1970, in seconds."""
         self._settings = settings
         self._wall = wall
         self._store: Predictions | None = None
+        self._retry_at_s, self._retry_s = 0.0, _RETRY_S
         self.why_not = _NOT_ASKED_FOR
 
     @property
@@ -64,6 +66,17 @@ class Keeping:
         except StoreFailed as error:
             self._give_up(error)
 
+    def open_again(self) -> bool:
+        """Try a store that was given up once more, after a minute, two, four ... : a full disk may be cleared."""
+        if self._store is not None or self._settings.path is None or self._wall() < self._retry_at_s:
+            return False
+        self.open()
+        if self._store is None:
+            return False
+        _LOGGER.info("predictions are kept again", extra={"fields": {"path": str(self._settings.path)}})
+        self.why_not, self._retry_s = "", _RETRY_S
+        return True
+
     def close(self) -> None:
         """Close the store."""
         store, self._store = self._store, None
@@ -83,13 +96,29 @@ class Keeping:
             self._give_up(error)
 
     def remember(self, watch: ModelWatch) -> None:
-        """Give a watch the scores of the labels that came before a restart."""
-        info = watch.model.info
+        """Give a watch the states that a restart found, and the scores of the labels that came since."""
+        model, store = watch.model.info.name, self._store
+        if store is None:
+            return
         try:
-            for name, known in watch.watches.items():
-                if self._store is not None:
-                    for score in self._store.scores(info.name, info.version, name, known.policy.window):
-                        watch.labelled(name, score)
+            for name in list(watch.watches):
+                kept = store.state(model, name)
+                if kept is not None and kept.digest == watch.digests[name]:
+                    watch.resume(name, kept)
+                since_s, most = watch.since_s[name], watch.policy.window
+                for score in store.scores(model, name, watch.digests[name], since_s, most):
+                    watch.labelled(name, score)
+        except StoreFailed as error:
+            self._give_up(error)
+
+    def keep_states(self, watch: ModelWatch) -> None:
+        """Write the states that have changed."""
+        if self._store is None:
+            return
+        try:
+            for name, kept in watch.unwritten():
+                self._store.note_state(watch.model.info.name, name, kept)
+                watch.written[name] = kept
         except StoreFailed as error:
             self._give_up(error)
 
@@ -99,7 +128,7 @@ class Keeping:
         Raises:
             NotSupported: Predictions are not kept.
         """
-        store, info = self._store, watch.model.info
+        store, info, now_s = self._store, watch.model.info, self._wall()
         if store is None:
             raise NotSupported(self.why_not)
         if not _has_classes(watch):
@@ -111,7 +140,7 @@ class Keeping:
         scores: dict[str, tuple[Kept, float]] = {}
         try:
             for label in labels:
-                kept = store.find(info.name, label.request_id)
+                kept = store.find(info.name, label.request_id, now_s)
                 score = None if kept is None else score_of(label, kept.prediction.predicted, info)
                 if kept is None:
                     unknown.append(label.request_id)
@@ -125,14 +154,17 @@ class Keeping:
             raise NotSupported(self.why_not) from None
         for kept, score in scores.values():
             # What is counted is counted: a second label for an answer changes what a restart will read, and no more.
-            if kept.score is None and kept.prediction.version == info.version:
+            if kept.score is None and watch.is_of_now(kept.prediction):
                 watch.labelled(kept.prediction.variant, score)
         watch.feedback.update(joined=len(scores), unknown=len(unknown), unfit=len(unfit))
         return FeedbackResult(len(scores), tuple(unknown), tuple(unfit))
 
     def _give_up(self, error: StoreFailed) -> None:
         self.close()
-        self.why_not = f"predictions are kept no more: {error}"
+        self._retry_at_s, self._retry_s = self._wall() + self._retry_s, 2.0 * self._retry_s
+        if self.why_not == (why_not := f"predictions are kept no more: {error}"):
+            return
+        self.why_not = why_not
         fields = {"path": str(self._settings.path), "why": str(error)}
         _LOGGER.error("predictions are kept no more: labels cannot be joined", extra={"fields": fields})
 

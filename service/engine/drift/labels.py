@@ -28,11 +28,13 @@ def predictions_of(
     log_odds = getattr(agreement, "log_odds", None)
     odds = np.zeros(len(outputs)) if log_odds is None else log_odds([outputs])
     confidence = (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
+    digests = {item.name: item.digest for item in info.variants}
     start = 0
     for item in answers:
         rows = slice(start, start + len(item.output))
         start = rows.stop
-        yield Prediction(item.request_id, info.name, info.version, item.variant, now_s, classes[rows], confidence[rows])
+        found = classes[rows], confidence[rows]
+        yield Prediction(item.request_id, info.name, item.variant, digests[item.variant], now_s, *found)
 
 
 def score_of(label: Label, predicted: NDArray[np.float64], info: ModelInfo) -> float | None:
@@ -49,5 +51,6 @@ def _class_of(value: Any, info: ModelInfo) -> int | None:  # noqa: ANN401 - what
     """Return the index of the class that a label names by its index or its name."""
     if isinstance(value, str):
         return info.labels.index(value) if value in info.labels else None
+    classes = len(info.labels) or info.outputs[0].shape[-1]  # negative where the manifest leaves their number open
     is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if is_index and (not info.labels or value < len(info.labels)) else None
+    return value if is_index and (classes < 0 or value < classes) else None

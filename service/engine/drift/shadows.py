@@ -140,11 +140,12 @@ class Shadows:
         answers, started_s = {sample.variant: sample.outputs}, time.thread_time()
         try:
             for name in dict.fromkeys((full, *sample.judged)):
+                if name in answers:
+                    continue
                 backend: Backend | None = model.backends.get(name)  # what is held now: nothing is loaded for a shadow
                 if backend is None:
                     return "not_held"
-                if name not in answers:
-                    answers[name] = backend.run(sample.inputs)
+                answers[name] = backend.run(sample.inputs)
         except Exception:  # noqa: BLE001 - the thread outlives whatever a backend raises
             return "failed"
         finally:

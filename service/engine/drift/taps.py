@@ -1,7 +1,10 @@
 """What is taken of the answers on their way out: a seeded sample, by reference, within a bound.
 
-An answer that is not sampled costs a look-up, a draw and a comparison. What is taken holds the row's inputs and outputs
-as they are, or one row's copy of a request of many, and is handed to others; here nothing is computed of it.
+An answer that is not sampled costs a look-up, a draw and a comparison. What is taken holds the row's inputs as they are,
+or one row's copy of a request of many, and a copy of its outputs, and is handed to others; here nothing is computed.
+
+Of a cascade the first stage's answer is taken, for labels too: it answers every request, while the second stage's rows
+are chosen by how hard they are, and its accuracy on these is below its manifest's without any drift.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class Sample:
     @property
     def size_bytes(self) -> int:
         """What it holds on to."""
-        return sum(data.nbytes for data in (*self.inputs.values(), *self.outputs))
+        return sum(_bytes_of(data) for data in (*self.inputs.values(), *self.outputs))
 
 
 @dataclass(slots=True, eq=False)
@@ -86,27 +89,33 @@ class ModelTaps:
         self.dropped = self.failed = 0
         self._model = model
         self._shadows = shadows
-        self._bytes_each = sum(_row_bytes(spec.shape) for spec in (*model.info.inputs, *model.info.outputs))
+        self._put_bytes = self._taken_bytes = 0  # each is counted by one thread
+
+    def take_watched(self) -> list[Sample]:
+        """Take what is to be watched; called by one thread."""
+        samples = [self.watched.popleft() for _ in range(len(self.watched))]
+        self._taken_bytes += sum(sample.size_bytes for sample in samples)
+        return samples
 
     def answered(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Look at one answer; of a cascade at its first stage's, for what comes after that depends on how it went."""
+        """Look at one answer; of a cascade at its first stage's."""
         try:
-            self._look(ticket, ticket.kept or outcome, outcome)
+            self._look(ticket, ticket.kept or outcome)
         except Exception:  # whatever it is, watching must never cost an answer
             self.failed += 1
             if self.failed == 1:
                 _LOGGER.exception("looking at an answer for drift failed")
 
-    def _look(self, ticket: Ticket, first: Outcome, outcome: Outcome) -> None:
-        tap = self.taps.get(first.variant)
+    def _look(self, ticket: Ticket, answer: Outcome) -> None:
+        tap = self.taps.get(answer.variant)
         if tap is None:
             return
         tap.seen += 1
         draw = tap.chance.random()
         if draw < tap.most:
-            self._take(ticket, first, tap, draw)
-        if draw < self.kept_share or self.kept_share == 1.0:
-            self._keep(ticket, outcome)
+            self._take(ticket, answer, tap, draw)
+        if draw < self.kept_share:
+            self._keep(ticket, answer)
 
     def _take(self, ticket: Ticket, answer: Outcome, tap: Tap, draw: float) -> None:
         judged = [name for name, share in tap.reversed_shares.items() if draw < share]
@@ -114,17 +123,23 @@ class ModelTaps:
             judged.append(answer.variant)
         row = int(draw * 2**31) % ticket.waiting.rows
         inputs = {tensor.name: _row(tensor.data, row) for tensor in ticket.request.inputs}
-        outputs = tuple([_row(data, row) for data in answer.outputs])
+        outputs = tuple([data[row : row + 1].copy() for data in answer.outputs])  # it may be part of a batch's
         sample = Sample(self._model, inputs, answer.variant, outputs, tuple(judged), self._shadows.clock())
         if judged:
             self._shadows.offer(sample)
-        if draw < tap.watch_share and len(self.watched) < min(_MOST_WATCHED, _MOST_WATCHED_BYTES // self._bytes_each):
+        if draw < tap.watch_share:
+            self._watch(sample)
+
+    def _watch(self, sample: Sample) -> None:
+        held_bytes, size_bytes = self._put_bytes - self._taken_bytes, sample.size_bytes
+        if len(self.watched) < _MOST_WATCHED and held_bytes + size_bytes <= _MOST_WATCHED_BYTES:
+            self._put_bytes += size_bytes
             self.watched.append(sample)
 
-    def _keep(self, ticket: Ticket, outcome: Outcome) -> None:
-        output = outcome.outputs[0]
+    def _keep(self, ticket: Ticket, answer: Outcome) -> None:
+        output = answer.outputs[0]
         if len(self.kept) < min(_MOST_KEPT, _MOST_KEPT_BYTES // max(1, output.nbytes)):
-            self.kept.append(KeptAnswer(ticket.request.id, outcome.variant, output))
+            self.kept.append(KeptAnswer(ticket.request.id, answer.variant, output))
         else:
             self.dropped += 1
 
@@ -134,8 +149,6 @@ def _row(data: NDArray[Any], row: int) -> NDArray[Any]:
     return data if len(data) == 1 else data[row : row + 1].copy()
 
 
-def _row_bytes(shape: tuple[int, ...]) -> int:
-    size = 8
-    for dim in shape[1:]:
-        size *= max(1, dim)
-    return size
+def _bytes_of(data: NDArray[Any]) -> int:
+    """Return what an array holds on to, the bytes of texts too, which numpy does not count."""
+    return data.nbytes + (sum(map(len, data.flat)) if data.dtype == object else 0)

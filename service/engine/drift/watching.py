@@ -6,15 +6,17 @@ Used by one thread, off the request path. What routing does by the verdicts is d
 from __future__ import annotations
 
 from collections import Counter, deque
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from service.domain.verdicts import HEALTHY, Happening, Verdict
+from service.engine.drift.predictions import KeptState
 from service.engine.drift.shadows import full_of
 from service.engine.drift.taps import ModelTaps
 from service.policy.drift.distributions import compare_summaries
-from service.policy.drift.lifecycle import SEVERITY
+from service.policy.drift.lifecycle import SEVERITY, Standing
 from service.policy.drift.summary import summarise
 from service.policy.drift.watch import FEWEST_FOR_SHIFT, VariantWatch
 from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from service.domain.drift import DriftPolicy, VariantReference
     from service.domain.verdicts import Action
+    from service.engine.drift.predictions import Prediction
     from service.engine.drift.references import ModelReference
     from service.engine.drift.shadows import Compared, Shadows
     from service.engine.drift.taps import Sample
@@ -79,7 +82,12 @@ class ModelWatch:
         }
         self.input_p: dict[str, float] = {}
         self.in_force: dict[str, Verdict] = dict(model.verdicts)
+        self.digests = {item.name: item.digest for item in model.info.variants}
+        self.since_s = dict.fromkeys(self.watches, 0.0)  # wall: when evidence began to gather anew
+        self.written: dict[str, KeptState] = {}
+        self._set_by_hand_s = dict.fromkeys(self.watches, -inf)  # the shadows' clock
         self._wall = wall
+        self._clock = shadows.clock
         self._on_happening = on_happening
         self._seen = dict.fromkeys(self.taps.taps, 0)
 
@@ -91,20 +99,42 @@ class ModelWatch:
     def take_over(self, before: ModelWatch) -> None:
         """Go on where the watch over the same model, loaded before, stood, for each variant whose file is the same."""
         self.feedback = before.feedback
-        for name, watch in self.watches.items():
-            old, new = before.model.info.variant(name), self.model.info.variant(name)
-            if old is None or new is None or old.digest != new.digest or name not in before.watches:
+        is_same_full = before.digests.get(before.full) == self.digests.get(self.full)
+        for name, new in list(self.watches.items()):
+            if name not in before.watches or before.digests[name] != self.digests[name]:
                 continue
-            self.history[name] = before.history[name]
-            same = before.watches[name]
-            self.watches[name] = same if self.policy == before.policy and same.full == watch.full else self._anew(same)
+            old = before.watches[name]
+            known = (self.history, self.since_s, self.samples, self._set_by_hand_s)
+            was_known = (before.history, before.since_s, before.samples, before._set_by_hand_s)  # noqa: SLF001 - of its own class
+            for mine, theirs in zip(known, was_known, strict=True):
+                mine[name] = theirs[name]  # type: ignore[index]
+            asks_same = (old.policy, old.reference, old.full) == (self.policy, new.reference, new.full)
+            self.watches[name] = old if asks_same and is_same_full else self._anew(new, old.standing)
+
+    def resume(self, name: str, kept: KeptState) -> None:
+        """Go on in the state that was left at a restart; the evidence for it has gone."""
+        self.watches[name] = self._anew(self.watches[name], Standing(kept.state, kept.is_held))
+        self.since_s[name] = kept.since_s
+        self.history[name].append(Happening(kept.since_s, "healthy", kept.state, "drift", kept.why))
+        self.written[name] = kept
+
+    def unwritten(self) -> list[tuple[str, KeptState]]:
+        """Return the states that differ from what was written."""
+        found = []
+        for name, watch in self.watches.items():
+            state, is_held = watch.standing.state, watch.standing.is_held
+            why = self.history[name][-1].evidence if self.history[name] else ""
+            now = KeptState(self.digests[name], state, is_held, self.since_s[name], why)
+            if now != self.written.get(name, KeptState(self.digests[name], "healthy", is_held=False, since_s=0.0, why="")):
+                found.append((name, now))
+        return found
 
     def follow_policy(self) -> None:
         """Go by the policy in force; what is known stays, but tests whose question has changed begin anew."""
         policy = self.model.policy.drift.as_policy()
         if policy != self.policy:
             self.policy = policy
-            self.watches = {name: self._anew(watch) for name, watch in self.watches.items()}
+            self.watches = {name: self._anew(watch, watch.standing) for name, watch in self.watches.items()}
         if not self.is_on:
             for name, watch in self.watches.items():
                 if watch.standing.state != "healthy" and not watch.standing.is_held:
@@ -114,9 +144,9 @@ class ModelWatch:
     # Evidence.
 
     def compared(self, item: Compared) -> None:
-        """Take a shadow run."""
+        """Take a shadow run; an answer from before a hand put the variant where it is tells nothing of it now."""
         for name, outputs in item.answers.items():
-            if name in self.watches and name != self.full:
+            if name in self.watches and name != self.full and item.sample.taken_s >= self._set_by_hand_s[name]:
                 for pair in self.reference.agreement.compare(item.full, outputs):
                     self.samples[name] += 1
                     self._note(name, self.watches[name].compared(pair))
@@ -135,6 +165,15 @@ class ModelWatch:
             rows = [sample.inputs[name] for sample in samples if name in sample.inputs]
             if rows and len({row.shape for row in rows}) == 1:
                 summaries.extend(summarise(np.concatenate(rows[: 1 + _MOST_ELEMENTS // rows[0].size])))
+
+    def is_of_now(self, answer: Prediction) -> bool:
+        """Tell whether an answer came from the file that is loaded, after the variant came into its state.
+
+        Labels come late: those of the time before a fault would let the variant back, those of the time before its
+        repair would take it out again.
+        """
+        is_same_file = answer.digest == self.digests.get(answer.variant)
+        return is_same_file and answer.at_s >= self.since_s.get(answer.variant, inf)
 
     def labelled(self, variant: str, score: float) -> None:
         """Take what a label says of one answer: 1 right, 0 wrong, or between."""
@@ -166,6 +205,10 @@ class ModelWatch:
             watch.let_go()
         else:
             watch.let_go()
+            self._tell(variant, Happening(self._wall(), watch.standing.state, watch.standing.state, "hand", f"released by {who}"))
+        if action in ("restore", "release"):
+            self._set_by_hand_s[variant] = self._clock()
+            self.since_s[variant] = self._wall()
 
     def verdicts(self) -> dict[str, Verdict]:
         """Return what routing has to know; variants that are as their manifest says are not among it."""
@@ -208,6 +251,11 @@ class ModelWatch:
             notes.append(f"no shadow runs now: variant '{self.full}' is not in memory, and none is evicted for it")
         if not any(watch.reference.calibration for watch in self.watches.values()):
             notes.append("no estimate without labels: the manifest has no calibration")
+        notes += [
+            f"variant '{name}' is out and not in memory: nothing shows whether it recovered, until it is restored by hand"
+            for name, watch in self.watches.items()
+            if watch.standing.state == "quarantined" and name not in self.model.backends
+        ]
         if scheduling == "normal":
             notes.append("shadow runs have no lower priority: the system allows none")
         if not has_store:
@@ -248,8 +296,8 @@ class ModelWatch:
         full: VariantReference | None = None if name == self.full else self.reference.variants.get(self.full)
         return VariantWatch(self.reference.variants[name], full, self.policy)
 
-    def _anew(self, watch: VariantWatch) -> VariantWatch:
-        return VariantWatch(watch.reference, watch.full, self.policy, watch.standing)
+    def _anew(self, watch: VariantWatch, standing: Standing) -> VariantWatch:
+        return VariantWatch(watch.reference, watch.full, self.policy, standing)
 
     def _note(self, name: str, transition: Transition | None) -> None:
         if transition is None:
@@ -257,6 +305,11 @@ class ModelWatch:
         by_hand = bool(transition.by_hand)
         said = f"{transition.reason}{'' if by_hand else ': '}{'' if by_hand else _in_words(transition.evidence)}"
         happening = Happening(self._wall(), transition.before, transition.after, "hand" if by_hand else "drift", said)
+        if transition.after != "warned":  # which leaves the tests as they are
+            self.since_s[name] = happening.at_s
+        self._tell(name, happening)
+
+    def _tell(self, name: str, happening: Happening) -> None:
         self.history[name].append(happening)
         self._on_happening(self.model.info.name, name, happening)
 
