@@ -18,7 +18,6 @@ from service.api.grpc_asgi import CombinedApp, GrpcAsgiApp
 from service.api.http_app import HttpApp
 from service.api.policy_routes import policy_routes
 from service.bento_store import repository_folder
-from service.engine.arrival_log import ArrivalLog
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
 from service.engine.decisions import Decisions
@@ -27,12 +26,10 @@ from service.engine.drift.drift import Drift
 from service.engine.drift.keeping import KeepingSettings
 from service.engine.holding import Holding
 from service.engine.lanes import Lanes
-from service.engine.observers import Observers
 from service.engine.policy_in_force import PolicyInForce
 from service.engine.policy_reader import read_policy
-from service.engine.regions import TunedRegions
 from service.engine.registry import Registry
-from service.engine.remotes_reader import RemotesError, read_remotes
+from service.engine.remotes_reader import RemotesError, read_certificates, read_remotes
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
 from service.engine.uses import Uses
@@ -40,24 +37,17 @@ from service.frontends.door import Door
 from service.frontends.short_way import ShortWay
 from service.frontends.tls import Tls, TlsError, TlsFiles
 from service.frontends.wrappers import TokenGuard, WithMetrics
+from service.observing import Observing
 from service.settings import SettingsError
-from service.telemetry.logs import LogObserver, log_turned_away
-from service.telemetry.metrics import Metrics
-from service.telemetry.refusal_log import RefusalLog
-from service.telemetry.tracing import MissingTracing, open_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable
 
     from service.api.asgi import App
-    from service.api.plane import Refusal
-    from service.domain.inference import Criticality
     from service.domain.observer import Observer
-    from service.domain.policy_file import PolicyFile
     from service.engine.remotes import Remotes
     from service.settings import Settings
-    from service.telemetry.tracing import RequestTracing
+    from service.telemetry.metrics import Metrics
 
 
 _LEAVE_BEHIND_S: Final = 1.0
@@ -79,23 +69,11 @@ class Gateway:
         policy = read_policy(settings.policy)
         self._settings = settings
         self._token = _read_token(settings)
-        self._tracing = _tracing(settings)
-        self.metrics = Metrics(_budgets_s(policy.policy))
-        self._refusals = RefusalLog(time.perf_counter)
-        self.metrics.policy_loaded(policy.digest)
-        statistics = StatisticsObserver()
-        uses, budget_bytes = Uses(), settings.memory_budget_bytes
-        if budget_bytes is not None:
-            self.metrics.memory_limited(budget_bytes)
-        counting = () if budget_bytes is None else (uses,)  # only evictions go by it
-        logs = LogObserver(access_log=settings.access_log)
-        self._regions = TunedRegions(
-            time.perf_counter, lambda: self.policies.text.policy, Observers((self.metrics, logs))
-        )
-        self._arrivals = _arrival_log(settings.record_arrivals)
-        recording = () if self._arrivals is None else (self._arrivals,)
-        counted = (self.metrics,) if settings.metrics else ()
-        observer = Observers((statistics, *counted, logs, self._regions, *counting, *recording))
+        statistics, uses = StatisticsObserver(), Uses()
+        budget_bytes = settings.memory_budget_bytes
+        heard = (statistics,) if budget_bytes is None else (statistics, uses)  # only evictions go by the uses
+        self._observing = observing = Observing(settings, policy, lambda: self.policies.text.policy, heard)
+        self.metrics, observer, self.note_refusal = observing.metrics, observing.observer, observing.note_refusal
         cores = _cores(settings)
         self._dispatcher = dispatcher = Dispatcher(
             len(cores), observer, time.perf_counter, settings.inline_compute_ms / 1e3
@@ -108,16 +86,17 @@ class Gateway:
             repository, policy.policy, observer, settings.max_timeout_s, self.holding, self._remotes
         )
         self.policies = PolicyInForce(policy, settings.policy, self.registry, dispatcher, observer)
-        self._regions.follow()
+        observing.regions.follow()
         self.drift = Drift(self.registry, dispatcher, _keeping(settings), time.time)
         self.tls = _tls(settings, self.metrics)
         self._watching: asyncio.Task[None] | None = None
+        self._watching_lanes: asyncio.Task[None] | None = None
         self._watching_tls: asyncio.Task[None] | None = None
         identity = Identity("tiergate", service.__version__, settings.required_models)
         parts = Parts(identity, self.registry, dispatcher, statistics, Decisions(settings.decisions_kept))
         self.plane = DataPlane(parts, self.lanes, observer)
         self.door = Door(
-            dispatcher.loop_turns, time.perf_counter, self.registry.default_budget_s, self.note_turned_away
+            dispatcher.loop_turns, time.perf_counter, self.registry.default_budget_s, observing.note_turned_away
         )
         self._public = self._public_app()
         self.metrics.watch(
@@ -126,6 +105,9 @@ class Gateway:
             busy_s=lambda: [lane.busy_s for lane in dispatcher.desk.lanes],
         )
         self.metrics.watch_drift(lambda: self.drift.reports)
+        if self._remotes is not None:
+            self.metrics.watch_endpoints(self._remotes.endpoints, self._remotes.retries)
+        self.metrics.policy.watch(lambda: self.policies.is_file_refused)
 
     async def start(self) -> None:
         """Load the models and start the lanes.
@@ -140,11 +122,11 @@ class Gateway:
         gc.collect()
         gc.freeze()
         self.holding.start()
-        self.drift.start(asyncio.get_running_loop())
-        if self._arrivals is not None:
-            self._arrivals.start()
+        await self.drift.start()
+        self._observing.start()
         self.lanes.start()
         self._watching = asyncio.create_task(self.policies.watch())
+        self._watching_lanes = asyncio.create_task(self.lanes.watch())
         if self.tls is not None:
             self._watching_tls = asyncio.create_task(self.tls.watch())
 
@@ -171,18 +153,16 @@ class Gateway:
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""
-        for task in (self._watching, self._watching_tls):
+        for task in (self._watching, self._watching_lanes, self._watching_tls):
             if task is not None:
                 task.cancel()
         self.holding.close()
         await asyncio.to_thread(self.drift.close, _LEAVE_BEHIND_S)
-        if self._arrivals is not None:
-            await asyncio.to_thread(self._arrivals.close)
+        await self._observing.close_recording()
         if self._remotes is not None:
             await asyncio.to_thread(self._remotes.close)
         await asyncio.to_thread(self.lanes.close, _LEAVE_BEHIND_S)
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close, _LEAVE_BEHIND_S)
+        await self._observing.close_tracing(_LEAVE_BEHIND_S)
 
     def http_app(self) -> App:
         """Return the public ASGI application: the protocol, and the metrics."""
@@ -194,7 +174,7 @@ class Gateway:
             max_body_bytes=self._settings.max_body_bytes,
             on_refused=self.note_refusal,
             more=drift_routes(self.drift, admin=False),
-            tracing=self._tracing,
+            tracing=self._observing.tracing,
         )
 
     def short_way(self) -> ShortWay:
@@ -212,10 +192,10 @@ class Gateway:
             max_body_bytes=self._settings.max_body_bytes,
             admin=True,
             on_refused=self.note_refusal,
-            tracing=self._tracing,
+            tracing=self._observing.tracing,
             more=(
                 *policy_routes(self.policies),
-                *arrival_routes(self._arrivals),
+                *arrival_routes(self._observing.arrivals),
                 *decision_routes(self.plane),
                 *drift_routes(self.drift, admin=True),
             ),
@@ -226,18 +206,9 @@ class Gateway:
     def grpc_app(self) -> GrpcAsgiApp:
         """Return what answers public gRPC calls."""
         limit = self._settings.max_body_bytes
-        return GrpcAsgiApp(self.plane, max_body_bytes=limit, on_refused=self.note_refusal, tracing=self._tracing)
-
-    def note_turned_away(self, protocol: str, counts: Mapping[Criticality, int]) -> None:
-        """Log and count inferences that were turned away before they were decoded."""
-        log_turned_away(protocol, sum(counts.values()))
-        self.metrics.turned_away(protocol, counts)
-
-    def note_refusal(self, refusal: Refusal) -> None:
-        """Log a refused request; count an inference that could not be decoded, since the data plane never saw it."""
-        self._refusals.note(refusal.protocol, refusal.request_id, refusal.error)
-        if refusal.stage == "decode":
-            self.metrics.request_malformed(refusal.protocol, refusal.error)
+        return GrpcAsgiApp(
+            self.plane, max_body_bytes=limit, on_refused=self.note_refusal, tracing=self._observing.tracing
+        )
 
 
 async def _in_daemon_thread(work: Callable[[], None]) -> None:
@@ -274,31 +245,10 @@ def _remotes(settings: Settings, dispatcher: Dispatcher, observer: Observer) -> 
     from service.engine.remotes import Remotes  # noqa: PLC0415 - the clients take 14 MB, for those that use them
 
     try:
-        return Remotes(read_remotes(settings.remotes), dispatcher.calls, observer)
+        file = read_remotes(settings.remotes)
+        return Remotes(file, dispatcher.calls, observer, read_certificates(file, settings.remotes.parent))
     except RemotesError as error:
         raise SettingsError(str(error)) from None
-
-
-def _tracing(settings: Settings) -> RequestTracing | None:
-    if settings.trace_endpoint is None:
-        return None
-    try:
-        return open_tracing(settings.trace_endpoint, settings.trace_ratio)
-    except MissingTracing as error:
-        raise SettingsError(f"trace_endpoint {settings.trace_endpoint}: {error}") from None
-
-
-def _budgets_s(policy: PolicyFile) -> list[float]:
-    models = [policy.default, *policy.models.values()]
-    classes = [item.default_budget_s for item in policy.hardware_classes.values()]
-    return [model.default_budget_s for model in models] + [budget_s for budget_s in classes if budget_s is not None]
-
-
-def _arrival_log(folder: Path | None) -> ArrivalLog | None:
-    try:
-        return None if folder is None else ArrivalLog(folder, time.time)
-    except OSError as error:
-        raise SettingsError(f"record_arrivals {folder} cannot be made: {error.strerror or error}") from None
 
 
 def _keeping(settings: Settings) -> KeepingSettings:

@@ -101,6 +101,12 @@ def _metavar(name: str) -> str:
         "file": "FILE",
         "policy": "FILE",
         "remotes": "FILE",
+        "predictions": "FILE",
+        "arrivals": "FOLDER",
+        "endpoint": "URL",
+        "share": "RATIO",
+        "ratio": "RATIO",
+        "hours": "HOURS",
         "port": "PORT",
     }.get(last, "NAMES" if name == "required_models" else "ADDRESS" if last == "host" else "N")
 

@@ -25,7 +25,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         description="Verify a model's newest version and hand it to another runtime. bento: with every variant and its "
         "report into the BentoML model store, as one model that `tiergate serve bento:NAME` and a bento can use. "
         "triton: a Triton model repository with one model MODEL--VARIANT for each variant. kserve: a ServingRuntime "
-        "and an InferenceService.",
+        "and an InferenceService. edge: .ort files for devices, and which class of hardware may use which.",
     )
     parser.add_argument("model", metavar="MODEL", help="name of a model in the repository")
     parser.add_argument("--to", required=True, choices=tuple(_TARGETS), help="where to")
@@ -39,11 +39,16 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     bento = parser.add_argument_group("bento")
     bento.add_argument("--name", default="", help="name over there (default: the model's own)")
-    written = parser.add_argument_group("triton and kserve")
+    written = parser.add_argument_group("triton, kserve and edge")
     written.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the target's name)")
     written.add_argument("--force", action="store_true", help="replace what is there")
     _add_triton(parser.add_argument_group("triton"))
     _add_kserve(parser.add_argument_group("kserve"))
+    edge = parser.add_argument_group("edge")
+    edge.add_argument("--rows", type=Path, metavar="FILE", help="rows to prove variants with, from `tiergate rows`")
+    edge.add_argument(
+        "--node", type=Path, metavar="FOLDER", help="whose node_modules has onnxruntime-web and onnxruntime-node"
+    )
     parser.set_defaults(run=_export)
 
 
@@ -124,10 +129,52 @@ def _to_kserve(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str
     return {"files": list(map(str, files))}, "\n".join(lines)
 
 
+def _to_edge(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str, Any], str]:
+    from service.engine.repository import read_onnx
+    from service.exports.triton import choose_variants
+    from service.exports.writing import ExportError, write_folders
+    from variants.edge import convert, describe_edge, prove
+    from variants.errors import BuildError
+    from variants.sources.arrays import read_arrays, take_inputs
+
+    if (parsed.rows is None) != (parsed.node is None):
+        raise ExportError("--rows and --node go together: rows to answer, and where the runtimes are that answer them")
+    manifest, chosen = choose_variants(model, parsed.variant)
+    files, proofs, output = {}, {}, parsed.output or Path("edge")
+    try:
+        for variant in chosen:
+            file, _ = read_onnx(model.folder, variant)
+            files[variant.name] = convert(file)
+            if parsed.rows is not None:
+                rows = take_inputs(read_arrays(parsed.rows), manifest.inputs, parsed.rows)
+                is_classes = manifest.task == "classification"
+                proofs[variant.name] = prove(file, files[variant.name], rows, parsed.node, is_classes=is_classes)
+    except BuildError as error:
+        raise ExportError(str(error)) from None
+    told = describe_edge(manifest, files, proofs)
+    content = {f"{name}.ort": file for name, file in files.items()}
+    content["edge.json"] = json.dumps(told, indent=2).encode() + b"\n"
+    write_folders(output, {manifest.model: content}, force=parsed.force)
+    return {"folder": str(output / manifest.model), **told}, _edge_text(output / manifest.model, told)
+
+
+def _edge_text(folder: Path, told: dict[str, Any]) -> str:
+    lines = [f"{folder}: {len(told['variants'])} .ort files and edge.json"]
+    for name, uses in told["classes"].items():
+        safe = [variant for variant, use in uses.items() if use["safe"]]
+        lines.append(f"{name:<15} {', '.join(safe) or 'none'}")
+    tried = [proof for item in told["variants"].values() for proof in item["targets"]]
+    if not tried:
+        lines.append("not executed in any runtime of devices; give --rows and --node to prove variants there")
+    lines += sorted({f"{item['runtime']}: {item['reason']}" for item in tried if "reason" in item})
+    return "\n".join(lines)
+
+
 _TARGETS: Final[dict[str, Callable[[argparse.Namespace, StoredModel], tuple[dict[str, Any], str]]]] = {
     "bento": _to_bento,
     "triton": _to_triton,
     "kserve": _to_kserve,
+    "edge": _to_edge,
 }
 
 

@@ -10,8 +10,10 @@ from service.telemetry.exposition import Scrape, between
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LOST: Final = ("overloaded", "deadline")
-"""Outcomes of requests that were refused for load or came to nothing in time: offered, and not on time."""
+_LOST: Final = ("overloaded", "deadline", "failed", "not_ready")
+"""Outcomes that the gateway is to answer for, as the recording rules count them: offered, and not on time."""
+_REGRETTED: Final = ("ok", "overloaded", "deadline")
+"""Outcomes over which regret is summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _models(now: Scrape) -> list[str]:
 
 def _model(name: str, now: Scrape, gone: Scrape, window_s: float) -> ModelRows:
     answered = gone.total("tiergate_requests_total", model=name, outcome="ok")
-    offered = answered + _lost(gone, model=name)
+    judged = sum(gone.total("tiergate_requests_total", model=name, outcome=outcome) for outcome in _REGRETTED)
     regret = gone.total("tiergate_regret_total", model=name)
     reasons = {
         reason: gone.total("tiergate_routing_decisions_total", model=name, reason=reason)
@@ -112,7 +114,7 @@ def _model(name: str, now: Scrape, gone: Scrape, window_s: float) -> ModelRows:
         rate_hz=answered / window_s,
         lost_hz=_lost(gone, model=name) / window_s,
         met_ratio=_met_ratio(gone, model=name),
-        regret=regret / offered if offered else None,
+        regret=regret / judged if judged else None,
         reasons={reason: count / answered for reason, count in reasons.items() if count},
         variants=tuple(_variant(labels, answered, (now, gone), window_s) for labels in infos),
     )

@@ -81,8 +81,8 @@ def build_model(
             subject = Subject(recipe, parts, identity.splits, machine, made)
             files: dict[str, Path] = {one.name: work / "candidates" / f"{one.name}.onnx" for one in made}
             described = describe_variants(subject, files, progress)
-            published = {item.file for item in described.variants if item.is_published}
-            stage({path.name: path.read_bytes() for path in files.values() if path.name in published}, work / "staging")
+            published = {item.name for item in described.variants if item.is_published}
+            stage({one.stored_name: one.stored for one in made if one.name in published}, work / "staging")
             version = max(versions(output, recipe.name), default=0) + 1
             with naming_step("report"):
                 manifest = describe_model(subject, identity, options.seed, version, described)

@@ -30,8 +30,9 @@ from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
 from variants.pruning import prune
 from variants.recipe import brings_files, is_taught, is_trained
-from variants.reducing import reduce
+from variants.reducing import make_download, reduce
 from variants.runtime import open_session, run_session
+from variants.sparsity import sparsify
 from variants.tracing import OPSET
 from variants.training import train_full
 from variants.weights import dump_weights, load_weights
@@ -71,7 +72,7 @@ def _make_networks(shop: Workshop, recipe: Recipe) -> tuple[Made, ...]:
         made.append(_export(school, _prune(school, full, recipe.plan.pruning), made[0]))
     student = _teach(school, made[0])
     forms = [form for one in made for form in reduce(shop, one)]
-    return *made, *forms, student, *reduce(shop, student)
+    return *made, *forms, student, *reduce(shop, student), *_download(school, full, made[0])
 
 
 def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
@@ -82,7 +83,9 @@ def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
     full = next(iter(made.values()))
     if is_taught(recipe):
         made["distilled"] = _teach(_School(shop, recipe, lambda: _FileTeacher(full.file)), full)
-    return *made.values(), *(form for one in made.values() for form in reduce(shop, one))
+    plan = recipe.plan.download
+    packed = [] if plan is None else [make_download(shop, full, plan, None)]
+    return *made.values(), *(form for one in made.values() for form in reduce(shop, one)), *packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,26 @@ def _prune(school: _School, full: _Fitted, plan: Pruning) -> _Fitted:
     step = record_step("prune", {**asdict(plan), "teaching": asdict(school.recipe.plan.teaching)}, seed)
     total = plan.iterations * plan.training.steps
     return school.fit("pruned", step, total, lambda advance: prune(full.model, school.lesson, plan, seed, advance))
+
+
+def _download(school: _School, full: _Fitted, parent: Made) -> list[Made]:
+    """Return the packed form of the full model, fitted with its zeros where the plan has a training for it."""
+    shop, plan = school.shop, school.recipe.plan.download
+    if plan is None:
+        return []
+    if plan.training is None:
+        return [make_download(shop, parent, plan, None)]
+    seed = shop.seed + 4
+    step = record_step("sparsify", asdict(plan), seed)
+    fitted = school.fit(
+        "full",
+        step,
+        plan.training.steps,
+        lambda advance: sparsify(full.model, school.lesson, plan, seed, advance),
+    )
+    example = shop.parts.validation.inputs
+    kept = shop.keep("export sparse", 1, lambda _: export_onnx(fitted.model, school.recipe, example))
+    return [make_download(shop, parent, plan, (kept.payload, step))]
 
 
 def _teach(school: _School, full: Made) -> Made:

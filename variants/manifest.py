@@ -41,6 +41,9 @@ MOST_ELEMENTS: Final = 2**28
 MOST_BYTES: Final = 16 * 2**20
 """A manifest of a dozen variants has some tens of kilobytes."""
 MOST_CASCADES: Final = 64
+MOST_UNPACKED_BYTES: Final = 2**31 - 1
+"""What one ONNX file can have."""
+ENDINGS: Final = (".onnx", ".packed")
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -83,6 +86,13 @@ class Step(Strict):
     seed: int
 
 
+class Unpacked(Strict):
+    """The ONNX file that a packed one holds (``variants.packed``)."""
+
+    bytes: int = Field(ge=1, le=MOST_UNPACKED_BYTES)
+    sha256: Sha256
+
+
 class Routing(Strict):
     """Whether routing may choose the variant, and why not."""
 
@@ -99,6 +109,7 @@ class VariantManifest(Strict):
     tier: Tier
     file: str = Field(description="beside the manifest, unless the variant is rejected")
     sha256: Sha256
+    unpacked: Unpacked | None = Field(default=None, description="smaller to download, not faster: what the file holds")
     parent: Name | None = Field(description="the variant that this one was made from")
     parent_sha256: Sha256 | None
     steps: tuple[Step, ...]
@@ -118,10 +129,19 @@ class VariantManifest(Strict):
     @field_validator("file")
     @classmethod
     def _file_is_a_plain_name(cls, value: str) -> str:
-        if PurePosixPath(value).name != value or not value.endswith(".onnx") or "\\" in value or "\0" in value:
-            message = f"file {value!r} must be a plain file name ending in .onnx, with no folder"
+        if PurePosixPath(value).name != value or not value.endswith(ENDINGS) or "\\" in value or "\0" in value:
+            message = f"file {value!r} must be a plain file name ending in {' or '.join(ENDINGS)}, with no folder"
             raise ValueError(message)
         return value
+
+    @model_validator(mode="after")
+    def _packed_files_say_what_they_hold(self) -> VariantManifest:
+        if self.file.endswith(ENDINGS[1]) != (self.unpacked is not None):
+            message = (
+                f"file '{self.file}' and unpacked {self.unpacked}: a file ending in {ENDINGS[1]} says what it holds"
+            )
+            raise ValueError(message)
+        return self
 
     @property
     def is_published(self) -> bool:

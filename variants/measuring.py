@@ -14,6 +14,7 @@ import onnxruntime
 
 from variants.cascading import Answers, find_cascades
 from variants.domination import PROOF_MARGIN, Contender, decide_routing
+from variants.downloading import describe_unpacked, keep_back
 from variants.drifting import Seen, Truth, describe_drift
 from variants.errors import naming_step
 from variants.evaluation import Relatives, TestSet, describe_reference, evaluate, is_correct
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from variants.drift_reference import InputDrift
-    from variants.evidence import Accuracy, Gate, Latency, Memory
+    from variants.evidence import Accuracy, Gate, Latency, Memory, Size
     from variants.manifest import CascadeManifest, Machine, Routing, Split
     from variants.progress import Progress
     from variants.recipe import AnyRecipe, DataParts, Floats
@@ -135,7 +136,8 @@ def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Pro
         )
         for made in subject.made
     }
-    routing = decide_routing([_contender(made, found[made.name]) for made in subject.made])
+    routing = decide_routing([_contender(made, found[made.name]) for made in subject.made if made.packed is None])
+    routing |= {made.name: keep_back(made, found[made.name].gates) for made in subject.made if made.packed is not None}
     with naming_step("cascades"):
         routable: dict[str, _Found] = {tier: one for tier, one in found.items() if routing[tier].state == "routable"}
         cascades = _find_cascades(subject, routable)
@@ -232,13 +234,14 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, ful
     return VariantManifest(
         name=made.name,
         tier=made.tier,
-        file=f"{made.name}.onnx",
-        sha256=hashlib.sha256(made.file).hexdigest(),
+        file=made.stored_name,
+        sha256=hashlib.sha256(made.stored).hexdigest(),
+        unpacked=describe_unpacked(made),
         parent=None if made.parent is None else made.parent.name,
         parent_sha256=None if made.parent is None else hashlib.sha256(made.parent.file).hexdigest(),
         steps=made.steps,
         opset=_opset(made.file),
-        size=measure_size(made.file),
+        size=_size(made),
         memory=found.memory,
         latency=found.latency,
         accuracy=found.accuracy,
@@ -250,6 +253,12 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, ful
         routing=routing,
         targets=(f"onnxruntime {onnxruntime.__version__} cpu",),
     )
+
+
+def _size(made: Made) -> Size:
+    size = measure_size(made.file)
+    stored = len(made.stored)
+    return size if made.packed is None else size.model_copy(update={"file_bytes": stored, "compressed_bytes": stored})
 
 
 def _opset(file: bytes) -> int:

@@ -3,8 +3,8 @@
 How 8-bit products are added decides what a processor may be given. x86 multiplies unsigned activations with signed
 weights. With VNNI four products go into 32 bits and nothing is lost; without it pairs go into 16 bits and saturate, so
 weights must stay within 7 bits (``variants.quantization``). ARM's instructions multiply signed with signed and like
-both sides signed. WebAssembly's relaxed dot product wants 7-bit weights as AVX2 does. WebGPU has no int8 kernels that give
-right answers for QDQ files: a float file belongs there, of 16 bits where the device has them.
+both sides signed. WebAssembly's relaxed dot product wants 7-bit weights as AVX2 does. WebGPU has no int8 kernels that
+give right answers for QDQ files: a float file belongs there, of 16 bits where the device has them.
 
 ``portable``, the default, is right everywhere and costs one bit of the weights; the others keep that bit and are right
 on their own class alone, until ``variants.saturation`` has shown what they lose elsewhere. The formats are those that

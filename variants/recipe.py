@@ -49,6 +49,7 @@ Inputs = NDArray[Any]
 Labels = NDArray[Any]
 """What is right for each row: int64 class numbers (rows,), or whatever the recipe's scoring compares with."""
 FEWEST_STEPS: Final = 8
+MOST_VALUES: Final = 256
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 Precision = Literal["dynamic", "half", "int4"]
 """Forms that need no calibration: int8 weights with ranges taken while running, 16-bit floats, and 4-bit weights."""
@@ -151,6 +152,29 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class Download:
+    """A packed form of the full model: smaller to download, not faster.
+
+    ``sparsity`` of the weights become zero, or all but n of every m with ``pattern``; the others share ``values`` for
+    each tensor. Without a ``training``, and where nothing is trained, both happen at once and nothing is repaired.
+    """
+
+    sparsity: float = 0.9
+    values: int = 32
+    pattern: tuple[int, int] | None = None
+    training: Training | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sparsity < 1.0 or not 2 <= self.values <= MOST_VALUES:  # noqa: PLR2004 - fewer is a sign
+            raise RecipeError(
+                f"a download of sparsity {self.sparsity} and {self.values} values; allowed are 0 to below 1, and 2 to "
+                f"{MOST_VALUES}"
+            )
+        if self.pattern is not None and not 0 < self.pattern[0] < self.pattern[1]:
+            raise RecipeError(f"a download of pattern {self.pattern}; allowed is n of m, n below m")
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds:
     """What the gates demand of a variant before it may be offered."""
 
@@ -185,6 +209,7 @@ class FilePlan:
     precisions: tuple[Precision, ...] = ()
     profiling: Profiling = field(default_factory=Profiling)
     starts_from: str | None = None
+    download: Download | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The forms of lower precision that a float file gets, as far as the recipe's plan asks for them.
 
-Static int8 needs calibration rows; dynamic int8, 4-bit weights and 16-bit floats need none. A file without products of matrices
-(trees, say) has nothing to gain and gets no form. Where a recipe brings a file that was trained elsewhere, a library
-may fail on an operator that nobody foresaw: such a form is left out with a note, and the others are made all the same.
+Static int8 needs calibration rows; dynamic int8, 4-bit weights and 16-bit floats need none. A file without products of
+matrices (trees, say) has nothing to gain and gets no form. Where a recipe brings a file that was trained elsewhere, a
+library may fail on an operator that nobody foresaw: such a form is left out with a note, and the others are made all
+the same. The packed form, for downloads, is of the full model alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 
+from variants.downloading import pack_for_download
 from variants.errors import StepFailed, naming_step
+from variants.packed import unpack
 from variants.parity import compare_files
 from variants.precision import halve, quantize_dynamically
 from variants.quantization import quantize
@@ -24,11 +27,12 @@ from variants.workshop import Made, record_step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from variants.manifest import Tier
-    from variants.recipe import Quantization
+    from variants.manifest import Step, Tier
+    from variants.recipe import Download, Quantization
     from variants.workshop import Workshop
 
 CALIBRATED: Final = "quantize"
+DOWNLOAD: Final = "download"
 PRODUCTS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 PACKED: Final = frozenset({"Gemm", "MatMul"})
 TIERS: Final[dict[Tier, Tier]] = {
@@ -116,6 +120,32 @@ def _make(shop: Workshop, parent: Made, form: _Form) -> Made:
         train_s=0.0,
         build_s=kept.took_s,
         is_calibrated=form.step == CALIBRATED,
+    )
+
+
+def make_download(shop: Workshop, parent: Made, plan: Download, sparse: tuple[bytes, Step] | None) -> Made:
+    """Return the packed form of ``parent``, or of ``sparse``, the same model fitted with zeros and how it was."""
+    source, fitted = (parent.file, ()) if sparse is None else (sparse[0], (sparse[1],))
+
+    def make(_: Callable[[], None]) -> bytes:
+        file, packed = pack_for_download(source, plan, is_pruned=sparse is not None)
+        return len(file).to_bytes(8) + packed
+
+    kept = shop.keep(DOWNLOAD, 1, make)
+    packed = kept.payload[8:]
+    file = unpack(packed, int.from_bytes(kept.payload[:8]))
+    with naming_step(f"parity {DOWNLOAD}"):
+        parity = compare_files(parent.file, file, shop.parts.test.inputs, shop.scoring)
+    return Made(
+        name=DOWNLOAD,
+        tier="pruned-quantized",
+        file=file,
+        parent=parent,
+        steps=(*fitted, record_step("pack", asdict(plan), shop.seed)),
+        parity=parity,
+        train_s=0.0,
+        build_s=kept.took_s,
+        packed=packed,
     )
 
 

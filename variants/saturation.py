@@ -14,8 +14,8 @@ A deficit changes the inputs of all later layers, so they are found layer by lay
 is, gets one more input for each product, which is subtracted from its answer, and is run once for each layer. That
 arithmetic is in floats and without the runtime's own int8 kernels: it is the same on every processor.
 
-Wrong for: depthwise convolutions, whose kernels add in 32 bits everywhere (they are passed over, as they should be), and
-kernels that a later runtime may replace. It is an emulation of one instruction, not of a processor.
+Depthwise convolutions are passed over: their kernels add in 32 bits everywhere. Grouped ones are not emulated, and the
+verdict is then inconclusive. Wrong where a later runtime has other kernels: this is one instruction, no processor.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def judge_saturation(file: bytes, inputs: Inputs, labels: Labels, scoring: Scori
     cut = answer_saturating(file, inputs)
     loss = float(scoring.right(exact, labels).mean() - scoring.right(cut, labels).mean())
     verdict: Verdict = "fail" if loss > ALLOWED_LOSS else "pass" if tapped.is_whole else "inconclusive"
-    return Saturation(
-        rows=len(inputs), agreement=float(scoring.same(cut, exact).mean()), loss=loss, verdict=verdict
-    )
+    return Saturation(rows=len(inputs), agreement=float(scoring.same(cut, exact).mean()), loss=loss, verdict=verdict)
 
 
 def answer_saturating(file: bytes, inputs: Inputs) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from variants.errors import naming_step
-from variants.manifest import Step
+from variants.manifest import ENDINGS, Step
 from variants.scoring import scoring_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One variant as made, before it is measured; ``parity`` is ``None`` for a file that was trained elsewhere."""
+    """One variant as made, before it is measured; ``parity`` is ``None`` for a file that was trained elsewhere.
+
+    ``file`` is what runs; ``packed`` is what is stored in its place, where that is another form of it.
+    """
 
     name: str
     tier: Tier
@@ -34,6 +37,17 @@ class Made:
     train_s: float
     build_s: float
     is_calibrated: bool = False
+    packed: bytes | None = None
+
+    @property
+    def stored(self) -> bytes:
+        """What is published."""
+        return self.file if self.packed is None else self.packed
+
+    @property
+    def stored_name(self) -> str:
+        """What the published file is called."""
+        return f"{self.name}{ENDINGS[self.packed is not None]}"
 
 
 @dataclass(frozen=True, slots=True)

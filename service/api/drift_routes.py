@@ -6,8 +6,7 @@ Reading is open to all, as the list of variants is. Labels and actions are the a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -73,7 +72,7 @@ def drift_routes(drift: Drifts, *, admin: bool) -> tuple[Route, ...]:
     """Return the routes of a listener; one that is not the administrators' refuses all but reading."""
 
     async def report(_: Plane, request: HttpRequest) -> Reply:
-        return json_reply(drift_json(await asyncio.wrap_future(drift.report(_model(request)))))
+        return json_reply(await asyncio.wrap_future(drift.report(_model(request))))
 
     async def feedback(_: Plane, request: HttpRequest) -> Reply:
         labels = _labels(await _body(request))
@@ -97,7 +96,7 @@ def drift_routes(drift: Drifts, *, admin: bool) -> tuple[Route, ...]:
         if found is None:
             raise InvalidRequest(f"action is {shown(wanted.action)}; allowed are {', '.join(ACTIONS)}")
         who = f"hand: {shown(wanted.why[:_MOST_WHY])}" if wanted.why else "hand"
-        return json_reply(drift_json(await asyncio.wrap_future(drift.act(model, variant, found, who))))
+        return json_reply(await asyncio.wrap_future(drift.act(model, variant, found, who)))
 
     async def refuse(_: Plane, __: HttpRequest) -> Reply:
         raise AdminOnly(_REFUSAL)
@@ -107,11 +106,6 @@ def drift_routes(drift: Drifts, *, admin: bool) -> tuple[Route, ...]:
         ("POST", _FEEDBACK, feedback if admin else refuse),
         ("POST", _ACT, act if admin else refuse),
     )
-
-
-def drift_json(report: ModelDrift) -> dict[str, Any]:
-    """Return a report as JSON; moments in seconds since 1970, shares 0..1."""
-    return asdict(report)
 
 
 def _model(request: HttpRequest) -> str:

@@ -66,6 +66,9 @@ class Observer(Protocol):
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """A variant could not be loaded, or was taken out because its runs fail."""
 
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:
+        """A run of a variant hung, and another thread serves its lane; ``stuck`` threads hang now."""
+
     def variant_held(self, model: str, variant: Variant, cause: str) -> None:
         """A variant came into memory: with its ``model``, on ``demand``, by a ``swap``, or since there is ``room``."""
 
@@ -107,6 +110,9 @@ class SilentObserver:
         """Ignore."""
 
     def variant_failed(self, model: str, variant: str, why: str) -> None:
+        """Ignore."""
+
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:
         """Ignore."""
 
     def variant_held(self, model: str, variant: Variant, cause: str) -> None:

@@ -44,8 +44,7 @@ class ArrivalLog(SilentObserver):
         self._folder = folder
         self._clock = clock
         self._most_bytes = most_bytes
-        self._rows: dict[str, list[str]] = {}
-        self._waiting = 0
+        self._noted: list[tuple[str, str]] = []
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._has_failed = False
@@ -79,7 +78,7 @@ class ArrivalLog(SilentObserver):
         return HEADER + b"".join(parts)
 
     def _note(self, request: InferenceRequest, age_s: float) -> None:
-        if self._waiting >= _MOST_WAITING or self._has_failed:
+        if len(self._noted) >= _MOST_WAITING or self._has_failed:
             self.dropped += 1
             return
         knobs = request.knobs
@@ -88,8 +87,7 @@ class ArrivalLog(SilentObserver):
             f"{self._clock() - age_s:.6f},{_in_ms(knobs.budget_s)},{_in_ms(knobs.timeout_s)},"
             f"{knobs.criticality.name.lower()},{hardware}\n"
         )
-        self._rows.setdefault(request.model, []).append(row)
-        self._waiting += 1
+        self._noted.append((request.model, row))
 
     def _run(self) -> None:
         while not self._ended.wait(_WRITE_EVERY_S):
@@ -99,9 +97,14 @@ class ArrivalLog(SilentObserver):
             self._write_all()
 
     def _write_all(self) -> None:
-        rows, self._rows, self._waiting = self._rows, {}, 0
+        # Rows are noted meanwhile: only so many are taken as are there now.
+        size = len(self._noted)
+        noted, self._noted[:size] = self._noted[:size], []
         if self._has_failed:
             return
+        rows: dict[str, list[str]] = {}
+        for model, row in noted:
+            rows.setdefault(model, []).append(row)
         try:
             for model, texts in rows.items():
                 self._write(model, "".join(texts).encode())

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from concurrent.futures import Future
 
+    from service.engine.backends.backend import RemoteBackend
     from service.engine.job import Job
     from service.engine.loaded import LoadedModel
     from service.engine.ticket import Ticket
@@ -46,6 +47,21 @@ class Calls:
                 if ticket in job.tickets:
                     job.drop_if_unwanted()
 
+    def strand(self, ticket: Ticket) -> bool:
+        """Leave a ticket that is to wait what can be reached; tell whether nothing can. The lock is held."""
+        away = self.away(ticket.model)
+        return bool(away) and not narrow(ticket, away)
+
+    def away(self, model: LoadedModel) -> list[str]:
+        """Return the variants of a model of which no server is up. The lock is held."""
+        return [variant for variant, pool in model.standing.pools.items() if not self._desk.pools[pool].usable]
+
+    def depend_on(self, remote: RemoteBackend) -> bool:
+        """Tell whether something that waits or runs belongs to a model that has this remote variant."""
+        with self._changed:
+            models = {*self._desk.models, *(job.model for job in self._running.values())}
+            return any(remote is item for model in models for item in model.remote.values())
+
     def set_usable(self, pool: str, usable: int, models: Collection[LoadedModel], variant: str) -> None:
         """Say how many calls to a remote variant may be under way; with none it leaves routing until there are some.
 
@@ -66,4 +82,10 @@ class Calls:
                 self._desk.remove(ticket)
             self._changed.notify_all()
         for ticket in stranded:
-            give_up(ticket, ModelNotReady(f"variant '{variant}' of model '{ticket.request.model}' is out of reach"))
+            give_up(ticket, out_of_reach(ticket))
+
+
+def out_of_reach(ticket: Ticket) -> ModelNotReady:
+    """Return the error of a request that only servers could answer that are away."""
+    names = ", ".join(f"'{name}'" for name in ticket.waiting.candidates)
+    return ModelNotReady(f"variant {names} of model '{ticket.request.model}' is out of reach")

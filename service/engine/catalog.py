@@ -141,7 +141,8 @@ class Catalog:
         file = loaded.files.get(name)
         if file is None or not file.is_unchanged():
             raise ModelNotReady(f"the file of variant '{name}' of model '{model}' is not available as it was verified")
-        return Artifact(file.path, chosen.digest, chosen.file_bytes, f"{model}-{name}.onnx", name, file.identity)
+        shown = f"{model}-{name}{file.path.suffix}"
+        return Artifact(file.path, chosen.digest, chosen.file_bytes, shown, name, file.identity)
 
     def explain(self, model: str, knobs: Knobs) -> RouteExplanation:
         """Return what routing would decide for a one-row request now, without running it.

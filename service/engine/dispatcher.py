@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import DeadlineExceeded, Draining, Overloaded
-from service.engine.calls import Calls
+from service.engine.calls import Calls, out_of_reach
+from service.engine.hung_runs import HungRuns
 from service.engine.job import Job
 from service.engine.parking import Parking
 from service.engine.ticket import give_up, settle
@@ -70,6 +71,7 @@ class Dispatcher:
         self._changed = Waking()
         self.parking = Parking(self._changed, self._running, self._push)
         self.calls = Calls(self._changed, self.desk, self._running)
+        self.hung = HungRuns(self._changed, self.desk, self._running)
         self._is_closed = False
         self._is_gathering = False
         self._look_s = math.inf  # when the first of the lanes that wait for a fuller batch looks again
@@ -88,13 +90,15 @@ class Dispatcher:
         Raises:
             DeadlineExceeded: No variant could answer before the hard deadline even on an idle machine.
             Overloaded: Behind the work that is queued none could, or the queue is full.
-            Draining: The dispatcher is closed.
+            Draining, ModelNotReady: The dispatcher is closed, or only servers that are away could answer.
         """
         with self._changed:
             if self._is_closed:
                 raise Draining("the server is shutting down")
             if ticket.model.evicted and self.parking.receives(ticket):
                 return None
+            if ticket.model.standing.pools and self.calls.strand(ticket):  # its server has just gone
+                raise out_of_reach(ticket)
             ticket.model.standing.arrived(ticket.arrived_s)
             is_idle = (not self.desk.models or self._is_gathering) and self.desk.has_idle_lane
             ticket.met_idle = is_idle and ticket.model.standing.arrivals is None  # else it may wait for company
@@ -137,13 +141,16 @@ class Dispatcher:
         with self._changed:
             if ticket.is_over:
                 return
+            error: Exception = Draining("the server is shutting down")
             if not self._is_closed:
                 if ticket.model.evicted and self.parking.holds_up(ticket):
                     return
-                self._push(ticket)
-                self._changed.notify_for((ticket.model,))
-                return
-        ticket.fail(Draining("the server is shutting down"))
+                if not self.calls.strand(ticket):
+                    self._push(ticket)
+                    self._changed.notify_for((ticket.model,))
+                    return
+                error = out_of_reach(ticket)
+        give_up(ticket, error)
 
     def take(self, lane: Lane) -> Job | None:
         """Wait for work and return what the lane runs now; ``None`` when the dispatcher is closed and empty."""
@@ -171,6 +178,8 @@ class Dispatcher:
             The variants taken out because the job's requests failed on them and succeeded here.
         """
         with self._changed:
+            if job.is_given_up:
+                return []
             now_s = self.clock()
             self._running.pop(id(job), None)
             if job.lane is self._inline and now_s - job.taken_s > _STALL_S:
@@ -193,7 +202,8 @@ class Dispatcher:
             ticket.kept, ticket.plan = kept, plan
             ticket.fastest_s = ticket.model.costs(now_s).of(plan.escalate_to, ticket.waiting.rows)
             left_s = ticket.waiting.due_s - ticket.fastest_s - now_s
-            if not ticket.is_over and not self._is_closed and left_s > 0 and not ticket.model.evicted:
+            is_there = not ticket.model.evicted and plan.escalate_to not in self.calls.away(ticket.model)
+            if not ticket.is_over and not self._is_closed and left_s > 0 and is_there:
                 ticket.waiting = replace(ticket.waiting, candidates=(plan.escalate_to,), kept_level=plan.accuracy)
                 self._push(ticket)
                 self._changed.notify_for((ticket.model,))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A run that a lane has taken; ``call`` is its call to another server, while one is under way."""
+    """A run that a lane has taken; ``call`` is its call to another server, while one is under way.
+
+    ``is_given_up`` tells that the run hung, and that nobody waits for it or for its thread any more.
+    """
 
     lane: Lane
     model: LoadedModel
@@ -26,6 +29,7 @@ class Job:
     taken_s: float
     decision_s: float
     call: Future[Any] | None = None
+    is_given_up: bool = False
 
     @property
     def deadline_s(self) -> float:

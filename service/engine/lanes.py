@@ -4,12 +4,17 @@ A failed run is not the end of its requests. Those that shared it are tried agai
 on its next candidate. Only when that succeeds was the first variant at fault, else the request was: so a poisoned
 request cannot take a variant out of service, and is given up after failing alone twice.
 
+A run that hangs is given up: all that shared it go to their next candidates, once, and a fresh thread serves the lane.
+The stuck one ends when it comes back, if it ever does.
+
 Lanes that call a remote variant wait for the other server instead. Where that cannot be reached, what is in the request
 has nothing to do with it: all that shared the run go to their next candidates at once.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import os
 import threading
@@ -19,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from service.domain.errors import BackendFailed, RemoteUnavailable
 from service.domain.observer import RunReport
+from service.engine.backends.backend import Call
 from service.engine.batch import join_inputs, split_outputs
 from service.engine.cascade import is_unsure
+from service.engine.hung_runs import LOOK_EVERY_S, waited_for_core_s
 from service.engine.ticket import Outcome, deliver, settle
 
 if TYPE_CHECKING:
@@ -35,12 +42,18 @@ if TYPE_CHECKING:
     from service.policy.desk import Lane
 
 _MOST_FAILURES_ALONE: Final = 2
+_MOST_LEFT_PER_LANE: Final = 2
+"""Threads that hang; each may hold the memory of a run, and a core."""
+_LEAST_PRIORITY: Final = 19
 _ASKED_FROM_S: Final = 1e-4
 """Asking for a thread's CPU time takes half a microsecond, twice; shorter runs are charged the time on the clock."""
 
 
 class Lanes:
-    """The worker threads; ``cores`` names the core of each lane, ``None`` leaves a lane unpinned."""
+    """The worker threads; ``cores`` names the core of each lane, ``None`` leaves a lane unpinned.
+
+    ``stuck`` are threads whose runs hang, and whose lanes others serve.
+    """
 
     def __init__(self, dispatcher: Dispatcher, cores: Sequence[int | None], observer: Observer) -> None:
         """Make one thread for each of the dispatcher's lanes; ``start`` runs them."""
@@ -48,14 +61,14 @@ class Lanes:
         self._observer = observer
         desk = dispatcher.desk
         elsewhere = [(lane, None) for pool in desk.pools.values() for lane in pool.lanes]
-        self._threads = [
-            threading.Thread(target=self._serve, args=pair, name=f"lane-{pair[0].number}", daemon=True)
-            for pair in [*zip(desk.lanes, cores, strict=True), *elsewhere]
-        ]
+        self._cores = {lane.number: core for lane, core in zip(desk.lanes, cores, strict=True)}
+        pairs = [*zip(desk.lanes, cores, strict=True), *elsewhere]
+        self._threads = {pair[0].number: self._thread(*pair) for pair in pairs}
+        self.stuck: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.start()
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -65,8 +78,24 @@ class Lanes:
         """
         self._dispatcher.close()
         end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(None if timeout_s is None else max(0.0, end_s - time.monotonic()))
+
+    def look(self) -> None:
+        """Give up the runs that hang: their requests go on elsewhere, and fresh threads serve their lanes."""
+        self.stuck = [thread for thread in self.stuck if thread.is_alive()]
+        for job in self._dispatcher.hung.look(self._dispatcher.clock(), self._waits_s()):
+            if len(self.stuck) >= _MOST_LEFT_PER_LANE * len(self._cores):
+                return  # hard deadlines end what waits
+            is_out = self._dispatcher.hung.give_up(job, self._dispatcher.clock())
+            if is_out is not None:
+                self._replace(job, is_out=is_out)
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.look()
 
     def execute(self, job: Job) -> None:
         """Compute a job on the calling thread and give every request its outcome."""
@@ -82,6 +111,8 @@ class Lanes:
             parts = split_outputs(outputs, job.tickets)
         except Exception as error:  # noqa: BLE001 - a lane outlives whatever a backend raises
             self._dispatcher.finish(job, None)
+            if job.is_given_up:
+                return
             report = _report(job, (started_s, joined_s, clock()), clock())
             report.failed = True
             report.cpu_s = report.compute_s if thread_s is None else time.thread_time() - thread_s
@@ -89,7 +120,10 @@ class Lanes:
             for ticket in job.tickets:
                 self._retry(ticket, job, error)
             return
-        for name in self._dispatcher.finish(job, computed_s - joined_s):
+        at_fault = self._dispatcher.finish(job, computed_s - joined_s)
+        if job.is_given_up:
+            return
+        for name in at_fault:
             self._observer.variant_failed(job.model.info.name, name, "its runs fail where another variant's succeed")
         report = _report(job, (started_s, joined_s, computed_s), clock())
         report.queued, report.cpu_s = queued, cpu_s
@@ -104,9 +138,30 @@ class Lanes:
             deliver(outcomes)
 
     def _call(self, job: Job, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        call = job.model.remote[job.run.variant].begin(inputs, job.deadline_s - self._dispatcher.clock())
+        asked = Call(inputs, job.deadline_s - self._dispatcher.clock(), _has_other_way(job), _traceparent(job))
+        call = job.model.remote[job.run.variant].begin(asked)
         self._dispatcher.calls.attach(job, call)
         return call.result()
+
+    def _thread(self, lane: Lane, core: int | None) -> threading.Thread:
+        return threading.Thread(target=self._serve, args=(lane, core), name=f"lane-{lane.number}", daemon=True)
+
+    def _waits_s(self) -> dict[int, float]:
+        return {number: waited_for_core_s(self._threads[number].native_id or 0) for number in self._cores}
+
+    def _replace(self, job: Job, *, is_out: bool) -> None:
+        name, variant, lane = job.model.info.name, job.run.variant, job.lane
+        stuck = self._threads[lane.number]
+        with contextlib.suppress(OSError):  # it ends just now; else it shall not take the core from the next
+            os.setpriority(os.PRIO_PROCESS, stuck.native_id or 0, _LEAST_PRIORITY)
+        self.stuck.append(stuck)
+        fresh = self._threads[lane.number] = self._thread(lane, self._cores[lane.number])
+        fresh.start()
+        self._observer.lane_replaced(name, variant, len(self.stuck))
+        if is_out:
+            self._observer.variant_failed(name, variant, "its runs hang")
+        for ticket in job.tickets:
+            self._retry(ticket, job, BackendFailed(f"a run of variant '{variant}' hung"))
 
     def _serve(self, lane: Lane, core: int | None) -> None:
         if core is not None:
@@ -118,6 +173,8 @@ class Lanes:
                 self._observer.variant_failed(job.model.info.name, job.run.variant, f"after a run: {error!r}")
                 for ticket in job.tickets:
                     ticket.fail(BackendFailed(f"{type(error).__name__} after a run"))
+            if job.is_given_up:
+                return  # another thread serves the lane
 
     def _escalate(self, job: Job, outcomes: Sequence[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
         plan, sure = job.model.plans[job.run.plan], []
@@ -135,7 +192,7 @@ class Lanes:
             settle(ticket)
             return
         is_away = isinstance(error, RemoteUnavailable)
-        if is_away or len(job.tickets) == 1:
+        if is_away or job.is_given_up or len(job.tickets) == 1:
             ticket.failed_on.append(job.run.variant)
         left = job.model.without(ticket.waiting.candidates, ticket.failed_on)
         if not left or len(ticket.failed_on) >= _MOST_FAILURES_ALONE:
@@ -145,6 +202,19 @@ class Lanes:
             return
         ticket.waiting = replace(ticket.waiting, candidates=left, may_share=is_away and ticket.waiting.may_share)
         self._dispatcher.resubmit(ticket)
+
+
+def _has_other_way(job: Job) -> bool:
+    """Tell whether all of a run's requests would be left a candidate where its variant fails."""
+    variants = [[*ticket.failed_on, job.run.variant] for ticket in job.tickets]
+    pairs = zip(job.tickets, variants, strict=True)
+    return all(ticket.kept or job.model.without(ticket.waiting.candidates, failed) for ticket, failed in pairs)
+
+
+def _traceparent(job: Job) -> str:
+    """Return the header of the first traced request: one call has one parent."""
+    traces = (ticket.request.trace for ticket in job.tickets)
+    return next((trace.response_header for trace in traces if trace is not None), "")
 
 
 def _thread_s(job: Job) -> float | None:

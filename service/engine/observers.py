@@ -72,6 +72,10 @@ class Observers:
         """Tell all."""
         self._tell("variant_failed", model, variant, why)
 
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:
+        """Tell all."""
+        self._tell("lane_replaced", model, variant, stuck)
+
     def variant_held(self, model: str, variant: Variant, cause: str) -> None:
         """Tell all."""
         self._tell("variant_held", model, variant, cause)

@@ -15,7 +15,7 @@ from service.domain.errors import BackendFailed
 from service.domain.tensors import DTYPES
 from service.engine.backends.onnx import OnnxBackend
 from service.engine.onnx_guard import refuse_outside_references
-from service.engine.repository import StoredFile, StoredModel, read_variant
+from service.engine.repository import StoredFile, StoredModel, read_onnx
 from service.policy.memory import Holdable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def blank_inputs(info: ModelInfo, rows: int = 1) -> dict[str, np.ndarray[Any, An
 def _read_checked(stored: StoredModel, variant: VariantManifest) -> tuple[bytes, StoredFile]:
     if not any(row.threads == 1 for row in variant.latency.rows):
         raise BackendFailed("the manifest has no latency measured with one thread")
-    content, file = read_variant(stored.folder, variant)
+    content, file = read_onnx(stored.folder, variant)
     refuse_outside_references(content)
     return content, file
 

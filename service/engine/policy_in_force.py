@@ -56,6 +56,8 @@ class PolicyInForce:
         self._noticed: Fingerprint | None = None
         self._read: Fingerprint | None = None
         self._last_problem = ""
+        self.is_file_refused = False
+        """Whether the file, as it was last read, cannot be taken: it says other than what is in force."""
 
     async def watch(self) -> None:
         """Look at the file for ever, where there is one."""
@@ -117,6 +119,7 @@ class PolicyInForce:
                 except PolicyError as error:
                     self._observer.policy_refused(str(error))
                     raise PolicyNotKept(f"{error}; change it where it comes from") from None
+                self.is_file_refused, self._last_problem = False, ""
             return await self._swap(text)
 
     async def _read_at_once(self) -> None:
@@ -133,11 +136,12 @@ class PolicyInForce:
             if text.digest != self.text.digest:
                 self._hold_against_models(text)
         except PolicyError as error:
+            self.is_file_refused = True
             if str(error) != self._last_problem:
                 self._last_problem = str(error)
                 self._observer.policy_refused(str(error))
             return
-        self._last_problem = ""
+        self.is_file_refused, self._last_problem = False, ""
         if text.digest != self.text.digest:
             await self._swap(text)
 

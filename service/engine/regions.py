@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from service.domain.inference import Answer, InferenceRequest
     from service.domain.observer import Observer
     from service.domain.policy_file import PolicyFile, TunedRegion
+    from service.domain.variants import ModelInfo
 
 
 class TunedRegions(SilentObserver):
@@ -45,6 +46,12 @@ class TunedRegions(SilentObserver):
             if model not in self._watches:
                 self._watches[model] = RegionWatch(region, now_s)
         self._regions = dict(regions)
+
+    def model_loaded(self, model: ModelInfo) -> None:
+        """Tell again what was told: a model that comes back goes on being watched where it was."""
+        watch = self._watches.get(model.name)
+        if watch is not None and watch.departures:
+            self._observer.region_changed(model.name, tuple(watch.departures.values()))
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Count an answer, and whether it took longer than was claimed."""

@@ -109,28 +109,34 @@ class Registry:
 
     def _load(self, name: str, wanted: Collection[Hashable] | None = None) -> LoadedModel:
         with self._changing:
-            stored = self._repository.find(name)
-            if stored.manifest is None:
-                message = f"model '{name}' cannot be loaded: {stored.problem}"
-                if not stored.version:
-                    raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
-                self._report(stored, stored.problem)
-                raise ModelNotReady(message)
-            remote = self._open_remote(stored, describe(stored.manifest))
-            sources = self._sources(stored)
-            loading = self._open(sources, self._choose(list(sources.values())) if wanted is None else wanted)
-            loading.remote = remote
-            problem = self._problem(stored.name, loading)
-            if problem:
-                self._holding.forget(sources.values())
-                self._report(stored, problem)
-                raise ModelNotReady(f"model '{name}' cannot be loaded: {problem}")
-            policy = self._policy
-            model = self._build(stored.manifest, loading)
-            self._holding.adopt(model, {name: sources[name] for name in [*loading.opened, *loading.evicted]})
-            self._put(model, policy)
-            if self._remotes:
-                self._remotes.tell(model)
+            try:
+                return self._load_found(self._repository.find(name), wanted)
+            finally:
+                if self._remotes:
+                    self._remotes.tidy()
+
+    def _load_found(self, stored: StoredModel, wanted: Collection[Hashable] | None) -> LoadedModel:
+        if stored.manifest is None:
+            message = f"model '{stored.name}' cannot be loaded: {stored.problem}"
+            if not stored.version:
+                raise ModelNotFound(message)  # whatever was asked for; the index lists only what is in the folder
+            self._report(stored, stored.problem)
+            raise ModelNotReady(message)
+        remote = self._open_remote(stored, describe(stored.manifest))
+        sources = self._sources(stored)
+        loading = self._open(sources, self._choose(list(sources.values())) if wanted is None else wanted)
+        loading.remote = remote
+        problem = self._problem(stored.name, loading)
+        if problem:
+            self._holding.forget(sources.values())
+            self._report(stored, problem)
+            raise ModelNotReady(f"model '{stored.name}' cannot be loaded: {problem}")
+        policy = self._policy
+        model = self._build(stored.manifest, loading)
+        self._holding.adopt(model, {name: sources[name] for name in [*loading.opened, *loading.evicted]})
+        self._put(model, policy)
+        if self._remotes:
+            self._remotes.tell(model)
         return model
 
     def unload(self, name: str) -> None:
@@ -146,6 +152,8 @@ class Registry:
             self._problems = _without(self._problems, name)
             self._unloaded = {**self._unloaded, name: model.info.version}
             self._holding.retire(model)
+            if self._remotes:
+                self._remotes.tidy()
         self._observer.model_unloaded(name)
 
     def adopt(self, model: LoadedModel) -> None:

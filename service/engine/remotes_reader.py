@@ -8,9 +8,13 @@ import yaml
 from pydantic import ValidationError
 
 from service.domain.remotes_file import RemotesFile
+from service.engine.backends.trust import read_trust
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from service.domain.remotes_file import TlsFiles
+    from service.engine.backends.trust import Trust
 
 _MOST_BYTES: Final = 2**20
 _MOST_PROBLEMS: Final = 10
@@ -39,6 +43,29 @@ def read_remotes(path: Path | None) -> RemotesFile:
         raise RemotesError(f"remotes file {path} is not valid: {'; '.join(problems)}") from None
     except (OSError, RecursionError, yaml.YAMLError) as error:
         raise RemotesError(f"remotes file {path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def read_certificates(file: RemotesFile, folder: Path | None = None) -> dict[tuple[str, str], Trust]:
+    """Read the certificates of every variant, by model and variant; ``folder`` is where the remotes file is.
+
+    Raises:
+        RemotesError: One of them cannot be used.
+    """
+    found = {}
+    for model, variants in file.remotes.items():
+        for variant, remote in variants.items():
+            try:
+                found[model, variant] = read_trust(_placed(remote.tls, folder))
+            except (OSError, ValueError) as error:  # what is wrong with a certificate is an OSError too
+                where = f"remotes.{model}.{variant}.tls: {remote.tls.model_dump(exclude_defaults=True)}"
+                raise RemotesError(f"{where} cannot be used: {' '.join(str(error).split())}") from None
+    return found
+
+
+def _placed(files: TlsFiles, folder: Path | None) -> TlsFiles:
+    if folder is None:
+        return files
+    return files.model_copy(update={name: str(folder / path) for name, path in files if path})
 
 
 def _in_words(loc: tuple[int | str, ...], message: str, given: object) -> str:

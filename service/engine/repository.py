@@ -19,6 +19,7 @@ from service.domain.errors import BackendFailed
 from service.domain.tensors import TensorSpec
 from service.domain.variants import Cascade, LatencyCell, ModelInfo, Profile, Variant
 from variants.manifest import MANIFEST_FILE, NAME_PATTERN, ManifestError, read_manifest
+from variants.packed import PackedError, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,6 +121,25 @@ def read_variant(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredF
     if digest != variant.sha256:
         raise BackendFailed(f"{variant.file} has sha256 {digest[:12]}...; the manifest says {variant.sha256[:12]}...")
     return content, StoredFile(path, _identity(status))
+
+
+def read_onnx(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredFile]:
+    """Read a variant's file, verify it, and return the ONNX file that it is or holds; and where it came from.
+
+    Raises:
+        BackendFailed: As ``read_variant``, or what it holds is not what the manifest says.
+    """
+    content, file = read_variant(folder, variant)
+    holds = variant.unpacked
+    if holds is None:
+        return content, file
+    try:
+        content = unpack(content, holds.bytes)
+    except PackedError as error:
+        raise BackendFailed(f"{variant.file} cannot be unpacked: {error}") from None
+    if hashlib.sha256(content).hexdigest() != holds.sha256:
+        raise BackendFailed(f"{variant.file} holds another file than the manifest says")
+    return content, file
 
 
 def _read_plain_file(path: Path, variant: VariantManifest) -> tuple[bytes, os.stat_result]:

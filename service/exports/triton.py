@@ -20,7 +20,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from service.engine.onnx_guard import refuse_outside_references
-from service.engine.repository import read_variant
+from service.engine.repository import read_onnx
 from service.exports.writing import ExportError, write_folders
 from service.policy.pools import pool_name
 
@@ -58,15 +58,25 @@ def export_to_triton(
         ExportError: The model or a variant cannot be exported, or its folder is there already.
         BackendFailed: A variant's file is not the one of the manifest.
     """
+    manifest, chosen = choose_variants(stored, variants)
+    folders = {pool_name(manifest.model, item.name): _files(stored.folder, manifest, item, how) for item in chosen}
+    write_folders(output, folders, force=force)
+    return [output / name for name in folders]
+
+
+def choose_variants(stored: StoredModel, variants: Sequence[str]) -> tuple[ModelManifest, tuple[VariantManifest, ...]]:
+    """Return the manifest and the published variants, or those named.
+
+    Raises:
+        ExportError: The model cannot be exported, or has no such variant.
+    """
     manifest = published_manifest(stored)
-    chosen = [item for item in manifest.published if not variants or item.name in variants]
+    chosen = tuple(item for item in manifest.published if not variants or item.name in variants)
     unknown = sorted(set(variants) - {item.name for item in chosen})
     if unknown:
         names = ", ".join(item.name for item in manifest.published)
         raise ExportError(f"model '{manifest.model}' has no variant {', '.join(unknown)}; published are {names}")
-    folders = {pool_name(manifest.model, item.name): _files(stored.folder, manifest, item, how) for item in chosen}
-    write_folders(output, folders, force=force)
-    return [output / name for name in folders]
+    return manifest, chosen
 
 
 def published_manifest(stored: StoredModel) -> ModelManifest:
@@ -102,7 +112,7 @@ def config(manifest: ModelManifest, variant: VariantManifest, how: TritonForm) -
 
 
 def _files(folder: Path, manifest: ModelManifest, variant: VariantManifest, how: TritonForm) -> dict[str, bytes]:
-    content, _ = read_variant(folder, variant)
+    content, _ = read_onnx(folder, variant)
     refuse_outside_references(content)
     files = {"config.pbtxt": config(manifest, variant, how).encode(), f"{manifest.version}/model.onnx": content}
     if how.form == "python":

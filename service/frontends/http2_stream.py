@@ -14,6 +14,7 @@ from service.domain.errors import Overloaded, PayloadTooLarge
 from service.frontends import http2_frames as wire
 from service.frontends.door import grpc_refusal, model_of_message
 from service.frontends.http2_frames import answer_block, frame, header_block, number_frame
+from service.frontends.message_edges import MessageEdges
 from service.frontends.short_way import Driver
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class Stream:
         "_connection",
         "_drained",
         "_driver",
+        "_edges",
         "_end",
         "_granted",
+        "_half_since_s",
         "_has_entered",
         "_headers",
         "_held",
@@ -71,7 +74,8 @@ class Stream:
         self._end: bytes | None = None
         self._is_complete = self._is_gone = self._is_started = self._told_end = self._has_entered = False
         self._is_short = False
-        self._moved_s = connection.loop.time()
+        self._moved_s = self._half_since_s = connection.loop.time()
+        self._edges = MessageEdges()
         self._driver: Driver | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -114,7 +118,7 @@ class Stream:
         self._is_complete = is_end
         self._hold(size)
         if not self._is_short:
-            self._wake()
+            self._follow(payload)
         elif len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
             limit = self._connection.host.calls.max_message_bytes
             error = PayloadTooLarge(f"a message has more than {limit} bytes, the most that this server takes")
@@ -176,7 +180,10 @@ class Stream:
     def waits_for_client_since(self, moment_s: float) -> bool:
         """Tell whether the client owes the rest of its request, or of its attention, for that long."""
         owes = (self._is_short and not self._is_complete) or bool(self._unsent)
-        return owes and self._moved_s <= moment_s
+        if owes and self._moved_s <= moment_s:
+            return True
+        may_send = not self._is_complete and self._received < self._granted
+        return may_send and self._edges.unfinished_bytes > 0 and self._half_since_s <= moment_s
 
     # The short way.
 
@@ -279,11 +286,22 @@ class Stream:
         if not self._is_gone and self._end is None:
             self.reset(wire.CANCEL)
 
+    def _follow(self, payload: bytes) -> None:
+        """Hand on a part of a body of many messages, unless the connection has too much that is not whole."""
+        if self._edges.pass_over(payload):
+            self._half_since_s = self._connection.loop.time()
+        connection = self._connection
+        if self._edges.unfinished_bytes and connection.held_bytes > connection.most_held_bytes:
+            connection.host.note(f"the connection has {connection.held_bytes} bytes of unfinished messages")
+            self.reset(wire.ENHANCE_YOUR_CALM)
+            return
+        self._wake()
+
     async def _receive(self) -> Message:
         while not self._is_gone:
             if self._body or (self._is_complete and not self._told_end):
                 body, self._body = bytes(self._body), b""
-                self._hold(-self._held)
+                self._hold(self._edges.unfinished_bytes - self._held)  # which the application keeps
                 self._told_end = self._is_complete
                 self._grant()
                 return {"type": "http.request", "body": body, "more_body": not self._is_complete}
@@ -324,6 +342,7 @@ class Stream:
         if not self._is_complete and room < wire.STREAM_WINDOW // 2:
             step = wire.STREAM_WINDOW - room
             self._granted += step
+            self._half_since_s = self._connection.loop.time()  # until now it may have been us whom the rest waited for
             self._connection.transport.write(number_frame(wire.WINDOW_UPDATE, self.number, step))
 
     def _wake(self) -> None:

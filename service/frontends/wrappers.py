@@ -11,7 +11,7 @@ from service.api.names import new_request_id
 from service.api.plane import Refusal, ignore_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from service.api.asgi import App, Receive, Scope, Send
     from service.api.plane import OnRefused
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class WithMetrics:
     """Answers ``GET /metrics`` and passes everything else on."""
 
-    def __init__(self, app: App, render: Callable[[str], tuple[bytes, str]]) -> None:
+    def __init__(self, app: App, render: Callable[[str], Awaitable[tuple[bytes, str]]]) -> None:
         """Keep the application and what renders the exposition for an Accept header."""
         self._app = app
         self._render = render
@@ -31,7 +31,7 @@ class WithMetrics:
             await self._app(scope, receive, send)
             return
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
-        body, content_type = self._render(accept)
+        body, content_type = await self._render(accept)
         headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
         await send_reply(send, Reply(200, headers, body), with_body=scope["method"] == "GET")
 

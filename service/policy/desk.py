@@ -35,7 +35,7 @@ from service.policy.scheduling import SEARCHED_FOR_HEAD
 from service.policy.situation import Run, Situation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from service.domain.policy_file import ModelPolicy
     from service.policy.costs import Costs
@@ -232,11 +232,7 @@ class Desk(Generic[M]):
             return None
         for model in self.models:
             model.standing.losses.lost(model.queue.set_late_aside(now_s))
-        if len(self.models) == 1:
-            return next(iter(self.models))
-        limit_s = min([model.standing.virtual_s for model in self.models]) + _AHEAD_S
-        eligible = [model for model in self.models if model.standing.virtual_s <= limit_s]
-        return min(eligible, key=lambda model: model.queue.head.order)
+        return _next_of(self.models)
 
     def turns(self, lane: Lane, now_s: float) -> Sequence[M]:
         """Return the models that a free lane may serve now, in order; the next where there is nothing for it."""
@@ -247,8 +243,11 @@ class Desk(Generic[M]):
             return [item for item in self.models if lane.pool in item.standing.pools.values()]
         if len(self.models) == 1 or not self.pools:
             return (model,)
-        others = (item for item in self.models if item is not model)
-        return (model, *sorted(others, key=lambda item: item.queue.head.order))
+        turns, others = [model], [item for item in self.models if item is not model]
+        while others:  # among themselves they share as if those that wait for other lanes were not here
+            turns.append(_next_of(others))
+            others.remove(turns[-1])
+        return turns
 
     def decide(self, choose_run: ChooseRun, model: M, lane: Lane, now_s: float) -> Run | None:
         """Ask a policy what a lane that is free now runs; ``None`` where nothing that waits can meet its hard deadline.
@@ -329,6 +328,11 @@ class Desk(Generic[M]):
         busy_s = tuple([max(0.0, moment - now_s) for group in groups for moment in free_s[group]]) or (0.0,)
         before = (item for item in model.queue if item.order[:3] <= order and _groups(item, costs) <= groups)
         queued_s = sum(0.0 if item.waiting.kept_level is not None else costs.fastest_s(item.waiting) for item in before)
+        if LOCAL in groups:  # other models that have only these lanes
+            due_s = math.inf if now_s + request.fastest_s > order[2] else order[2]
+            criticality = Criticality.SHEDDABLE if due_s == math.inf else request.criticality
+            locals_ = [item for item in self.models if item is not model and not item.standing.pools]
+            queued_s += sum([item.queue.work_before_s(criticality, due_s) for item in locals_])
         return Load(len(model.queue), model.policy.max_queued, busy_s, queued_s, model.queue.lowest_criticality)
 
     def _load(self, request: Request, now_s: float) -> Load:
@@ -362,6 +366,15 @@ class Desk(Generic[M]):
 
     def _others_s(self, model: M) -> float:
         return sum([len(item.queue) * item.standing.typical_s for item in self.models if item is not model])
+
+
+def _next_of(models: Collection[M]) -> M:
+    """Return whom a free lane serves first: the first deadline, but of a model that is not far ahead."""
+    if len(models) == 1:
+        return next(iter(models))
+    limit_s = min([model.standing.virtual_s for model in models]) + _AHEAD_S
+    eligible = [model for model in models if model.standing.virtual_s <= limit_s]
+    return min(eligible, key=lambda model: model.queue.head.order)
 
 
 def _groups(request: Request, costs: Costs) -> set[str]:

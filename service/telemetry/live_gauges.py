@@ -69,3 +69,16 @@ class LiveGauges(Collector):
             self._ratios = [min(1.0, max(0.0, (now - last) / elapsed_s)) for now, last in pairs]
             self._last_s, self._last_busy_s = now_s, busy_s
         return self._ratios
+
+
+class DroppedArrivals(Collector):
+    """Arrivals that were to be recorded and are not."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        """Read this at every scrape."""
+        self._dropped = dropped
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family as it stands."""
+        help_text = "Arrivals that were not recorded, because the disk failed or did not keep up."
+        yield CounterMetricFamily("tiergate_arrivals_dropped", help_text, value=self._dropped())

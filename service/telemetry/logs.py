@@ -95,6 +95,11 @@ class LogObserver(SilentObserver):
         """Log a variant that cannot be used."""
         log_event(logging.ERROR, "variant failed", model=model, variant=variant, why=why)
 
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:
+        """Log a run that hangs, and whose lane another thread serves."""
+        event = "a run hangs: its lane is served by another thread"
+        log_event(logging.ERROR, event, model=model, variant=variant, stuck_threads=stuck)
+
     def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
         """Log a policy that is in force now, and the first fields that it changed."""
         log_event(logging.INFO, "policy applied", digest=digest, changed=len(changes), changes=changes[:_MOST_CHANGES])

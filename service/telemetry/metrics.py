@@ -10,23 +10,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import disable_created_metrics
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from service.domain.departure import REGION_FIGURES
 from service.telemetry.drift_gauges import DriftGauges
+from service.telemetry.endpoint_gauges import EndpointGauges
 from service.telemetry.families import Families
-from service.telemetry.live_gauges import LiveGauges
+from service.telemetry.live_gauges import DroppedArrivals, LiveGauges
+from service.telemetry.policy_metrics import PolicyMetrics
 from service.telemetry.request_metrics import RequestMetrics, outcome_of
 from service.telemetry.run_metrics import RunMetrics
+from service.telemetry.scraping import Scraping
 from service.telemetry.tls_metrics import TlsMetrics
 from service.telemetry.variant_metrics import VariantMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from service.domain.endpoints import EndpointState
     from service.domain.departure import Departure
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.observer import RunReport
@@ -52,15 +54,8 @@ class Metrics:
         self._requests = RequestMetrics(families, edges_s)
         self._runs = RunMetrics(families, edges_s)
         self._variants = VariantMetrics(families)
-        self._policy = families.gauge("policy_info", "The policy in force", ("digest",))
-        self._reloads = families.counter(
-            "policy_reloads", "Policies that were to replace the one in force", ("outcome",)
-        )
-        for outcome in ("applied", "refused"):
-            self._reloads.labels(outcome)
-        self._region = families.gauge(
-            "policy_region_left", "Whether live traffic has left what the policy was tuned for", ("model", "figure")
-        )
+        self.policy = PolicyMetrics(families)
+        self._scraping = Scraping(families.registry)
 
     def watch(
         self,
@@ -75,38 +70,41 @@ class Metrics:
         """Read drift's reports, by model, at every scrape."""
         self.registry.register(DriftGauges(reports))
 
+    def watch_endpoints(
+        self,
+        endpoints: Callable[[], Sequence[EndpointState]],
+        retries: Callable[[], Mapping[tuple[str, str], int]],
+    ) -> None:
+        """Read these at every scrape: every server of a remote variant, and the repeated calls by model and variant."""
+        self.registry.register(EndpointGauges(endpoints, retries))
+
     def watch_tls(self) -> TlsMetrics:
         """Return what hears of certificates; call it once, where there is TLS."""
         return TlsMetrics(self._families)
+
+    def watch_recording(self, dropped: Callable[[], int]) -> None:
+        """Read how many arrivals were not recorded at every scrape; call it once, where they are recorded."""
+        self.registry.register(DroppedArrivals(dropped))
 
     def memory_limited(self, budget_bytes: int) -> None:
         """Tell the budget that loaded variants have; call it once, where there is one."""
         self._families.gauge("memory_budget_bytes", "Memory that loaded variants may take", ()).set(budget_bytes)
 
-    def policy_loaded(self, digest: str) -> None:
-        """Tell which policy is in force."""
-        self._policy.clear()
-        self._policy.labels(digest).set(1)
-
-    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:  # noqa: ARG002
+    def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
         """Count a policy that was put in force."""
-        self.policy_loaded(digest)
-        self._reloads.labels("applied").inc()
+        self.policy.policy_applied(digest, changes)
 
-    def policy_refused(self, why: str) -> None:  # noqa: ARG002
+    def policy_refused(self, why: str) -> None:
         """Count a policy that was not taken."""
-        self._reloads.labels("refused").inc()
+        self.policy.policy_refused(why)
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Tell which figures have left the tuned region."""
-        left = {item.figure for item in departures}
-        for figure in REGION_FIGURES:
-            self._region.labels(model, figure).set(figure in left)
+        self.policy.region_changed(model, departures)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the exposition for an Accept header, and its content type."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition for an Accept header, and its content type; on the event loop that serves."""
+        return await self._scraping.render(accept)
 
     def request_malformed(self, protocol: str, error: BaseException) -> None:
         """Count an inference request that could not be decoded, and so names no model."""
@@ -120,7 +118,7 @@ class Metrics:
         """Create the model's label sets at zero."""
         self._variants.forget(model.name)  # the version before a reload
         self._requests.create(model)
-        self.region_changed(model.name, ())
+        self.policy.model_loaded(model)
         for variant in model.variants:
             self._runs.create(model.name, variant.name)
             self._variants.create(model, variant)
@@ -128,6 +126,7 @@ class Metrics:
     def model_unloaded(self, model: str) -> None:
         """Say no more that it is served; its counters stay, as Prometheus wants them."""
         self._variants.forget(model)
+        self.policy.model_unloaded(model)
 
     def request_finished(self, request: InferenceRequest, answer: Answer) -> None:
         """Count an answer."""
@@ -152,6 +151,10 @@ class Metrics:
     def variant_failed(self, model: str, variant: str, why: str) -> None:  # noqa: ARG002
         """Count a failure."""
         self._variants.failed(model, variant)
+
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:  # noqa: ARG002
+        """Count a run that hung."""
+        self._runs.hung(model, variant)
 
     def variant_held(self, model: str, variant: Variant, cause: str) -> None:
         """Count a load, and what it takes."""

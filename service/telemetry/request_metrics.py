@@ -116,12 +116,14 @@ class RequestMetrics:
             "regret", "Accuracy given up against what budgets alone allowed, summed over requests", ("model", "cause")
         )
 
+        self._create_unanswered("")  # of requests whose model was never read, or is unknown
+        for criticality in Criticality:
+            self._shed.labels("", criticality.name.lower(), "door")
+
     def create(self, model: ModelInfo) -> None:
         """Create a model's label sets at zero; what was counted before a reload stays."""
         self.known.add(model.name)
-        for outcome in (*_OUTCOMES.values(), "cancelled"):
-            for protocol in PROTOCOLS:
-                self._requests.labels(model.name, "", protocol, outcome)
+        self._create_unanswered(model.name)
         for criticality in Criticality:
             for why in _SHED_REASONS:
                 self._shed.labels(model.name, criticality.name.lower(), why)
@@ -176,6 +178,11 @@ class RequestMetrics:
     def expired(self, model: str, *, was_running: bool) -> None:
         """Count a passed deadline."""
         self._expired.labels(model, "running" if was_running else "waiting").inc()
+
+    def _create_unanswered(self, model: str) -> None:
+        for outcome in (*_OUTCOMES.values(), "cancelled"):
+            for protocol in PROTOCOLS:
+                self._requests.labels(model, "", protocol, outcome)
 
     def _create(self, model: str, variant: str) -> _Series:
         labels = (model, variant)

@@ -45,11 +45,14 @@ class RunMetrics:
             "predicted_over_actual_ratio", "Predicted compute time over real", BY_VARIANT, _RATIOS
         )
         self._decision = families.histogram("routing_decision_seconds", "Choosing a run", ("model",), _DECISIONS_S)
+        self._replaced = families.counter("lanes_replaced", "Lanes that hung and got another thread", BY_VARIANT)
         self._cpu_s = families.tally("variant_cpu_seconds", "CPU time that runs took", BY_VARIANT)
 
     def create(self, model: str, variant: str) -> None:
         """Create a variant's label sets at zero; what was counted before stays."""
         labels = (model, variant)
+        if labels in self._later:  # a reload: who still runs the model before it goes on counting here
+            return
         series = _Series(
             compute=self._compute.labels(*labels),
             rows=self._rows.labels(*labels),
@@ -57,8 +60,12 @@ class RunMetrics:
             decision=self._decision.labels(model),
             cpu_s=self._cpu_s.labels(*labels),
         )
-        self._settle()
+        self._replaced.labels(*labels)
         self._later[labels] = Later(partial(_count, series))
+
+    def hung(self, model: str, variant: str) -> None:
+        """Count a run that hung, and whose lane was replaced."""
+        self._replaced.labels(model, variant).inc()
 
     def run_finished(self, report: RunReport) -> None:
         """Count a run; a failed one tells nothing but the CPU time that it took."""

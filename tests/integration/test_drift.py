@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from service.app import Gateway
+from service.domain.errors import Draining
+from service.engine.drift.shadows import Compared
+from service.engine.drift.taps import Sample
 from service.frontends.http import ConnectionLimits, HttpServer
 from service.frontends.sockets import bind, port_of
 from service.settings import Settings
@@ -236,6 +240,46 @@ async def test_labels_join_with_predictions_from_before_a_restart(tmp_path: Path
         known = [item["labels"] for item in found if item["estimate_by"] == "labels"]
         assert sum(item["rows"] for item in known) == 8  # the one from before the restart is among them, once
         assert sum(item["rows"] * item["accuracy"] for item in known) == pytest.approx(7)
+
+
+async def test_quarantine_holds_from_the_first_request_after_a_restart(tmp_path: Path) -> None:
+    write_winds(tmp_path / "repository", wrong=("quantized",))
+    async with serving(tmp_path / "repository", predictions=tmp_path / "kept.db") as served:
+        await served.send_until(is_quarantined)
+    async with serving(tmp_path / "repository", predictions=tmp_path / "kept.db") as served:
+        assert await served.answerer() == "pruned"
+        assert "prove a severe drop" in (await served.drift())["history"][-1]["evidence"]
+
+
+async def test_what_goes_wrong_with_one_sample_is_logged_once_and_the_watch_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_winds(tmp_path / "repository", wrong=("quantized",))
+    async with serving(tmp_path / "repository") as served:
+        model, done = served.gateway.registry.get("winds"), served.gateway.drift.shadows.done
+        broken = Compared(Sample(model, {}, "quantized", (), taken_s=inf), (), {"quantized": ()})
+        for _ in range(3):
+            done.put(broken)
+        await served.send_until(is_quarantined)
+        done.put(broken)
+        await served.drift()
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert logged == ["watching for drift failed"]
+
+
+async def test_report_that_many_ask_for_is_made_once(tmp_path: Path) -> None:
+    write_winds(tmp_path / "repository")
+    async with serving(tmp_path / "repository") as served:
+        asked = [asyncio.wrap_future(served.gateway.drift.report("winds")) for _ in range(50)]
+        assert len({id(report) for report in await asyncio.gather(*asked)}) < 50  # one in a quarter of a second
+
+
+async def test_who_asks_after_the_end_is_refused(tmp_path: Path) -> None:
+    write_winds(tmp_path / "repository")
+    async with serving(tmp_path / "repository") as served:
+        drift = served.gateway.drift
+    with pytest.raises(Draining):
+        await asyncio.wait_for(asyncio.wrap_future(drift.report("winds")), LONGEST_S)
 
 
 async def test_gateway_serves_on_where_the_kept_predictions_are_damaged(

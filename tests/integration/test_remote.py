@@ -212,10 +212,10 @@ def test_a_gateway_starts_and_answers_while_the_other_server_is_away(tmp_path: P
 
 def test_a_wrong_remotes_file_is_told_before_anything_starts(tmp_path: Path) -> None:
     write_model(tmp_path / "front", SUMS)
-    (tmp_path / "remotes.yaml").write_text("remotes: {sums: {full: {endpoints: ['https://user@host']}}}")
+    (tmp_path / "remotes.yaml").write_text("remotes: {sums: {full: {endpoints: ['ftp://host:1']}}}")
     arguments = ["serve", str(tmp_path / "front"), "--remotes", str(tmp_path / "remotes.yaml")]
     done = subprocess.run(
         [sys.executable, "-m", "service.cli", *arguments], capture_output=True, text=True, check=False, timeout=WAIT_S
     )
     assert done.returncode == 2
-    assert "remotes.sums.full.endpoints.0 is 'https://user@host'; must be grpc://HOST:PORT or http://" in done.stderr
+    assert "remotes.sums.full.endpoints.0 is 'ftp://host:1'; must be grpc://HOST:PORT or http://" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pty
@@ -41,7 +42,7 @@ class Site:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.metrics.model_loaded(make_model())
-        self.metrics.policy_loaded("c38594ecaa")
+        self.metrics.policy.policy_loaded("c38594ecaa")
         self.queued, self.busy_s = {"sums": 3}, [0.0, 0.0]
         self.metrics.watch(lambda: self.queued, lambda: 7, lambda: self.busy_s)
         for variant in LADDER:
@@ -54,7 +55,7 @@ class Site:
             self.metrics.request_finished(make_request(), answer)
 
     def scrape(self, moment_s: float) -> Scrape:
-        found = read_scrape(self.metrics.render("")[0].decode(), moment_s)
+        found = read_scrape(asyncio.run(self.metrics.render(""))[0].decode(), moment_s)
         started = {"process_start_time_seconds": {frozenset[tuple[str, str]](): START}}
         return replace(found, samples={**found.samples, **started})
 

@@ -51,8 +51,10 @@ _NUMBER_BYTES: Final = 32
 _MOST_TOLD: Final = 300
 _CHANNEL: Final = [
     ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
-    # Nothing compressed is taken: a small message could become a huge one. 1 is the bit of "not compressed".
+    # Compressed answers are not asked for (1 is the bit of "not compressed"), and those that come are not unpacked: a
+    # small message could become a huge one.
     ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.per_message_decompression", 0),
     # A server that comes back is found by its health probe; the channel must not sit out minutes by itself.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),

@@ -8,15 +8,19 @@ the reports that it makes anew each second.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import traceback
 from concurrent.futures import Future
+from functools import partial
 from math import inf
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeVar
+from queue import Empty
+from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import NotSupported, VariantNotFound
 from service.engine.copies import give_back
+from service.engine.drift.asking import Asking
 from service.engine.drift.keeping import Keeping
 from service.engine.drift.reports import report_of
 from service.engine.drift.shadows import Shadows
@@ -24,7 +28,6 @@ from service.engine.drift.spare import SpareTime
 from service.engine.drift.watching import ModelWatch
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from service.domain.verdicts import Action, FeedbackResult, Happening, Label, ModelDrift, Verdict
@@ -34,12 +37,12 @@ if TYPE_CHECKING:
     from service.engine.registry import Registry
 
 _LOGGER: Final = logging.getLogger("tiergate")
-_Answer = TypeVar("_Answer")
 
 _EVERY_S: Final = 0.25
 _SHARES_EVERY_S: Final = 1.0
 _REVIEW_EVERY_S: Final = 5.0
 _PUT_IN_FORCE_S: Final = 10.0
+_BEGIN_S: Final = 10.0
 _LEAST_IDLE_RATIO: Final = 0.15
 
 
@@ -58,33 +61,41 @@ class Drift:
         self._wall = wall
         self.idle_ratio: Callable[[], float] = SpareTime().look
         self._watches: dict[str, ModelWatch] = {}
-        self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._asking = Asking()
         self._troubles: set[str] = set()
+        self._made: dict[str, tuple[float, ModelDrift]] = {}
+        self._reviewed: frozenset[str] = frozenset()
+        self._has_begun: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="drift", daemon=True)
         self._shared_s = self._reviewed_s = dispatcher.clock()
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch what the registry has loaded by now and later; verdicts are put in force on ``loop``."""
-        self._loop = loop
+    async def start(self) -> None:
+        """Watch what the registry has loaded by now and later; verdicts are put in force on this event loop.
+
+        Returns when it is watched, so that nothing is answered before by what was quarantined when the last process
+        ended; a file of predictions that is slow to open is not waited for any longer than ``_BEGIN_S``.
+        """
+        self._loop = asyncio.get_running_loop()
         self.shadows.start()
         self._thread.start()
+        await asyncio.wait((asyncio.wrap_future(self._has_begun),), timeout=_BEGIN_S)
 
     def close(self, timeout_s: float) -> None:
-        """Write what is left and end the threads, waiting at most so long for each."""
+        """Write what is left and end the threads, waiting at most so long for each; who asks later is refused."""
         self.shadows.close(timeout_s)
-        self._asked.put(None)
+        self._asking.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def report(self, model: str) -> Future[ModelDrift]:
-        """Have told what is known of a loaded model now.
+        """Have told what is known of a loaded model, as of the last quarter of a second.
 
         Raises:
             ModelNotFound, ModelNotReady: It is not loaded.
         """
         self._registry.get(model)
-        return self._ask(lambda: self._report(self._found(model)))
+        return self._asking.ask(lambda: self._report_again(self._found(model)))
 
     def act(self, model: str, variant: str, action: Action, who: str) -> Future[ModelDrift]:
         """Have done by hand what a person wants; the future ends when routing goes by it.
@@ -96,7 +107,7 @@ class Drift:
         if info.variant(variant) is None:
             names = ", ".join(item.name for item in info.variants)
             raise VariantNotFound(f"model '{model}' has no variant '{variant}'; its variants are {names}")
-        return self._ask(lambda: self._act(model, variant, action, who))
+        return self._asking.ask(lambda: self._act(model, variant, action, who))
 
     def take_labels(self, model: str, labels: Sequence[Label]) -> Future[FeedbackResult]:
         """Have labels joined with the predictions that are kept.
@@ -105,30 +116,18 @@ class Drift:
             ModelNotFound, ModelNotReady: It is not loaded.
         """
         self._registry.get(model)
-        return self._ask(lambda: self._join(model, labels))
-
-    def _ask(self, act: Callable[[], _Answer]) -> Future[_Answer]:
-        """Have the thread do something, and return what comes of it."""
-        answer: Future[_Answer] = Future()
-
-        def work() -> None:
-            if answer.set_running_or_notify_cancel():
-                try:
-                    answer.set_result(act())
-                except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
-                    answer.set_exception(error)
-
-        self._asked.put(work)
-        return answer
+        return self._asking.ask(lambda: self._join(model, labels))
 
     # Everything below is done by the thread.
 
     def _work(self) -> None:
-        self._keeping.open()
+        self._guarded(self._keeping.open)
+        self._guarded(self._gather)
+        self._has_begun.set_result(None)
         due_s, is_open = self._dispatcher.clock(), True
         while is_open:
             try:
-                asked = self._asked.get(timeout=max(0.0, due_s - self._dispatcher.clock()))
+                asked = self._asking.take(max(0.0, due_s - self._dispatcher.clock()))
             except Empty:
                 due_s = self._dispatcher.clock() + _EVERY_S
                 self._guarded(self._look)
@@ -136,17 +135,19 @@ class Drift:
             is_open = asked is not None
             self._guarded(self._gather)
             if asked is not None:
-                asked()
+                asked.work()
                 del asked  # it holds what it was asked about
         self._keeping.close()
+        self._asking.end()
 
     def _guarded(self, act: Callable[[], None]) -> None:
-        """Do something without ever ending the thread; the same trouble is logged once."""
+        """Do something without ever ending the thread; a trouble of the same kind is logged once."""
         try:
             act()
         except Exception as error:  # the gateway serves on, whatever is wrong with watching it
-            if repr(error) not in self._troubles:
-                self._troubles.add(repr(error))
+            kind = f"{type(error).__name__} {next(reversed(traceback.extract_tb(error.__traceback__)), '')}"
+            if kind not in self._troubles:
+                self._troubles.add(kind)
                 _LOGGER.exception("watching for drift failed")
 
     def _look(self) -> None:
@@ -156,33 +157,42 @@ class Drift:
         if now_s - self._shared_s >= _SHARES_EVERY_S:
             elapsed_s, self._shared_s = now_s - self._shared_s, now_s
             self.shadows.has_spare = self.idle_ratio() >= _LEAST_IDLE_RATIO
-            for watch in self._watches.values():
-                watch.follow_policy()
-                watch.set_shares(elapsed_s)
-                watch.taps.kept_share = self._keeping.share_of(watch)
-                watch.model.on_answer = watch.taps.answered if watch.is_on or self._keeping.is_open else None
-                self._put_in_force(watch)
-        if now_s - self._reviewed_s >= _REVIEW_EVERY_S or self.reports.keys() != self._watches.keys():
-            self._reviewed_s = now_s
-            for watch in self._watches.values():
-                watch.review()
-                self._put_in_force(watch)
-            self.reports = {name: self._report(watch) for name, watch in self._watches.items()}
+            if self._keeping.open_again():
+                self._for_each(lambda watch: watch.written.clear())
+            self._for_each(lambda watch: self._adjust(watch, elapsed_s))
+        if now_s - self._reviewed_s >= _REVIEW_EVERY_S or self._watches.keys() != self._reviewed:
+            self._reviewed_s, self._reviewed = now_s, frozenset(self._watches)
+            self._for_each(self._review)
+            self.reports = {name: found for name, found in self.reports.items() if name in self._watches}
+
+    def _for_each(self, act: Callable[[ModelWatch], None]) -> None:
+        """Do something for every model; what goes wrong with one is not the others'."""
+        for watch in list(self._watches.values()):
+            self._guarded(partial(act, watch))
+
+    def _adjust(self, watch: ModelWatch, elapsed_s: float) -> None:
+        watch.follow_policy()
+        watch.set_shares(elapsed_s)
+        watch.taps.kept_share = self._keeping.share_of(watch)
+        watch.model.on_answer = watch.taps.answered if watch.is_on or self._keeping.is_open else None
+        self._put_in_force(watch)
+
+    def _review(self, watch: ModelWatch) -> None:
+        watch.review()
+        self._put_in_force(watch)
+        self.reports = {**self.reports, watch.model.info.name: self._report(watch)}
 
     def _gather(self) -> None:
-        self._follow_models()
+        self._guarded(self._follow_models)
         touched = set()
         while not self.shadows.done.empty():
             item = self.shadows.done.get()
             watch = self._watches.get(item.sample.model.info.name)
             if watch is not None and watch.model is item.sample.model:
-                watch.compared(item)
+                self._guarded(partial(watch.compared, item))
                 touched.add(watch)
-        for watch in self._watches.values():
-            samples = [watch.taps.watched.popleft() for _ in range(len(watch.taps.watched))]
-            if samples:
-                watch.watched(samples)
-            self._keeping.keep(watch)
+        self._for_each(self._keeping.keep)
+        self._for_each(_watch)
         for watch in touched:
             self._put_in_force(watch)
 
@@ -190,7 +200,9 @@ class Drift:
         loaded = {model.info.name: model for model in self._registry.all()}
         gone = [watch.model for name, watch in self._watches.items() if loaded.get(name) is not watch.model]
         for name in self._watches.keys() - loaded.keys():
+            self._keeping.keep(self._watches[name])
             del self._watches[name]
+            self._made.pop(name, None)
         for name, model in loaded.items():
             before = self._watches.get(name)
             if (before is None or before.model is not model) and model.reference is not None:
@@ -205,7 +217,9 @@ class Drift:
             return
         watch = ModelWatch(model, reference, self.shadows, self._wall, _tell)
         self._watches[model.info.name] = watch
+        self._made.pop(model.info.name, None)
         if before is not None:
+            self._keeping.keep(before)
             watch.take_over(before)
         else:
             self._keeping.remember(watch)
@@ -216,10 +230,12 @@ class Drift:
 
     def _put_in_force(self, watch: ModelWatch) -> Future[None] | None:
         """Have routing go by a model's verdicts, where they have changed."""
+        self._keeping.keep_states(watch)
         verdicts, loop = watch.verdicts(), self._loop
         if verdicts == watch.in_force or loop is None:
             return None
         watch.in_force = verdicts
+        self._made.pop(watch.model.info.name, None)
         self._reviewed_s = -inf  # metrics tell of it soon
         done: Future[None] = Future()
 
@@ -253,10 +269,19 @@ class Drift:
     def _report(self, watch: ModelWatch) -> ModelDrift:
         return report_of(watch, self.shadows, has_store=self._keeping.is_open)
 
+    def _report_again(self, watch: ModelWatch) -> ModelDrift:
+        """Return the report, made anew only now and then: anybody may ask for it as often as he likes."""
+        now_s, name = self._dispatcher.clock(), watch.model.info.name
+        made_s, found = self._made.get(name, (-inf, None))
+        if found is None or now_s - made_s >= _EVERY_S:
+            made_s, found = self._made[name] = now_s, self._report(watch)
+        return found
+
     def _join(self, model: str, labels: Sequence[Label]) -> FeedbackResult:
         watch = self._found(model)
         result = self._keeping.join(watch, labels)
         self._reviewed_s = -inf  # metrics tell of it soon
+        self._made.pop(model, None)
         self._put_in_force(watch)
         return result
 
@@ -268,7 +293,14 @@ class Drift:
         done = self._put_in_force(watch)
         if done is not None:
             done.result(timeout=_PUT_IN_FORCE_S)
+        self._made.pop(model, None)
         return self._report(watch)
+
+
+def _watch(watch: ModelWatch) -> None:
+    samples = watch.taps.take_watched()
+    if samples:
+        watch.watched(samples)
 
 
 def _let_go(gone: list[LoadedModel]) -> None:

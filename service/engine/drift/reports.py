@@ -26,11 +26,37 @@ def report_of(watch: ModelWatch, shadows: Shadows, *, has_store: bool) -> ModelD
         version=info.version,
         most=rules.most,
         variants=tuple(_variant(watch, shadows, name) for name in watch.watches),
-        notes=watch.notes(shadows.scheduling, has_store=has_store),
+        notes=_notes(watch, shadows.scheduling, has_store=has_store),
         labels_kept=has_store,
         feedback=dict(watch.feedback),
         input_scores={name: _by_level(p, watch.policy) for name, p in watch.input_p.items()},
     )
+
+
+def _notes(watch: ModelWatch, scheduling: str, *, has_store: bool) -> tuple[str, ...]:
+    """Say what is not watched, and why."""
+    model, full = watch.model, watch.full
+    if not watch.is_on:
+        return ("nothing is watched: the policy has drift.most none",)
+    notes = []
+    if not watch.has_scores:
+        notes.append(f"answers are not compared: output '{model.info.outputs[0].name}' is no floating-point tensor")
+    if not full:
+        notes.append("no shadow runs: there is no variant of tier full on this machine")
+    elif full not in model.backends:
+        notes.append(f"no shadow runs now: variant '{full}' is not in memory, and none is evicted for it")
+    if not any(item.reference.calibration for item in watch.watches.values()):
+        notes.append("no estimate without labels: the manifest has no calibration")
+    notes += [
+        f"variant '{name}' is out and not in memory: nothing shows whether it recovered; a hand can restore it"
+        for name, item in watch.watches.items()
+        if item.standing.state == "quarantined" and name not in model.backends
+    ]
+    if scheduling == "normal":
+        notes.append("shadow runs have no lower priority: the system allows none")
+    if not has_store:
+        notes.append("no labels: the gateway keeps no predictions (--predictions)")
+    return tuple(notes)
 
 
 def _variant(watch: ModelWatch, shadows: Shadows, name: str) -> VariantDrift:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from service.engine.drift.spare import processors
 from service.policy.pools import LOCAL
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Shadows:
         self._ended: Counter[tuple[str, str, str]] = Counter()
         self._is_calm = is_calm
         self.clock = clock
-        self._ration = Ration(cpu_ratio * len(os.sched_getaffinity(0)), clock())
+        self._ration = Ration(cpu_ratio * processors(), clock())
         self._queue: SimpleQueue[Sample | None] = SimpleQueue()
         self._offered_bytes = self._taken_bytes = 0  # each is counted by one thread
         self._thread = threading.Thread(target=self._serve, name="shadows", daemon=True)

@@ -1,4 +1,4 @@
-"""How much of the processors that this process may use was idle lately, as Linux counts it.
+"""How many processors this process may use, and how much of them was idle lately, as Linux counts it.
 
 Other processes count too: a thread that runs only where nothing else wants to (``SCHED_IDLE``) makes the whole process
 wait when another program takes its core while it holds the interpreter's lock. Measured with two busy programs on two
@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Final
 
 _STATISTICS: Final = Path("/proc/stat")
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _IDLE_FIELDS: Final = (3, 4)
 """Idle, and idle while something waits for a disk."""
+
+
+def processors(quota: Path = _QUOTA) -> float:
+    """Return the processors' worth of time that this process may use: a container's limit counts, not its machine."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        return min(allowed, int(limit) / int(period))
+    except (OSError, ValueError):  # no control groups, or no limit: "max"
+        return allowed
 
 
 class SpareTime:

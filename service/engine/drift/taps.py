@@ -1,7 +1,7 @@
 """What is taken of the answers on their way out: a seeded sample, by reference, within a bound.
 
-An answer that is not sampled costs a look-up, a draw and a comparison. What is taken holds the row's inputs as they are,
-or one row's copy of a request of many, and a copy of its outputs, and is handed to others; here nothing is computed.
+An answer that is not sampled costs a look-up, a draw and a comparison. What is taken holds the row's inputs as they are
+or, of a request of many rows, a copy of one, and a copy of its outputs, and is handed to others; nothing is computed.
 
 Of a cascade the first stage's answer is taken, for labels too: it answers every request, while the second stage's rows
 are chosen by how hard they are, and its accuracy on these is below its manifest's without any drift.

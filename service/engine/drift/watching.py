@@ -85,7 +85,7 @@ class ModelWatch:
         self.digests = {item.name: item.digest for item in model.info.variants}
         self.since_s = dict.fromkeys(self.watches, 0.0)  # wall: when evidence began to gather anew
         self.written: dict[str, KeptState] = {}
-        self._set_by_hand_s = dict.fromkeys(self.watches, -inf)  # the shadows' clock
+        self.set_by_hand_s = dict.fromkeys(self.watches, -inf)  # the shadows' clock
         self._wall = wall
         self._clock = shadows.clock
         self._on_happening = on_happening
@@ -104,10 +104,8 @@ class ModelWatch:
             if name not in before.watches or before.digests[name] != self.digests[name]:
                 continue
             old = before.watches[name]
-            known = (self.history, self.since_s, self.samples, self._set_by_hand_s)
-            was_known = (before.history, before.since_s, before.samples, before._set_by_hand_s)  # noqa: SLF001 - of its own class
-            for mine, theirs in zip(known, was_known, strict=True):
-                mine[name] = theirs[name]  # type: ignore[index]
+            self.history[name], self.samples[name] = before.history[name], before.samples[name]
+            self.since_s[name], self.set_by_hand_s[name] = before.since_s[name], before.set_by_hand_s[name]
             asks_same = (old.policy, old.reference, old.full) == (self.policy, new.reference, new.full)
             self.watches[name] = old if asks_same and is_same_full else self._anew(new, old.standing)
 
@@ -125,7 +123,7 @@ class ModelWatch:
             state, is_held = watch.standing.state, watch.standing.is_held
             why = self.history[name][-1].evidence if self.history[name] else ""
             now = KeptState(self.digests[name], state, is_held, self.since_s[name], why)
-            if now != self.written.get(name, KeptState(self.digests[name], "healthy", is_held=False, since_s=0.0, why="")):
+            if now != self.written.get(name, KeptState(now.digest, "healthy", is_held=False, since_s=0.0, why="")):
                 found.append((name, now))
         return found
 
@@ -146,7 +144,7 @@ class ModelWatch:
     def compared(self, item: Compared) -> None:
         """Take a shadow run; an answer from before a hand put the variant where it is tells nothing of it now."""
         for name, outputs in item.answers.items():
-            if name in self.watches and name != self.full and item.sample.taken_s >= self._set_by_hand_s[name]:
+            if name in self.watches and name != self.full and item.sample.taken_s >= self.set_by_hand_s[name]:
                 for pair in self.reference.agreement.compare(item.full, outputs):
                     self.samples[name] += 1
                     self._note(name, self.watches[name].compared(pair))
@@ -205,9 +203,10 @@ class ModelWatch:
             watch.let_go()
         else:
             watch.let_go()
-            self._tell(variant, Happening(self._wall(), watch.standing.state, watch.standing.state, "hand", f"released by {who}"))
+            state = watch.standing.state
+            self._tell(variant, Happening(self._wall(), state, state, "hand", f"released by {who}"))
         if action in ("restore", "release"):
-            self._set_by_hand_s[variant] = self._clock()
+            self.set_by_hand_s[variant] = self._clock()
             self.since_s[variant] = self._wall()
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -235,32 +234,6 @@ class ModelWatch:
             others = {item: share for item, share in reversed_shares.items() if item != name}
             watched = choose_watch_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
             tap.set(shadow, watched, others)
-
-    def notes(self, scheduling: str, *, has_store: bool) -> tuple[str, ...]:
-        """Say what is not watched, and why."""
-        if not self.is_on:
-            return ("nothing is watched: the policy has drift.most none",)
-        notes = []
-        if not self.has_scores:
-            notes.append(
-                f"answers are not compared: output '{self.model.info.outputs[0].name}' is no floating-point tensor"
-            )
-        if not self.full:
-            notes.append("no shadow runs: there is no variant of tier full on this machine")
-        elif self.full not in self.model.backends:
-            notes.append(f"no shadow runs now: variant '{self.full}' is not in memory, and none is evicted for it")
-        if not any(watch.reference.calibration for watch in self.watches.values()):
-            notes.append("no estimate without labels: the manifest has no calibration")
-        notes += [
-            f"variant '{name}' is out and not in memory: nothing shows whether it recovered, until it is restored by hand"
-            for name, watch in self.watches.items()
-            if watch.standing.state == "quarantined" and name not in self.model.backends
-        ]
-        if scheduling == "normal":
-            notes.append("shadow runs have no lower priority: the system allows none")
-        if not has_store:
-            notes.append("no labels: the gateway keeps no predictions (--predictions)")
-        return tuple(notes)
 
     def _verdict(self, name: str, watch: VariantWatch) -> Verdict:
         state = watch.standing.state
@@ -305,13 +278,20 @@ class ModelWatch:
         by_hand = bool(transition.by_hand)
         said = f"{transition.reason}{'' if by_hand else ': '}{'' if by_hand else _in_words(transition.evidence)}"
         happening = Happening(self._wall(), transition.before, transition.after, "hand" if by_hand else "drift", said)
-        if transition.after != "warned":  # which leaves the tests as they are
+        if _ends_what_was(transition):
             self.since_s[name] = happening.at_s
         self._tell(name, happening)
 
     def _tell(self, name: str, happening: Happening) -> None:
         self.history[name].append(happening)
         self._on_happening(self.model.info.name, name, happening)
+
+
+def _ends_what_was(transition: Transition) -> bool:
+    """Tell whether labels of earlier answers say nothing of the new state; those that proved a drop are of the drop."""
+    evidence = transition.evidence
+    is_worse = transition.after in ("demoted", "quarantined") and evidence.label_drop <= evidence.drop
+    return bool(transition.by_hand) or transition.after == "restored" or is_worse
 
 
 def _in_words(evidence: Evidence) -> str:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("address", ["grpc://triton:8001", "http://10.0.0.7:80", "grpc://[::1]:8001", "http://a.b-c:1"])
+@pytest.mark.parametrize(
+    "address",
+    ["grpc://triton:8001", "http://10.0.0.7:80", "grpc://[::1]:8001", "http://a.b-c:1", "grpcs://a:1", "https://a:443"],
+)
 def test_an_address_of_a_server_is_taken(address: str) -> None:
     found = RemotesFile.model_validate({"remotes": {"m": {"full": {"endpoints": [address]}}}})
     assert found.remotes["m"]["full"].endpoints == (address,)
@@ -22,7 +25,7 @@ def test_an_address_of_a_server_is_taken(address: str) -> None:
     "address",
     [
         "triton:8001",
-        "https://triton:8001",
+        "grpcs://user@triton:8001",
         "grpc://triton",
         "grpc://triton:99999",
         "http://user:secret@host:1",

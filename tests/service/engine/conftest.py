@@ -76,6 +76,7 @@ class Events(SilentObserver):
     expired: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
     def model_loaded(self, model: ModelInfo) -> None:
         self.loaded.append(model.name)
@@ -98,6 +99,10 @@ class Events(SilentObserver):
     def request_expired(self, model: str, *, was_running: bool) -> None:
         del model
         self.expired.append("running" if was_running else "waiting")
+
+    def lane_replaced(self, model: str, variant: str, stuck: int) -> None:
+        del model, stuck
+        self.replaced.append(variant)
 
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         del why

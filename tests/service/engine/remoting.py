@@ -32,11 +32,10 @@ from tests.builders import make_model, make_request, make_variant
 from tests.service.engine.conftest import Events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from service.domain.inference import InferenceResponse
+    from service.engine.backends.backend import Call
     from service.engine.backends.remote import Outputs
 
 POOL = "sums--full"
@@ -68,9 +67,9 @@ class StubEndpoint:
     async def check(self) -> str:
         return self.problem
 
-    async def infer(self, inputs: Mapping[str, NDArray[Any]], timeout_s: float) -> Outputs:
-        self.timeouts_s.append(timeout_s)
-        self.rows.append(len(inputs["x"]))
+    async def infer(self, call: Call) -> Outputs:
+        self.timeouts_s.append(call.timeout_s)
+        self.rows.append(call.rows)
         self.entered.set()
         try:
             await self.gate.wait()
@@ -79,7 +78,7 @@ class StubEndpoint:
             raise
         if self.failure is not None:
             raise self.failure
-        return (inputs["x"].sum(axis=1, keepdims=True),)
+        return (call.inputs["x"].sum(axis=1, keepdims=True),)
 
     async def close(self) -> None:
         self.is_closed = True
@@ -91,11 +90,13 @@ class StubRemote:
     def __init__(self) -> None:
         self.profile = LearntProfile(VARIANTS[0].profile)
         self.calls: asyncio.Queue[tuple[int, float, Future[Any]]] = asyncio.Queue()
+        self.asked: list[Call] = []
         self._loop = asyncio.get_running_loop()
 
-    def begin(self, inputs: Mapping[str, NDArray[Any]], timeout_s: float) -> Future[Any]:
+    def begin(self, call: Call) -> Future[Any]:
         future: Future[Any] = Future()
-        self._loop.call_soon_threadsafe(self.calls.put_nowait, (len(inputs["x"]), timeout_s, future))
+        self.asked.append(call)
+        self._loop.call_soon_threadsafe(self.calls.put_nowait, (call.rows, call.timeout_s, future))
         return future
 
     def learn(self, rows: int, seconds: float) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from service.domain.inference import Knobs
+from service.domain.tensors import Tensor
 from service.engine.drift.shadows import Compared, Ration, Shadows, full_of
-from service.engine.drift.spare import SpareTime
+from service.engine.drift.spare import SpareTime, processors
 from service.engine.drift.taps import ModelTaps, Sample
 from tests.builders import make_request
 from tests.service.engine.conftest import Gate, ManualClock
@@ -135,6 +138,23 @@ def test_model_whose_full_variant_is_elsewhere_has_none_here(bench: Bench) -> No
     assert full_of(bench.model) == ""
 
 
+def test_variant_that_answered_is_compared_where_it_is_in_memory_no_more(bench: Bench, shadows: Shadows) -> None:
+    bench.model.evict("quantized")
+    bench.model.drop("quantized")
+    shadows.offer(sample_of(bench.model, bench.clock()))
+    shadows.offer(sample_of(bench.model, bench.clock(), ("distilled-quantized",)))
+    shadows.start()
+    assert shadows.done.get(timeout=LONGEST_S).answers["quantized"][0].tolist() == [[8.0]]
+
+
+def test_limit_of_a_container_counts_and_not_its_machine(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    allowed = processors(quota)
+    for text, wanted in (("max 100000", allowed), ("50000 100000", 0.5), ("99900000 100000", allowed), ("", allowed)):
+        quota.write_text(text, encoding="ascii")
+        assert processors(quota) == wanted
+
+
 def test_idle_share_is_that_of_the_allowed_processors_between_two_looks(tmp_path: Path) -> None:
     statistics = tmp_path / "stat"
 
@@ -178,6 +198,35 @@ async def test_one_row_of_many_is_taken_and_holds_the_others_no_longer(bench: Be
     assert taken.inputs["x"].shape == (1, 4)
     assert taken.inputs["x"].base is None
     assert taken.outputs[0].tolist() == [[8.0]]
+
+
+def test_samples_to_watch_are_bounded_by_all_that_they_hold_texts_too(bench: Bench) -> None:
+    taps = ModelTaps(bench.model, Shadows(lambda: True, bench.clock), seed=0)
+    text = np.empty((1, 1), dtype=np.object_)
+    text[0, 0] = b"x" * 6 * 2**20
+    request = make_request(knobs=Knobs(variant="quantized"))
+    request = replace(request, inputs=(Tensor("x", "BYTES", text),))
+    ticket = SimpleNamespace(request=request, waiting=SimpleNamespace(rows=1), kept=None)
+    outcome = SimpleNamespace(variant="quantized", outputs=(np.ones((1, 1), dtype=np.float32),))
+    taps.taps["quantized"].set(0.0, 1.0, {})
+    for held in (1, 2, 2):  # 16 MiB are allowed
+        taps.answered(ticket, outcome)  # type: ignore[arg-type] # what it looks at of them
+        assert len(taps.watched) == held
+    assert len(taps.take_watched()) == 2
+    taps.answered(ticket, outcome)  # type: ignore[arg-type] # as above
+    assert len(taps.watched) == 1
+
+
+def test_of_a_cascade_the_first_stages_answer_is_kept_for_labels(bench: Bench) -> None:
+    taps = ModelTaps(bench.model, Shadows(lambda: True, bench.clock), seed=0)
+    taps.kept_share = 1.0
+    first, second = (
+        SimpleNamespace(variant=name, outputs=(np.full((1, 1), value, dtype=np.float32),))
+        for name, value in (("quantized", 1.0), ("full", 2.0))
+    )
+    ticket = SimpleNamespace(request=make_request(), waiting=SimpleNamespace(rows=1), kept=first)
+    taps.answered(ticket, second)  # type: ignore[arg-type] # what it looks at of them
+    assert [(item.variant, item.output.tolist()) for item in taps.kept] == [("quantized", [[1.0]])]
 
 
 async def test_answer_is_given_where_looking_at_it_fails(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from service.domain.errors import NotSupported
-from service.domain.policy_file import DriftRules, ModelPolicy, PolicyFile
-from service.domain.verdicts import Happening, Label
-from service.engine.drift.keeping import Keeping, KeepingSettings
+from service.domain.policy_file import DriftRules
+from service.domain.verdicts import ACTIONS
 from service.engine.drift.reports import report_of
-from service.engine.drift.shadows import Compared, Shadows
-from service.engine.drift.taps import KeptAnswer, Sample
-from service.engine.drift.watching import ModelWatch
-from service.engine.registry import Registry
-from service.engine.repository import Repository
-from tests.drifting import write_winds
-from tests.service.engine.conftest import Events
+from tests.service.engine.watched import Watched
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from service.engine.loaded import LoadedModel
-
-RIGHT = (np.array([[5.0, 0.0, 0.0, 0.0]], dtype=np.float32),)
-OTHER = (np.array([[0.0, 5.0, 0.0, 0.0]], dtype=np.float32),)
-
-
-class Watched:
-    """A loaded model and the watch over it."""
-
-    def __init__(self, root: Path, rules: DriftRules | None = None) -> None:
-        write_winds(root)
-        policy = PolicyFile(default=ModelPolicy(drift=rules or DriftRules()))
-        self.registry = Registry(Repository(root), policy, Events())
-        self.registry.load_all()
-        self.shadows = Shadows(lambda: True, time.perf_counter)
-        self.happened: list[tuple[str, Happening]] = []
-        self.watch = self.begin()
-
-    @property
-    def model(self) -> LoadedModel:
-        return self.registry.get("winds")
-
-    def begin(self) -> ModelWatch:
-        reference = self.model.reference
-        assert reference is not None
-        return ModelWatch(
-            self.model,
-            reference,
-            self.shadows,
-            lambda: 1000.0,
-            lambda _, name, found: self.happened.append((name, found)),
-        )
-
-    def compare(self, times: int, *, agrees: bool, variant: str = "quantized") -> None:
-        for _ in range(times):
-            sample = Sample(self.model, {}, variant, RIGHT, (variant,))
-            self.watch.compared(Compared(sample, RIGHT, {variant: RIGHT if agrees else OTHER}))
-
-    def follow(self, rules: DriftRules) -> None:
-        self.registry.apply_policy(PolicyFile(default=ModelPolicy(drift=rules)))
-        self.watch.follow_policy()
-
-    @property
-    def states(self) -> list[str]:
-        return [found.after for _, found in self.happened]
 
 
 @pytest.fixture
@@ -166,33 +111,42 @@ def test_report_says_what_is_not_watched(watched: Watched) -> None:
     assert "no shadow runs now: variant 'full' is not in memory, and none is evicted for it" in notes
 
 
-def test_store_that_is_full_is_given_up_with_an_error_and_the_rest_goes_on(
-    watched: Watched, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    keeping = Keeping(KeepingSettings(tmp_path / "kept.db", most_bytes=2**17), lambda: 1000.0)
-    keeping.open()
-    assert keeping.share_of(watched.watch) == 1.0
-    watched.watch.taps.kept.extend(KeptAnswer(f"request-{number}", "quantized", RIGHT[0]) for number in range(20_000))
-    keeping.keep(watched.watch)
-    assert not keeping.is_open
-    assert keeping.share_of(watched.watch) == 0.0
-    assert [record.getMessage() for record in caplog.records] == [
-        "predictions are kept no more: labels cannot be joined"
+def test_answer_from_before_a_hand_restored_the_variant_tells_nothing(watched: Watched) -> None:
+    watched.watch.act("quantized", "restore", "hand")
+    watched.compare(30, agrees=False, taken_s=0.0)
+    assert watched.states == ["restored"]
+    watched.compare(30, agrees=False)
+    assert watched.states[-1] == "quarantined"
+
+
+def test_every_action_by_hand_stands_in_the_history(watched: Watched) -> None:
+    for action in ACTIONS:
+        watched.watch.act("quantized", action, f"hand: {action}")
+    assert [found.evidence for found in watched.watch.history["quantized"]] == [
+        "set by hand: quarantine",
+        "set by hand: restore",
+        "set by hand: hold",
+        "released by hand: release",
     ]
-    with pytest.raises(NotSupported, match="full"):
-        keeping.join(watched.watch, [Label("request-1", (0,))])
 
 
-def test_second_label_for_an_answer_is_not_counted_twice(watched: Watched, tmp_path: Path) -> None:
-    keeping = Keeping(KeepingSettings(tmp_path / "kept.db"), lambda: 1000.0)
-    keeping.open()
-    watched.watch.taps.kept.append(KeptAnswer("a", "quantized", RIGHT[0]))
-    keeping.keep(watched.watch)
-    for value in (0, "north", 1):
-        assert keeping.join(watched.watch, [Label("a", (value,))]).joined == 1
-    labels = report_of(watched.watch, watched.shadows, has_store=True).variants[2].labels
-    assert labels is not None
-    assert (labels.rows, labels.accuracy) == (1, 1.0)
-    for values in ((0, 1), (4,), (-1,), ("up",), (True,)):
-        assert keeping.join(watched.watch, [Label("a", tuple(values))]).unfit == ("a",)
-    keeping.close()
+def test_reload_with_another_claim_for_the_same_file_judges_anew_by_it(watched: Watched) -> None:
+    watched.compare(30, agrees=False)
+    before = watched.watch
+    watched.watch = watched.begin()
+    found = watched.watch.reference
+    watched.watch.watches["quantized"] = replace(
+        watched.watch.watches["quantized"], reference=replace(found.variants["quantized"], accuracy=0.5)
+    )
+    watched.watch.take_over(before)
+    watch = watched.watch.watches["quantized"]
+    assert (watch.reference.accuracy, watch.standing.state) == (0.5, "quarantined")
+    assert watched.watch.watches["pruned"] is before.watches["pruned"]
+
+
+def test_quarantined_variant_that_is_not_in_memory_is_noted(watched: Watched) -> None:
+    watched.compare(30, agrees=False)
+    watched.model.evict("quantized")
+    watched.model.drop("quantized")
+    notes = report_of(watched.watch, watched.shadows, has_store=True).notes
+    assert any("'quantized' is out and not in memory" in note for note in notes)

@@ -123,11 +123,36 @@ async def test_bad_file_is_told_once_and_leaves_the_old_policy(
     for _ in range(3):
         await look_twice(policies)
     assert (len(witness.refused), witness.applied) == (1, [])
+    assert policies.is_file_refused
     assert policies.text.content == WIDE
     assert await budget_ms(bench) == 1000
     write(file, TIGHT)
     await look_twice(policies)
+    assert not policies.is_file_refused
     assert await budget_ms(bench) == 10
+
+
+async def test_file_is_refused_until_it_says_what_is_in_force(bench: Bench, witness: Witness, file: Path) -> None:
+    policies = govern(bench, witness, file)
+    write(file, BROKEN)
+    await look_twice(policies)
+    write(file, WIDE)  # as before: nothing is applied
+    await look_twice(policies)
+    assert (policies.is_file_refused, witness.applied) == (False, [])
+    write(file, BROKEN)
+    await look_twice(policies)
+    assert policies.is_file_refused
+    await policies.replace(TIGHT)  # which writes the file
+    assert not policies.is_file_refused
+
+
+async def test_what_an_administrator_brings_in_vain_is_not_the_files_fault(
+    bench: Bench, witness: Witness, file: Path
+) -> None:
+    policies = govern(bench, witness, file)
+    with pytest.raises(InvalidRequest):
+        await policies.replace(BROKEN)
+    assert (policies.is_file_refused, len(witness.refused)) == (False, 1)
 
 
 async def test_turned_link_is_noticed_as_kubernetes_turns_it(bench: Bench, witness: Witness, tmp_path: Path) -> None:

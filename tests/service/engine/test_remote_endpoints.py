@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtests.processes import free_port
 from service.domain.errors import RemoteBackendFailed, RemoteUnavailable
+from service.engine.backends.backend import Call
 from service.engine.backends.remote import Called, connect
 from tests.builders import make_model
 
@@ -83,7 +84,7 @@ async def test_a_call_names_the_variant_there_and_carries_what_is_left_of_the_de
     async with calling(servicer := Summing()) as endpoint:
         assert await endpoint.is_ready()
         assert await endpoint.check() == ""
-        (output,) = await endpoint.infer({"x": ROWS}, 20.0)
+        (output,) = await endpoint.infer(Call({"x": ROWS}, 20.0))
         assert output.tolist() == [[6.0], [22.0]]
         request, left_s = servicer.asked[0]
         assert (request.model_name, request.model_version) == ("sums--full", "7")
@@ -96,7 +97,7 @@ async def test_cancelling_a_call_reaches_the_server() -> None:
     servicer = Summing()
     servicer.held = True
     async with calling(servicer) as endpoint:
-        task = asyncio.create_task(endpoint.infer({"x": ROWS}, WAIT_S))
+        task = asyncio.create_task(endpoint.infer(Call({"x": ROWS}, WAIT_S)))
         await asyncio.wait_for(servicer.entered.wait(), WAIT_S)
         task.cancel()
         await asyncio.wait_for(servicer.cancelled.wait(), WAIT_S)
@@ -120,7 +121,7 @@ async def test_only_a_server_that_computed_nothing_counts_as_unavailable(
     servicer.status = status
     async with calling(servicer) as endpoint:
         with pytest.raises(kind, match="told to") as caught:
-            await endpoint.infer({"x": ROWS}, WAIT_S)
+            await endpoint.infer(Call({"x": ROWS}, WAIT_S))
         assert type(caught.value) is kind
 
 
@@ -134,7 +135,7 @@ async def test_an_interface_that_differs_is_told() -> None:
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 async def test_where_nothing_listens_the_server_is_unavailable(scheme: str) -> None:
     endpoint = connect(f"{scheme}://127.0.0.1:{free_port()}", CALLED)
-    for call in (endpoint.is_ready(), endpoint.infer({"x": ROWS}, WAIT_S)):
+    for call in (endpoint.is_ready(), endpoint.infer(Call({"x": ROWS}, WAIT_S))):
         with pytest.raises(RemoteUnavailable):
             await call
     await endpoint.close()
@@ -175,7 +176,7 @@ async def test_binary_tensors_go_over_http_only_where_the_server_offers_them(ext
 
     async with serving_http(infer, extensions) as endpoint:
         assert await endpoint.check() == ""
-        (output,) = await endpoint.infer({"x": ROWS}, 20.0)
+        (output,) = await endpoint.infer(Call({"x": ROWS}, 20.0))
         assert (output.tolist(), output.dtype.name) == ([[6.0], [22.0]], "float32")
         assert seen == [bool(extensions)]
 
@@ -194,7 +195,7 @@ async def test_http_calls_keep_their_connection() -> None:
     async with serving_http(infer, []) as endpoint:
         await endpoint.check()
         for _ in range(5):
-            await endpoint.infer({"x": ROWS}, 20.0)
+            await endpoint.infer(Call({"x": ROWS}, 20.0))
     assert len(ports) == 1
 
 
@@ -215,5 +216,5 @@ async def test_failures_over_http_are_told_apart(status: int, body: str, kind: t
 
     async with serving_http(infer, []) as endpoint:
         with pytest.raises(kind) as caught:
-            await endpoint.infer({"x": ROWS}, WAIT_S)
+            await endpoint.infer(Call({"x": ROWS}, WAIT_S))
         assert type(caught.value) is kind

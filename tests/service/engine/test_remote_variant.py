@@ -14,6 +14,7 @@ import pytest
 
 from service.domain.errors import RemoteBackendFailed, RemoteUnavailable
 from service.engine import remote_variant
+from service.engine.backends.backend import Call
 from service.engine.remote_variant import RemoteVariant, Server
 from service.policy.endpoints import FAILURES_TO_EJECT, Endpoint
 from tests.builders import make_model
@@ -37,8 +38,10 @@ class Site:
     servers: list[Server]
     told: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
 
-    async def ask(self, timeout_s: float = 30.0) -> Outputs:
-        return await asyncio.wait_for(asyncio.wrap_future(self.remote.begin(ONES, timeout_s)), WAIT_S)
+    async def ask(self, timeout_s: float = 30.0, *, has_other_way: bool = False) -> Outputs:
+        return await asyncio.wait_for(
+            asyncio.wrap_future(self.remote.begin(Call(ONES, timeout_s, has_other_way))), WAIT_S
+        )
 
     async def until_up(self, wanted: int) -> None:
         """Wait until so many servers are up."""
@@ -156,7 +159,7 @@ async def test_another_failure_is_not_repeated() -> None:
 async def test_cancelling_ends_the_call_over_there() -> None:
     async with running() as site:
         site.stubs[0].gate.clear()
-        future = site.remote.begin(ONES, 30.0)
+        future = site.remote.begin(Call(ONES, 30.0))
         await asyncio.wait_for(site.stubs[0].entered.wait(), WAIT_S)
         assert future.cancel()
         with pytest.raises(CancelledError):

@@ -283,6 +283,7 @@ SLOW = {
     "half a preface": wire.PREFACE[:9],
     "half a header block": START + frame(wire.HEADERS, 0, 1, b"\x88"),
     "half a message": START + opening(1) + frame(wire.DATA, 0, 1, message(b"abc")[:6]),
+    "half a message of a stream": START + opening(1, "/a.B/Stream") + frame(wire.DATA, 0, 1, message(b"abc") * 2 + b"\0"),
     "answer that may not leave": (
         wire.PREFACE
         + wire.settings_frame([(wire.INITIAL_WINDOW_SIZE, 0)])

@@ -49,7 +49,7 @@ async def test_guard_refuses_and_reports_who_has_no_token(headers: dict[str, str
 
 @pytest.mark.parametrize(("method", "body"), [("GET", b"text for x"), ("HEAD", b"")])
 async def test_metrics_stand_beside_the_application(method: str, body: bytes) -> None:
-    def render(accept: str) -> tuple[bytes, str]:
+    async def render(accept: str) -> tuple[bytes, str]:
         return f"text for {accept}".encode(), "text/plain"
 
     app = WithMetrics(inner, render)

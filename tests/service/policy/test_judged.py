@@ -53,6 +53,12 @@ def test_full_answers_where_all_smaller_ones_are_quarantined() -> None:
     assert candidates(dict.fromkeys(("quantized", "pruned", "distilled"), OUT)) == ["full"]
 
 
+def test_variant_that_could_not_be_loaded_keeps_no_other_from_being_spared() -> None:
+    out = dict.fromkeys(("quantized", "pruned", "distilled"), OUT)
+    judged = judge(MODEL, out, ModelPolicy(), loaded=("quantized", "distilled"))
+    assert [item.name for item in judged.variants if item.is_routable] == ["full", "quantized"]
+
+
 @pytest.mark.parametrize("allowed", [(), ("quantized", "distilled")])
 def test_most_accurate_variant_stays_where_everything_that_may_answer_would_be_out(allowed: tuple[str, ...]) -> None:
     policy = ModelPolicy(variants=allowed)

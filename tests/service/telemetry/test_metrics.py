@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -202,8 +203,8 @@ def test_a_reload_replaces_the_facts_and_keeps_the_counts(metrics: Metrics, valu
 
 
 def test_the_policy_in_force_is_the_only_one_shown(metrics: Metrics) -> None:
-    metrics.policy_loaded("old")
-    metrics.policy_loaded("new")
+    metrics.policy.policy_loaded("old")
+    metrics.policy.policy_loaded("new")
     assert metrics.registry.get_sample_value("tiergate_policy_info", {"digest": "new"}) == 1.0
     assert metrics.registry.get_sample_value("tiergate_policy_info", {"digest": "old"}) is None
 
@@ -243,14 +244,14 @@ def test_live_values_are_read_at_every_scrape(metrics: Metrics, value: Callable[
 def test_metrics_are_rendered_in_the_form_asked_for(
     metrics: Metrics, accept: str, content_type: str, ending: bytes
 ) -> None:
-    body, given_type = metrics.render(accept)
+    body, given_type = asyncio.run(metrics.render(accept))
     assert given_type.startswith(content_type)
     assert body.endswith(ending)
     assert b"tiergate_requests_total{" in body
 
 
 def test_every_metric_carries_the_prefix_or_is_the_processs_own(metrics: Metrics) -> None:
-    body, _ = metrics.render("")
+    body, _ = asyncio.run(metrics.render(""))
     names = {family.name for family in text_string_to_metric_families(body.decode())}
     assert all(name.startswith(("tiergate_", "process_", "python_")) for name in names)
     assert "process_resident_memory_bytes" in names
@@ -259,10 +260,10 @@ def test_every_metric_carries_the_prefix_or_is_the_processs_own(metrics: Metrics
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; it comes with Prometheus")
 def test_promtool_finds_nothing_to_say(metrics: Metrics) -> None:
     metrics.watch(dict, lambda: 0, lambda: [0.0])
-    metrics.policy_loaded("digest")
+    metrics.policy.policy_loaded("digest")
     metrics.request_finished(REQUEST, answer())
     metrics.run_finished(RUN)
-    body, _ = metrics.render("")
+    body, _ = asyncio.run(metrics.render(""))
     assert PROMTOOL is not None
     result = subprocess.run([PROMTOOL, "check", "metrics"], input=body, capture_output=True, check=False, timeout=30)
     assert (result.returncode, result.stdout.decode(), result.stderr.decode()) == (0, "", "")

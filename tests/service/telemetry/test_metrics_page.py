@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -19,9 +20,10 @@ def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
     metrics = Metrics()
     metrics.memory_limited(1)
     metrics.watch_tls()
+    metrics.watch_recording(lambda: 0)
     metrics.model_loaded(make_model())
     metrics.watch(dict, lambda: 0, lambda: [0.0])
-    families = text_string_to_metric_families(metrics.render("")[0].decode())
+    families = text_string_to_metric_families(asyncio.run(metrics.render(""))[0].decode())
     found = {item.name.removeprefix("tiergate_"): item for item in families if item.name.startswith("tiergate_")}
     listed = {
         name.removesuffix("_total"): (kind, set(re.findall(r"[a-z_]+", labels)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,7 @@ def test_a_traced_request_is_the_example_of_its_bucket_in_openmetrics_only(metri
     noted.decoded(request)
     metrics.request_finished(request, answer())
     metrics.request_finished(plain, replace(answer(), total_s=0.03))
-    text, _ = metrics.render(OPEN_METRICS)
+    text, _ = asyncio.run(metrics.render(OPEN_METRICS))
     samples = [
         sample
         for family in text_string_to_metric_families(text.decode())  # type: ignore[no-untyped-call] # the library leaves it so
@@ -127,10 +128,10 @@ def test_a_traced_request_is_the_example_of_its_bucket_in_openmetrics_only(metri
     assert exemplar is not None
     assert (bucket.name, bucket.labels["le"]) == ("tiergate_request_duration_seconds_bucket", "0.025")
     assert (exemplar.labels, exemplar.value) == ({"trace_id": noted.trace_id}, 0.012)
-    assert noted.trace_id.encode() not in metrics.render("text/plain")[0]
+    assert noted.trace_id.encode() not in asyncio.run(metrics.render("text/plain"))[0]
 
 
 def test_configured_budgets_are_edges_of_every_duration(metrics: Metrics) -> None:
-    text, _ = metrics.render("")
+    text, _ = asyncio.run(metrics.render(""))
     for name in ("request", "queue", "compute"):
         assert f'tiergate_{name}_duration_seconds_bucket{{le="0.04",model="sums",variant="full"}}' in text.decode()

@@ -1,0 +1,54 @@
+"""A model that is unloaded, or replaced, leaves the memory of a whole gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.app import Gateway
+from service.settings import Settings
+from tests.drifting import write_winds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Leave it to references alone: what is there when a gateway starts is never collected."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Look again and again, in a thread, so that the event loop is free."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.to_thread(threading.Event().wait, 0.02)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_backends_of_a_model_that_is_replaced_or_unloaded_are_gone_without_the_collector(tmp_path: Path) -> None:
+    write_winds(tmp_path)
+    gateway = Gateway(Settings(repository=tmp_path, lanes=1, pin_lanes=False))
+    await gateway.start()
+    try:
+        for change in (gateway.registry.load, gateway.registry.unload):
+            left = [weakref.ref(backend) for backend in gateway.registry.get("winds").backends.values()]
+            # Drift watches, which ties a model to its taps.
+            await until(lambda: gateway.registry.get("winds").on_answer is not None)
+            await asyncio.to_thread(change, "winds")
+            await until(lambda: not any(item() for item in left))  # noqa: B023 - asked before the next turn
+    finally:
+        await gateway.close()
