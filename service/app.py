@@ -261,7 +261,7 @@ def _tls(settings: Settings, metrics: Metrics) -> Tls | None:
         return None
     files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     try:
-        return Tls(files, metrics.watch_tls())
+        return Tls(files, metrics.watch_tls(), settings.max_connections)
     except TlsError as error:
         raise SettingsError(str(error)) from None
 

@@ -20,6 +20,7 @@ import torch
 
 from variants.determinism import computing_in, deterministic
 from variants.fitting import Lesson, fit
+from variants.knowledge import Guide, Tap
 from variants.losses import objectives_of
 
 if TYPE_CHECKING:
@@ -37,17 +38,25 @@ def make_lesson(
     teaching = recipe.plan.teaching
     originals = torch.from_numpy(train.inputs)  # (rows, ...)
     inputs, answers = [], []
+    names = [] if teaching.features is None else [name for name, _ in teaching.features.pairs]
+    tap, features = Tap(teacher, names), [list[torch.Tensor]() for _ in names]
     with deterministic(seed) as generator:
         for _ in range(teaching.copies):
             copy = recipe.augment(originals, generator)  # (rows, ...)
             inputs.append(copy)
-            answers.append(_answer(teacher, copy, teaching.precision))
+            for rows in torch.split(copy, ROWS_AT_ONCE):
+                answers.append(_answer(teacher, rows, teaching.precision))
+                for name, kept in zip(names, features, strict=True):
+                    kept.append(tap.seen[name].float().clone())
             advance()
+    tap.close()
+    guide = None if teaching.features is None else Guide(teaching.features, tuple(map(torch.cat, features)))
     return Lesson(
         inputs=torch.cat(inputs),  # (copies * rows, ...)
         labels=torch.cat([torch.from_numpy(train.labels)] * teaching.copies),  # (copies * rows, ...)
         objective=objectives_of(recipe).taught(teaching),
         teacher=torch.cat(answers),  # (copies * rows, classes)
+        guide=guide,
     )
 
 
@@ -60,5 +69,5 @@ def distil(recipe: Taught, lesson: Lesson, seed: int, advance: Callable[[], None
 
 def _answer(teacher: torch.nn.Module, inputs: torch.Tensor, precision: ComputePrecision) -> torch.Tensor:
     with torch.inference_mode(), computing_in(precision):
-        answers = torch.cat([teacher(rows) for rows in torch.split(inputs, ROWS_AT_ONCE)])  # (rows, classes)
+        answers: torch.Tensor = teacher(inputs)  # (rows, classes)
     return answers.float().clone()

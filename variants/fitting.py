@@ -25,8 +25,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from variants.determinism import computing_in, deterministic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from variants.knowledge import Guide, Guided
     from variants.losses import Objective
     from variants.recipe import Training
 
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 class Lesson:
     """What to learn from: ``inputs`` (N, ...), ``labels`` (N,), perhaps a teacher's logits (N, classes), and the loss.
 
-    ``augment`` varies each batch anew; leave it ``None`` where ``teacher`` holds answers to exactly these rows.
+    ``augment`` varies each batch anew; leave it ``None`` where ``teacher`` holds answers to exactly these rows, and
+    ``guide`` perhaps its features.
     """
 
     inputs: torch.Tensor
@@ -45,6 +47,7 @@ class Lesson:
     objective: Objective
     teacher: torch.Tensor | None = None
     augment: Augment | None = None
+    guide: Guide | None = None
 
 
 def fit(
@@ -52,7 +55,8 @@ def fit(
 ) -> torch.nn.Module:
     """Return a fitted copy of ``model`` in evaluation mode; ``advance`` is called after each step."""
     student = _lay_out(copy.deepcopy(model), torch.channels_last).train()
-    optimizer = _make_optimizer(student, training)
+    guided = _attach(lesson, student, seed)
+    optimizer = _make_optimizer([*student.parameters(), *_learning(guided)], training)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps, pct_start=0.25
     )
@@ -64,10 +68,13 @@ def fit(
             optimizer.zero_grad()
             with computing_in(training.precision):
                 logits = student(inputs).float()  # (batch, classes)
-            torch.autograd.backward(_loss(logits, lesson, rows))
+            loss = _loss(logits, lesson, rows)
+            torch.autograd.backward(loss if guided is None else loss + guided.loss(rows))
             optimizer.step()
             schedule.step()
             advance()
+    if guided is not None:
+        guided.tap.close()
     return _lay_out(student, torch.contiguous_format).eval()
 
 
@@ -76,11 +83,22 @@ def _lay_out(model: torch.nn.Module, form: torch.memory_format) -> torch.nn.Modu
     return model.to(memory_format=form)  # type: ignore[call-overload, no-any-return]  # missing from torch's stubs
 
 
-def _make_optimizer(model: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
+def _attach(lesson: Lesson, student: torch.nn.Module, seed: int) -> Guided | None:
+    if lesson.guide is None:
+        return None
+    with deterministic(seed):
+        return lesson.guide.attach(student, lesson.inputs[:2])
+
+
+def _learning(guided: Guided | None) -> Iterable[torch.nn.Parameter]:
+    return () if guided is None else guided.regressors.parameters()
+
+
+def _make_optimizer(weights: list[torch.nn.Parameter], training: Training) -> torch.optim.Optimizer:
     rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
 
 
 def _take(lesson: Lesson, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
+from variants.knowledge import answer_loss
 from variants.scoring import Values, scoring_of
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ class ClassObjectives:
         return LabelLoss(training.label_smoothing)
 
     def taught(self, teaching: Teaching) -> Objective:
-        """Return the divergence to the teacher at its temperature."""
+        """Return the divergence to the teacher at its temperature, or the other loss that the teaching names."""
+        if teaching.loss != "kd":
+            return answer_loss(teaching)
         return DistillationLoss(teaching.temperature, teaching.weight)
 
 

@@ -18,7 +18,7 @@ beside ``build`` that know the steps; steps do not know each other.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,11 @@ class _School:
         with shop.progress.task("teach", copies) as advance, naming_step("teach"):
             return make_lesson(self.teacher(), self.recipe, shop.parts.train, shop.seed + 1, advance)
 
+    @property
+    def answers(self) -> Lesson:
+        """The lesson without features, whose layers are a student's."""
+        return replace(self.lesson, guide=None)
+
     def fit(self, tier: Tier, step: Step, total: int, make: Fit) -> _Fitted:
         """Return what ``make`` fits, now or in an earlier attempt; it calls its argument ``total`` times."""
         name = f"{step.name} {tier}"
@@ -151,8 +156,8 @@ def _train(school: _School, recipe: Recipe) -> _Fitted:
 def _prune(school: _School, full: _Fitted, plan: Pruning) -> _Fitted:
     seed = school.shop.seed + 2
     step = record_step("prune", {**asdict(plan), "teaching": asdict(school.recipe.plan.teaching)}, seed)
-    total = plan.iterations * plan.training.steps
-    return school.fit("pruned", step, total, lambda advance: prune(full.model, school.lesson, plan, seed, advance))
+    total = plan.iterations * plan.training.steps if plan.training else 1
+    return school.fit("pruned", step, total, lambda advance: prune(full.model, school.answers, plan, seed, advance))
 
 
 def _download(school: _School, full: _Fitted, parent: Made) -> list[Made]:
@@ -168,7 +173,7 @@ def _download(school: _School, full: _Fitted, parent: Made) -> list[Made]:
         "full",
         step,
         plan.training.steps,
-        lambda advance: sparsify(full.model, school.lesson, plan, seed, advance),
+        lambda advance: sparsify(full.model, school.answers, plan, seed, advance),
     )
     example = shop.parts.validation.inputs
     kept = shop.keep("export sparse", 1, lambda _: export_onnx(fitted.model, school.recipe, example))

@@ -9,8 +9,8 @@ network. The three stages are those of Han, Mao, Dally 2016 ("Deep Compression":
     symbols    which value of its tensor's codebook each weight has, in bytes
     codebook   the values, float32
 
-each coded by LZMA, whose adaptive range coder comes within a few per cent of the entropy of such streams (Huffman codes,
-the paper's, lose up to half a bit a symbol more). The weights' order is the file's.
+each coded by LZMA, whose adaptive range coder comes within a few per cent of the entropy of such streams (Huffman
+codes, the paper's, lose up to half a bit a symbol more). The weights' order is the file's.
 
 Unpacking needs numpy and the standard library, reads no pickle, and asks for no more memory than the size that its
 caller allows: every count is checked against it before anything is set aside, and a stream that yields more than it

@@ -15,6 +15,13 @@ Iterations matter: after removing a third of the channels the rest is retrained 
 (Han et al. 2015); one cut to the final size loses more than several. Between cuts the model is fitted to the
 teacher's answers, not to the labels alone.
 
+Two other measures of importance can be asked for: ``bn-scale``, the size of the batch norm's factor (Liu et al. 2017,
+"Network Slimming"), which says most where that factor was trained towards zero; and ``group-taylor``, the size of
+weight times gradient of the loss on some rows (Molchanov et al. 2019), which suits transformers, whose large weights
+need not matter. An attention block with one ``qkv`` layer and a number of ``heads`` loses whole heads, and says so in
+``heads``. Without a training (for those who have no data to fit with) all is cut at once and batch norms alone are set
+anew from the rows there are.
+
 The result is really smaller: dense layers of fewer channels, no masks, so files, memory, multiply-accumulates and time
 all fall. Time falls less than multiply-accumulates do; the profile measures by how much. It is the wrong tool for
 models whose widths are already at the vector width.
@@ -23,7 +30,7 @@ models whose widths are already at the vector width.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch_pruning
@@ -34,25 +41,36 @@ from variants.fitting import Lesson, fit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from variants.recipe import Pruning
+    from variants.recipe import Importance, Pruning
 
+IMPORTANCES: Final[dict[Importance, Callable[[], Any]]] = {
+    "group-l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+    "bn-scale": torch_pruning.importance.BNScaleImportance,
+    "group-taylor": torch_pruning.importance.GroupTaylorImportance,
+}
+MOST_FELT: Final = 256
+MOST_SEEN: Final = 1024
+ROWS_AT_ONCE: Final = 128
 ROUNDING: Final = 1e-9  # a goal of 40 of 48 must not come out as 39.99 and be cut to 39
 
 
 def prune(
     model: torch.nn.Module, lesson: Lesson, pruning: Pruning, seed: int, advance: Callable[[], None]
 ) -> torch.nn.Module:
-    """Return a smaller, fine-tuned copy; ``advance`` is called ``iterations * training.steps`` times."""
+    """Return a smaller, fine-tuned copy; ``advance`` is called ``iterations * training.steps`` times, at least once."""
     pruned, example = copy.deepcopy(model), lesson.inputs[:1]  # (1, ...)
     with deterministic(seed):
         outputs = pruned(example).shape[1]
     widths = {name: width for name, width in _widths(model).items() if not _is_output(model, name, outputs)}
-    for done in range(pruning.iterations):
-        kept = 1.0 - pruning.ratio * (done + 1) / pruning.iterations
+    for done in range(pruning.iterations if pruning.training else 1):
+        kept = 1.0 - pruning.ratio * ((done + 1) / pruning.iterations if pruning.training else 1.0)
         goals = {name: kept * width for name, width in widths.items()}
-        pruned = _cut(pruned, example, goals, pruning.round_to)
-        pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
-    return pruned
+        pruned = _cut(pruned, lesson, goals, pruning)
+        if pruning.training:
+            pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
+        else:
+            advance()
+    return pruned if pruning.training else _recalibrate(pruned, lesson.inputs)
 
 
 def _widths(model: torch.nn.Module) -> dict[str, int]:
@@ -61,13 +79,18 @@ def _widths(model: torch.nn.Module) -> dict[str, int]:
     return {name: len(layer.weight) for name, layer in model.named_modules() if isinstance(layer, kinds)}
 
 
+def _attentions(model: torch.nn.Module) -> list[Any]:
+    """Return the attention blocks with one layer for queries, keys and values: ``qkv``, and how many ``heads``."""
+    return [item for item in model.modules() if isinstance(getattr(item, "heads", None), int) and hasattr(item, "qkv")]
+
+
 def _is_output(model: torch.nn.Module, name: str, outputs: int) -> bool:
     """Tell whether a layer gives the model's answer, whose width is not ours to change."""
     layer = model.get_submodule(name)
     return isinstance(layer, torch.nn.Linear) and layer.out_features == outputs
 
 
-def _cut(model: torch.nn.Module, example: torch.Tensor, goals: Mapping[str, float], round_to: int) -> torch.nn.Module:
+def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pruning: Pruning) -> torch.nn.Module:
     """Return a copy of ``model`` with its layers cut to ``goals`` channels; layers without a goal keep their outputs.
 
     Goals are of the original widths, so that rounding in one iteration does not add to that of the next.
@@ -79,12 +102,40 @@ def _cut(model: torch.nn.Module, example: torch.Tensor, goals: Mapping[str, floa
     }
     pruner = torch_pruning.pruner.BasePruner(
         smaller,
-        example,
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        lesson.inputs[:1],
+        importance=IMPORTANCES[pruning.importance](),
         pruning_ratio=0.0,
         pruning_ratio_dict=ratios,
         ignored_layers=[smaller.get_submodule(name) for name in widths if name not in goals],
-        round_to=round_to,
+        round_to=pruning.round_to,
+        num_heads={item.qkv: item.heads for item in _attentions(smaller)},
+        prune_num_heads=True,
+        prune_head_dims=False,
+        head_pruning_ratio_dict={item.qkv: ratios.get(item.qkv, 0.0) for item in _attentions(smaller)},
     )
+    if pruning.importance == "group-taylor":
+        _feel(smaller, lesson)
     pruner.step()
+    smaller.zero_grad()
+    for item in _attentions(smaller):
+        item.heads = pruner.num_heads[item.qkv]
     return smaller
+
+
+def _feel(model: torch.nn.Module, lesson: Lesson) -> None:
+    """Leave the loss's gradient in every weight, as the Taylor criterion wants it."""
+    rows = slice(0, MOST_FELT)
+    teacher = None if lesson.teacher is None else lesson.teacher[rows]
+    torch.autograd.backward(lesson.objective(model(lesson.inputs[rows]), lesson.labels[rows], teacher))
+
+
+def _recalibrate(model: torch.nn.Module, inputs: torch.Tensor) -> torch.nn.Module:
+    """Set the means and variances of batch norms anew from ``inputs`` (N, ...); weights stay."""
+    norms = [item for item in model.modules() if isinstance(item, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - the only class all batch norms share
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum, norm.training = None, True  # a plain mean over batches
+    with torch.no_grad():
+        for rows in torch.split(inputs[:MOST_SEEN], ROWS_AT_ONCE):
+            model(rows)
+    return model.eval()

@@ -54,6 +54,8 @@ CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 Precision = Literal["dynamic", "half", "int4"]
 """Forms that need no calibration: int8 weights with ranges taken while running, 16-bit floats, and 4-bit weights."""
 ComputePrecision = Literal["float32", "bfloat16"]
+TeacherLoss = Literal["kd", "logits", "dist", "dkd"]
+Importance = Literal["group-l2", "bn-scale", "group-taylor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +117,43 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What layers give on the way: ``pairs`` name a module of the teacher and one of the student each."""
+
+    kind: Literal["hint", "attention"]
+    pairs: tuple[tuple[str, str], ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Teaching:
     """What the teacher passes on: its answers to ``copies`` augmented copies of the training rows.
 
-    The student's loss is ``weight`` parts of the teacher's softened answers and ``1 - weight`` parts of the labels.
+    The student's loss is ``weight`` parts of the teacher's answers and ``1 - weight`` parts of the labels. How answers
+    are compared is ``loss``, softened by default; ``features`` of layers can be compared too: ``variants.knowledge``.
     """
 
     copies: int = 12
     temperature: float = 3.0
     weight: float = 0.9
     precision: ComputePrecision = "float32"
+    loss: TeacherLoss = "kd"
+    features: Features | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """Remove ``ratio`` of the channels of every layer over ``iterations``, each followed by ``training``."""
+    """Remove ``ratio`` of the channels of every layer over ``iterations``, each followed by ``training``.
+
+    Without a ``training`` all is removed at once, and only batch norms are set anew. ``importance`` says which channels
+    go first (``variants.pruning``).
+    """
 
     ratio: float
     iterations: int
-    training: Training
+    training: Training | None
     round_to: int = 8
+    importance: Importance = "group-l2"
 
 
 @dataclass(frozen=True, slots=True)

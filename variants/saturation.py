@@ -74,7 +74,8 @@ def _saturate(tapped: _Tapped, batch: Inputs) -> Floats:
     for product in tapped.products:
         if product.pairs:
             deficits[product.output] = product.deficit(tapped.run(batch, deficits, product.activation))
-    return tapped.run(batch, deficits)
+    answers: Floats = tapped.run(batch, deficits)
+    return answers
 
 
 def _batches(inputs: Inputs) -> list[Inputs]:

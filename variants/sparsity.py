@@ -98,7 +98,7 @@ def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def _weight(layer: torch.nn.Module) -> torch.Tensor:
-    weight: torch.Tensor = layer.weight.data  # type: ignore[assignment, union-attr]  # torch types attributes loosely
+    weight: torch.Tensor = layer.weight.data  # type: ignore[assignment]  # torch types attributes loosely
     return weight
 
 

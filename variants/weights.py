@@ -48,10 +48,18 @@ def load_weights(model: torch.nn.Module, data: bytes) -> torch.nn.Module:
     state = load_arrays(data)
     for name, layer in restored.named_modules():
         prefix = f"{name}." if name else ""
+        _set_heads(layer, state.get(f"{prefix}qkv.weight"))
         own = {key: state[prefix + key] for key in (*layer._parameters, *layer._buffers) if prefix + key in state}  # noqa: SLF001 - torch has no public way to set a parameter of another shape
         _set_layer(layer, own)
     restored.load_state_dict(state)
     return restored.eval()
+
+
+def _set_heads(layer: torch.nn.Module, stored: torch.Tensor | None) -> None:
+    """Set how many heads an attention block has left; their width does not change."""
+    heads, qkv = getattr(layer, "heads", None), getattr(layer, "qkv", None)
+    if isinstance(heads, int) and isinstance(qkv, torch.nn.Linear) and stored is not None:
+        layer.heads = heads * len(stored) // qkv.out_features
 
 
 def _set_layer(layer: torch.nn.Module, arrays: Mapping[str, torch.Tensor]) -> None:

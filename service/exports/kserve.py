@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from variants.manifest import ModelManifest
 
-_HTTP, _GRPC = 8080, 8081
+_HTTP, _GRPC = 8000, 8001
+"""The gateway's own, as in the Helm chart's ServingRuntime."""
+
 _MOUNT: Final = "/mnt/models"
 _PROCESS_MIB: Final = 256
 """What the gateway itself takes, rounded up generously; measured without a model it is 98 MiB."""
@@ -108,7 +110,7 @@ def _container(how: KServeForm) -> dict[str, Any]:
         "command": ["tiergate"],
         "args": ["serve", _MOUNT, *arguments, "--lanes", str(how.cpus), "--no-pin-lanes", "--log-format", "json"],
         "ports": [
-            {"name": "http1", "containerPort": _HTTP, "protocol": "TCP"},
+            {"name": "http", "containerPort": _HTTP, "protocol": "TCP"},
             {"name": "grpc", "containerPort": _GRPC, "protocol": "TCP"},
         ],
         "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": _HTTP}, "periodSeconds": 5},

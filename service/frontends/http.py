@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.http_errors import HttpRefused, error_reply
@@ -26,6 +27,7 @@ from service.policy.door import LEAST_WAIT_S
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections import deque
     from collections.abc import Iterator
 
     from service.api.asgi import App
@@ -118,6 +120,22 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Flow(FlowControl):
+    """Reads nothing while requests wait for the answer before theirs.
+
+    uvicorn reads on after each answer, and whenever an application looks whether its client has left. Then what is
+    pipelined piles up: hundreds of requests are read for each that is answered.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class _GuardedProtocol(HttpToolsProtocol):
     def __init__(
         self,
@@ -146,6 +164,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         if self._door is not None:
             self._door.read()
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(503, f"more than {self._limits.max_connections} connections are open")
             return
@@ -255,8 +274,8 @@ class _GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self.flow.resume_reading()
             next_cycle, app = self.pipeline.pop()
+            self.flow.resume_reading()
             self._start_asgi_task(next_cycle, app)
         elif self._garbage:
             self._refuse(400, self._garbage)
@@ -266,6 +285,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         was_last = not self.pipeline
         super().on_response_complete()
+        self.flow.resume_reading()  # if that was the last but one
         if was_last and self._garbage and not self.transport.is_closing():
             self._refuse(400, self._garbage)
 

@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._is_leaving = False
         self._waits_since_s: float | None = self.loop.time()
         self._unread_since_s: float | None = None
+        self._half_frame_since_s: float | None = None
         self._heard_s = self._used_s = self.loop.time()
         self._is_asked = False
         self._watch: asyncio.TimerHandle | None = None
@@ -138,6 +139,7 @@ class Connection(asyncio.Protocol):
             self._buffer.clear()
         try:
             used = self._frames(data)
+            self._half_frame_since_s = self._heard_s if used < len(data) else None
             if used < len(data):
                 self._buffer += memoryview(data)[used:]
         except Http2Error as error:
@@ -354,7 +356,8 @@ class Connection(asyncio.Protocol):
         limit_s = self.host.read_timeout_s
         self._watch = self.loop.call_later(limit_s / 2, self._look)
         since_s = self.loop.time() - limit_s
-        if any(moment is not None and moment <= since_s for moment in (self._waits_since_s, self._unread_since_s)):
+        moments_s = (self._waits_since_s, self._unread_since_s, self._half_frame_since_s)
+        if any(moment_s is not None and moment_s <= since_s for moment_s in moments_s):
             self.host.note(f"the connection sent or read nothing for {limit_s:g} s that had to be")
             if self._unread_since_s is None:
                 self.transport.abort()

@@ -13,12 +13,14 @@ import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Alpn = Literal["http/1.1", "h2"]
 LOOK_EVERY_S: Final = 5.0
+MOST_HANDSHAKES: Final = 4096
 
 
 class TlsError(ValueError):
@@ -51,6 +53,29 @@ class OnTls(Protocol):
     def tls_refused(self, why: str) -> None:
         """Changed files cannot be used; what was in force stays."""
 
+    def handshake_refused(self) -> None:
+        """A connection was closed, because too many were shaking hands."""
+
+
+class _Connection(ssl.SSLObject):
+    """Knows when its handshake is over."""
+
+    others: WeakSet[_Connection]
+    is_too_many = False
+
+    def do_handshake(self) -> None:
+        is_over = True
+        try:
+            if self.is_too_many:
+                raise ssl.SSLError("too many connections shake hands")
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            is_over = False
+            raise
+        finally:
+            if is_over:
+                self.others.discard(self)
+
 
 class _Current(ssl.SSLContext):
     """Hands every new connection the context that is in force; the event loops ask ``wrap_bio`` for it."""
@@ -59,18 +84,22 @@ class _Current(ssl.SSLContext):
     alpn: Alpn
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - as the class above has them
-        return self.tls.in_force(self.alpn).wrap_bio(*arguments, **options)
+        made = self.tls.in_force(self.alpn).wrap_bio(*arguments, **options)
+        self.tls.note_handshake(made)
+        return made
 
 
 class Tls:
     """The certificate in force, for listeners on one event loop."""
 
-    def __init__(self, files: TlsFiles, on_tls: OnTls) -> None:
-        """Read the files.
+    def __init__(self, files: TlsFiles, on_tls: OnTls, most_handshakes: int = MOST_HANDSHAKES) -> None:
+        """Read the files; no more connections than ``most_handshakes`` may shake hands at a time.
 
         Raises:
             TlsError: They cannot be used.
         """
+        self._most_handshakes = most_handshakes
+        self._handshakes: WeakSet[_Connection] = WeakSet()  # a connection that is lost on the way is just forgotten
         self._files = files
         self._on_tls = on_tls
         self._seen = files.read()
@@ -86,6 +115,19 @@ class Tls:
     def in_force(self, alpn: Alpn) -> ssl.SSLContext:
         """Return the context for a handshake that starts now."""
         return self._contexts[alpn]
+
+    def note_handshake(self, connection: ssl.SSLObject) -> None:
+        """Count a connection that is about to shake hands; one too many will fail to: listeners count those that did.
+
+        What a handshake holds is as much as an open connection does, and costs a client nothing.
+        """
+        assert isinstance(connection, _Connection)
+        connection.others = self._handshakes
+        connection.is_too_many = len(self._handshakes) >= self._most_handshakes
+        if connection.is_too_many:
+            self._on_tls.handshake_refused()
+        else:
+            self._handshakes.add(connection)
 
     def look(self) -> None:
         """Read the files again if they changed; what cannot be used is told once."""
@@ -126,6 +168,7 @@ def _make(files: TlsFiles) -> dict[Alpn, ssl.SSLContext]:
 
 def _context(files: TlsFiles, alpn: Alpn) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Connection
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols([alpn])

@@ -24,6 +24,9 @@ class TlsMetrics:
         self._expiry = families.gauge(
             "tls_certificate_expiry_timestamp_seconds", "When the certificate in force expires, in Unix time", ()
         )
+        self._handshakes = families.counter(
+            "tls_handshakes_refused", "Connections closed because too many were shaking hands", ()
+        )
         self._reloads = families.counter("tls_reloads", "Certificates that were to come into force", ("outcome",))
         for outcome in ("applied", "refused"):
             self._reloads.labels(outcome)
@@ -35,6 +38,10 @@ class TlsMetrics:
         left_s = expires_at - time.time()
         level = logging.WARNING if left_s < _EXPIRES_SOON_S else logging.INFO
         log_event(level, "certificate in force", file=str(certificate), expires_in_days=round(left_s / 86400, 1))
+
+    def handshake_refused(self) -> None:
+        """Count a connection that was one too many."""
+        self._handshakes.inc()
 
     def tls_refused(self, why: str) -> None:
         """Note files that cannot be used."""

@@ -71,7 +71,7 @@ class Keeping:
         if self._store is not None or self._settings.path is None or self._wall() < self._retry_at_s:
             return False
         self.open()
-        if self._store is None:
+        if not self.is_open:
             return False
         _LOGGER.info("predictions are kept again", extra={"fields": {"path": str(self._settings.path)}})
         self.why_not, self._retry_s = "", _RETRY_S

@@ -3,10 +3,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 from pydantic import ValidationError
 
 from service.domain.remotes_file import RemotesFile
-from service.engine.remotes_reader import RemotesError, read_remotes
+from service.engine.remotes_reader import RemotesError, read_certificates, read_remotes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,32 @@ def test_anything_else_is_refused(address: str) -> None:
 def test_a_variant_without_endpoints_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         RemotesFile.model_validate({"remotes": {"m": {"full": {"endpoints": []}}}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"endpoints": ["grpc://a:1", "grpc://a:1"]}, "names a server twice"),
+        ({"endpoints": ["grpc://a:1"], "tls": {"ca_file": "ca.pem"}}, "neither grpcs:// nor https://"),
+        ({"endpoints": ["grpcs://a:1"], "tls": {"client_cert_file": "c.pem"}}, "belong together"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(fields: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        RemotesFile.model_validate({"remotes": {"m": {"full": fields}}})
+
+
+def test_certificates_are_looked_for_beside_the_file_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    fields = {"endpoints": ["grpcs://a:1"], "tls": {"ca_file": "ca.pem"}}
+    file = RemotesFile.model_validate({"remotes": {"m": {"full": fields}}})
+    for content in (None, b"no certificate"):
+        if content is not None:
+            (tmp_path / "ca.pem").write_bytes(content)
+        with pytest.raises(RemotesError, match=r"remotes\.m\.full\.tls: {'ca_file': 'ca\.pem'} cannot be used"):
+            read_certificates(file, tmp_path)
+    authority = trustme.CA().cert_pem.bytes()
+    (tmp_path / "ca.pem").write_bytes(authority)
+    assert read_certificates(file, tmp_path)["m", "full"].ca == authority
 
 
 def test_without_a_file_nothing_is_remote() -> None:

@@ -12,13 +12,13 @@ from service.engine.drift.asking import Asking
 
 def test_question_is_answered_by_who_takes_it() -> None:
     asking = Asking()
-    right, wrong = asking.ask(lambda: 3), asking.ask(lambda: {}["nothing"])
+    right, wrong = asking.ask(lambda: 3), asking.ask(lambda: int("no number"))
     for _ in range(2):
         asked = asking.take(0.0)
         assert asked is not None
         asked.work()
     assert right.result(0.0) == 3
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="no number"):
         wrong.result(0.0)
     with pytest.raises(Empty):
         asking.take(0.0)

@@ -84,8 +84,9 @@ async def test_a_call_names_the_variant_there_and_carries_what_is_left_of_the_de
     async with calling(servicer := Summing()) as endpoint:
         assert await endpoint.is_ready()
         assert await endpoint.check() == ""
-        (output,) = await endpoint.infer(Call({"x": ROWS}, 20.0))
+        (output,) = await endpoint.infer(Call({"x": ROWS}, 20.0, traceparent="00-abc-def-01"))
         assert output.tolist() == [[6.0], [22.0]]
+        assert servicer.metadata["traceparent"] == "00-abc-def-01"
         request, left_s = servicer.asked[0]
         assert (request.model_name, request.model_version) == ("sums--full", "7")
         assert request.parameters["timeout"].int64_param == 20_000_000

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.domain.errors import DeadlineExceeded, ModelNotReady, RemoteBackendFailed, RemoteUnavailable
+from service.domain.inference import Knobs
+from service.telemetry.tracing import RequestTracing
+from tests.builders import make_request
 from tests.service.engine.remoting import POOL, RemoteBench, answer
+from tests.service.telemetry.test_regret_and_exemplars import NoSpans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -147,6 +151,35 @@ async def test_what_waits_for_nothing_else_is_refused_when_the_last_server_goes(
     bench.lanes.start()
     assert (await asyncio.wait_for(free, WAIT_S)).answer.variant == "small"
     await bench.close()
+
+
+async def test_request_whose_run_failed_is_refused_at_once_where_what_is_left_is_away() -> None:
+    bench = RemoteBench()  # its lanes do not run: everything waits
+    bench.set_up(is_up=True)
+    asking = bench.ask(variant="full")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    (ticket,) = list(bench.model.queue)
+    bench.dispatcher.desk.remove(ticket)  # as if it ran
+    bench.set_up(is_up=False)
+    bench.dispatcher.resubmit(ticket)
+    with pytest.raises(ModelNotReady, match="out of reach"):
+        await asyncio.wait_for(asking, WAIT_S)
+    assert bench.dispatcher.depths() == {}
+    bench.lanes.start()
+    await bench.close()
+
+
+async def test_call_says_whether_somebody_else_could_answer_and_whose_trace_it_belongs_to(bench: RemoteBench) -> None:
+    traced = make_request()
+    traced.trace = RequestTracing(NoSpans(), 1.0).begin("http", None, None)
+    assert traced.trace is not None
+    for request in (traced, make_request(knobs=Knobs(variant="full"))):
+        task = asyncio.create_task(bench.plane.infer(request))
+        (await bench.remote.next_call())[2].set_result(answer(1, 40.0))
+        await task
+    assert [call.has_other_way for call in bench.remote.asked] == [True, False]
+    assert [call.traceparent for call in bench.remote.asked] == [traced.trace.response_header, ""]
 
 
 async def test_no_remote_call_is_made_on_the_event_loop(bench: RemoteBench) -> None:

@@ -147,6 +147,57 @@ async def test_a_call_whose_deadline_has_passed_is_not_repeated() -> None:
             stub.gate.set()
 
 
+async def test_silent_server_is_not_waited_for_where_there_is_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_variant, "_PATIENCE_LEAST_S", 0.05)
+    async with running() as site:
+        site.stubs[0].gate.clear()
+        with pytest.raises(RemoteUnavailable, match="server-0:1 did not answer in time"):
+            await site.ask(timeout_s=WAIT_S, has_other_way=True)
+        assert site.stubs[0].cancelled == len(site.stubs[0].rows)
+        assert site.remote.endpoints()[0].calls["silent"] == site.stubs[0].cancelled
+        assert site.servers[0].state.failures == site.stubs[0].cancelled
+        task = asyncio.create_task(site.ask(timeout_s=WAIT_S))  # nobody else could answer: it is waited for
+        asked = len(site.stubs[0].rows)
+        await site.until(lambda: len(site.stubs[0].rows) > asked)
+        asyncio.get_running_loop().call_later(0.1, site.stubs[0].gate.set)  # past the patience
+        assert (await task)[0].tolist() == [[4.0]]
+
+
+async def test_call_that_its_client_ends_is_a_failure_only_of_a_server_that_was_silent_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as site:
+        for patience_s, outcome in ((WAIT_S, "out_of_time"), (0.0, "silent")):
+            monkeypatch.setattr(remote_variant, "_PATIENCE_LEAST_S", patience_s)
+            monkeypatch.setattr(remote_variant, "_PATIENCE", 0.0)
+            site.stubs[0].gate.clear()
+            site.stubs[0].entered.clear()
+            future = site.remote.begin(Call(ONES, WAIT_S))
+            await asyncio.wait_for(site.stubs[0].entered.wait(), WAIT_S)
+            future.cancel()
+            await site.until(lambda: site.servers[0].state.inflight == 0)
+            assert site.remote.endpoints()[0].calls[outcome] == 1
+            assert site.servers[0].state.failures == (outcome == "silent")
+
+
+async def test_calls_and_repeated_ones_are_counted() -> None:
+    async with running(2) as site:
+        await site.ask()
+        site.stubs[0].failure = RemoteUnavailable("refused")
+        site.servers[1].state.inflight = 5  # the failing one is asked first
+        await site.ask()
+        calls = [state.calls for state in site.remote.endpoints()]
+        assert sum(item["answered"] for item in calls) == 2
+        assert sum(item["unavailable"] for item in calls) == site.remote.retries == 1
+
+
+async def test_servers_that_are_watched_no_more_take_no_calls() -> None:
+    async with running() as site:
+        pass
+    with pytest.raises(RemoteUnavailable, match="no server is up"):
+        await site.ask()
+
+
 async def test_another_failure_is_not_repeated() -> None:
     async with running(2) as site:
         for stub in site.stubs:
@@ -229,3 +280,4 @@ async def test_a_variant_loaded_again_is_recognised() -> None:
     async with running() as site:
         assert site.remote.serves(make_model(VARIANTS), VARIANTS[0])
         assert not site.remote.serves(make_model(VARIANTS), replace(VARIANTS[0], digest="cd" * 32))
+        assert not site.remote.serves(replace(make_model(VARIANTS), name="other"), VARIANTS[0])

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from service.domain.errors import ModelNotReady
 from service.domain.policy_file import PolicyFile
 from service.domain.remotes_file import RemotesFile
+from service.engine.backends.backend import Call
 from service.engine.dispatcher import Dispatcher
 from service.engine.holding import Holding
 from service.engine.registry import Registry
+from service.engine.remote_variant import RemoteVariant
 from service.engine.remotes import Remotes
 from service.engine.repository import Repository
 from tests.builders import write_repository
@@ -86,6 +90,64 @@ async def test_a_model_loaded_again_keeps_its_servers_and_what_was_learnt_of_the
         after = site.registry.get("sums")
         assert after is not before
         assert after.remote["full"] is before.remote["full"]
+        assert "full" in site.ready()
+
+
+async def until_closed(remote: RemoteVariant) -> None:
+    """Wait until a remote variant's servers are watched no more."""
+    async with asyncio.timeout(WAIT_S):
+        while remote.up:  # noqa: ASYNC110 - it ends on another thread's loop
+            await asyncio.sleep(0.01)
+
+
+def change_file_of(root: Path, variant: str) -> None:
+    """Publish another file of a variant."""
+    path = root / "sums" / "1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    next(item for item in manifest["variants"] if item["name"] == variant)["sha256"] = "cd" * 32
+    path.write_text(json.dumps(manifest))
+
+
+def remote_of(site: Site) -> RemoteVariant:
+    remote = site.registry.get("sums").remote["full"]
+    assert isinstance(remote, RemoteVariant)
+    return remote
+
+
+async def test_a_variant_that_has_changed_has_its_servers_met_anew_and_the_old_ones_let_go(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        await load(site)
+        before = remote_of(site)
+        change_file_of(tmp_path, "full")
+        await load(site)
+        assert remote_of(site) is not before
+        await until_closed(before)
+        assert [state.is_up for state in site.remotes.endpoints()] == [True]
+
+
+async def test_a_reload_that_fails_leaves_the_servers_of_what_is_served(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        await load(site)
+        before = remote_of(site)
+        change_file_of(tmp_path, "full")
+        site.registry.apply_policy(PolicyFile.model_validate({"models": {"sums": {"variants": ["absent"]}}}))
+        for _ in range(2):  # a failure leaves nothing behind that the next load could trip over
+            with pytest.raises(ModelNotReady, match="policy allows only absent"):
+                await asyncio.to_thread(site.registry.load, "sums")
+        assert remote_of(site) is before
+        call = before.begin(Call({"x": np.ones((1, 4), dtype=np.float32)}, WAIT_S))
+        assert (await asyncio.wrap_future(call))[0].tolist() == [[4.0]]
+        assert [state.is_up for state in site.remotes.endpoints()] == [True]
+
+
+async def test_an_unloaded_model_lets_go_of_its_servers(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        await load(site)
+        remote = remote_of(site)
+        site.registry.unload("sums")
+        await until_closed(remote)
+        assert site.remotes.endpoints() == []
+        await load(site)
         assert "full" in site.ready()
 
 

@@ -152,9 +152,10 @@ def test_kserve_gets_a_runtime_that_starts_this_gateway(repository: Path) -> Non
     parsed = cli.build_parser().parse_args(container["args"])
     settings = Settings(**{name: value for name, value in vars(parsed).items() if name != "run"})
     assert (str(settings.repository), settings.host, settings.lanes) == ("/mnt/models", "0.0.0.0", 4)  # noqa: S104
-    ports = {port["containerPort"] for port in container["ports"]}
-    assert ports == {settings.http_port, settings.grpc_port}
-    assert {probe["httpGet"]["port"] for probe in (container["readinessProbe"], container["livenessProbe"])} <= ports
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    usual = {name: Settings.model_fields[f"{name}_port"].default for name in ("http", "grpc")}  # the chart's, too
+    assert ports == {"http": settings.http_port, "grpc": settings.grpc_port} == usual
+    assert {probe["httpGet"]["port"] for probe in (container["readinessProbe"], container["livenessProbe"])} <= {*ports.values()}
 
 
 def test_kserve_gets_the_model_with_the_memory_that_was_measured(repository: Path) -> None:

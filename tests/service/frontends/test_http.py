@@ -135,3 +135,32 @@ async def test_good_clients_are_answered_beside_slow_ones(served: Served) -> Non
             for _ in range(3):
                 writer.write(REQUEST % b"small")
                 assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+
+
+async def test_requests_behind_one_that_is_being_answered_are_left_unread() -> None:
+    waiting: list[int] = []
+
+    async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, after a look whether the client has left, as the gateway's application does."""
+        del scope
+        protocol = receive.__self__.on_response.__self__  # type: ignore[attr-defined] # uvicorn's cycle, and ours
+        waiting.append(len(protocol.pipeline))
+        await receive()
+        look = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)  # so that it begins
+        look.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    request = b"GET /small HTTP/1.1\r\nHost: x\r\nX-Pad: %b\r\n\r\n" % (b"x" * 4000)
+    count, most = 1000, 200  # one read of the socket brings about 65
+    server = HttpServer(watching, ConnectionLimits(3, 60.0))
+    with bind("127.0.0.1", 0, "http_port") as listener:
+        await server.start(listener)
+        async with connected_to(port_of(listener)) as (reader, writer):
+            writer.write(request * count)
+            for _ in range(count):
+                await reader.readuntil(b"\r\n\r\nok")
+        await server.close()
+    assert len(waiting) == count
+    assert max(waiting) <= most

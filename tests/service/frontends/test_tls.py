@@ -42,6 +42,9 @@ class Heard:
     def tls_refused(self, why: str) -> None:
         self.refused.append(why)
 
+    def handshake_refused(self) -> None:
+        self.refused.append("handshake")
+
 
 @dataclass
 class Folder:

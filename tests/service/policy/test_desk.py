@@ -349,3 +349,27 @@ def test_judge_displaces_only_for_the_more_critical_when_the_queue_is_full() -> 
     desk, model = busy_desk([0.02], [(5.0, 1)] * 30)
     verdicts = [desk.judge(request(model, 60.0, criticality=number), 0.0)[0] for number in (0, 1)]
     assert verdicts == [Verdict.DISPLACE, Verdict.FULL]
+
+
+def test_models_that_wait_for_lanes_elsewhere_leave_the_shares_of_the_others_as_they_are() -> None:
+    desk = Desk[Model](1)
+    desk.add_pool("away--only", 1)
+    away, greedy, modest = Model("away", standing=Standing(pools={"only": "away--only"})), Model("g"), Model("m")
+    for model, due_s in ((away, 9.0), (greedy, 1.0), (modest, 2.0)):
+        desk.push(request(model, due_s), 0.0)
+    greedy.standing.virtual_s, modest.standing.virtual_s = 10.0, 5.0
+    assert [model.name for model in desk.turns(desk.lanes[0], 0.0)] == ["away", "m", "g"]
+    modest.standing.virtual_s = 10.0
+    assert [model.name for model in desk.turns(desk.lanes[0], 0.0)] == ["away", "g", "m"]
+
+
+def test_newcomer_of_a_model_with_servers_elsewhere_is_judged_by_what_others_have_waiting_here() -> None:
+    desk, other = Desk[Model](1), Model("other")
+    desk.add_pool("partly--far", 1)
+    partly = Model("partly", standing=Standing(pools={"far": "partly--far"}))
+    newcomer = request(partly, 0.055)
+    assert desk.judge(newcomer, 0.0)[0] is Verdict.ADMIT
+    for _ in range(5):
+        desk.push(request(other, 0.05), 0.0)
+    assert desk.judge(newcomer, 0.0)[0] is Verdict.OVERLOADED
+    assert desk.judge(request(partly, 0.065), 0.0)[0] is Verdict.ADMIT
