@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 import typing
 from pathlib import Path
@@ -115,6 +117,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     import uvloop
 
     from service.domain.errors import BackendFailed
+    from service.engine.lanes import is_any_lane_alive
     from service.engine.policy_reader import PolicyError
     from service.frontends.pyvoy import MissingFrontend
     from service.frontends.sockets import ListenError
@@ -129,6 +132,10 @@ def _serve(parsed: argparse.Namespace) -> int:
     except (SettingsError, PolicyError, ListenError, MissingFrontend, BackendFailed) as error:
         print(f"tiergate serve: {error}", file=sys.stderr)
         return _CANNOT_START
+    if is_any_lane_alive():  # native code that goes on while the interpreter ends aborts the process
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 

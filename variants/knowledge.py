@@ -153,7 +153,7 @@ class Guided:
 
 def attention(mine: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Return the mean squared distance of two attention maps, of features (N, channels, height, width)."""
-    size = [min(pair) for pair in zip(mine.shape[2:], wanted.shape[2:], strict=True)]
+    size = min(mine.shape[2], wanted.shape[2]), min(mine.shape[3], wanted.shape[3])
     maps = [F.adaptive_avg_pool2d(item.square().mean(1, keepdim=True), size).flatten(1) for item in (mine, wanted)]
     first, second = (F.normalize(item, dim=1) for item in maps)  # (N, height * width)
     return (first - second).square().sum(1).mean()
@@ -164,4 +164,4 @@ def _regressor(mine: torch.Tensor, wanted: torch.Tensor) -> torch.nn.Module:
     if mine.ndim != PICTURES:
         return torch.nn.Linear(mine.shape[-1], wanted.shape[-1])
     layer = torch.nn.Conv2d(mine.shape[1], wanted.shape[1], 1)
-    return torch.nn.Sequential(layer, torch.nn.AdaptiveAvgPool2d(list(wanted.shape[2:])))
+    return torch.nn.Sequential(layer, torch.nn.AdaptiveAvgPool2d(tuple(wanted.shape[2:])))

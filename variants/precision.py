@@ -23,6 +23,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 
 def quantize_dynamically(file: bytes) -> bytes:
@@ -50,7 +51,9 @@ def halve(file: bytes) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # weights below the smallest float16 are cut to it, as is fit
         model = convert_float_to_float16(onnx.load_from_string(file), keep_io_types=True)
-    return _bare(model)
+    ordered = OnnxModel(model)
+    ordered.topological_sort()  # the converter puts what it adds at the end, where shapes cannot be inferred
+    return _bare(ordered.model)
 
 
 def _bare(model: onnx.ModelProto) -> bytes:

@@ -59,7 +59,7 @@ def _set_heads(layer: torch.nn.Module, stored: torch.Tensor | None) -> None:
     """Set how many heads an attention block has left; their width does not change."""
     heads, qkv = getattr(layer, "heads", None), getattr(layer, "qkv", None)
     if isinstance(heads, int) and isinstance(qkv, torch.nn.Linear) and stored is not None:
-        layer.heads = heads * len(stored) // qkv.out_features
+        layer.heads = heads * len(stored) // qkv.out_features  # type: ignore[assignment]  # torch knows only its own attributes
 
 
 def _set_layer(layer: torch.nn.Module, arrays: Mapping[str, torch.Tensor]) -> None:
@@ -79,6 +79,8 @@ def _resize(layer: torch.nn.Module, arrays: Mapping[str, torch.Tensor]) -> None:
         layer.out_features, layer.in_features = arrays["weight"].shape
     elif isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the only class all batch norms share
         layer.num_features = len(arrays["running_mean"])
+    elif isinstance(layer, torch.nn.LayerNorm):
+        layer.normalized_shape = tuple(arrays["weight"].shape)
     elif isinstance(layer, torch.nn.Conv2d):
         outputs, inputs_each = arrays["weight"].shape[:2]
         if layer.groups > 1:  # depthwise: the groups shrink with the channels

@@ -49,13 +49,19 @@ class Pod:
         """Go as a pod goes; return the exit status, and how long it took after SIGTERM in seconds.
 
         The list changes and preStop begins at the same moment; nothing waits for those who have yet to hear.
+
+        Raises:
+            LoadError: It does not end.
         """
         endpoints.change(time.monotonic(), self.http, is_there=False)
         await asyncio.sleep(lifecycle.pre_stop_s)
         self.process.send_signal(signal.SIGTERM)
         began_s = time.monotonic()
-        async with asyncio.timeout(_KILLED_AFTER_S):
-            status = await self.process.wait()
+        try:
+            async with asyncio.timeout(_KILLED_AFTER_S):
+                status = await self.process.wait()
+        except TimeoutError:
+            raise LoadError(f"the gateway at {self.http} runs on {_KILLED_AFTER_S:.0f} s after SIGTERM") from None
         return status, time.monotonic() - began_s
 
     async def kill(self) -> None:

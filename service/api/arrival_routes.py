@@ -27,11 +27,13 @@ class Recorded(Protocol):
 def arrival_routes(recorded: Recorded | None) -> tuple[Route, ...]:
     """Return the route that hands out what a gateway recorded; ``None`` where it records nothing."""
 
-    async def read(_: Plane, request: HttpRequest) -> Reply:
+    async def read(plane: Plane, request: HttpRequest) -> Reply:
         if recorded is None:
             raise NotFound("this server records no arrivals; start it with --record-arrivals FOLDER")
         model, _pinned = split_model_name(request.captured[0])
         body = await asyncio.to_thread(recorded.content, model)
+        if b"\n" not in body.rstrip():
+            plane.model_info(model, "")  # nothing is recorded of it: a model that is unknown says so
         headers = [(b"content-type", b"text/csv; charset=utf-8"), (b"content-length", b"%d" % len(body))]
         return Reply(200, headers, body)
 

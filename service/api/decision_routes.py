@@ -5,9 +5,12 @@ It names the request ids and the knobs of every client, so the public listener r
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qs
+
+import msgspec
 
 from service.api.http_message import HttpRequest, Reply, json_reply
 from service.api.names import shown, split_model_name
@@ -15,6 +18,8 @@ from service.domain.errors import InvalidRequest
 from service.domain.inference import Criticality
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from service.api.http_routes import Route
     from service.api.plane import Plane
     from service.domain.decisions import CandidateVerdict, Decision
@@ -24,13 +29,15 @@ DECISIONS_PATH: Final = "v2/models/{}/decisions"
 
 _MOST: Final = 10_000
 _DEFAULT: Final = 10
+_AT_ONCE: Final = 8
+"""So many are told in half a millisecond."""
 
 
 class Decided(Protocol):
     """Who remembers decisions."""
 
-    def decisions(self, model: str, last: int) -> tuple[Decision, ...]:
-        """Return the last decisions of a model, the newest first."""
+    def decisions(self, model: str, last: int) -> Iterable[Decision]:
+        """Return the last decisions of a model, the newest first; each is explained when its turn comes."""
         ...
 
 
@@ -39,8 +46,12 @@ def decision_routes(decided: Decided) -> tuple[Route, ...]:
 
     async def explain(_: Plane, request: HttpRequest) -> Reply:
         model, _pinned = split_model_name(request.captured[0])
-        found = decided.decisions(model, _last(request.query))
-        return json_reply({"model_name": model, "decisions": [_decision(item) for item in found]})
+        told = []
+        for item in decided.decisions(model, _last(request.query)):
+            told.append(msgspec.Raw(msgspec.json.encode(_decision(item))))
+            if len(told) % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # ten thousand take most of a second: requests go on meanwhile
+        return json_reply({"model_name": model, "decisions": told})
 
     return (("GET", DECISIONS_PATH, explain),)
 

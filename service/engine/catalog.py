@@ -13,6 +13,8 @@ from service.policy.latency import Handover
 from service.policy.routing import name_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from service.domain.decisions import Decision
     from service.domain.descriptions import IndexEntry, ModelStatistics, VariantState
     from service.domain.inference import Knobs
@@ -171,8 +173,8 @@ class Catalog:
             ),
         )
 
-    def decisions(self, model: str, last: int) -> tuple[Decision, ...]:
-        """Return the last routing decisions of a model that led to an answer, explained, the newest first.
+    def decisions(self, model: str, last: int) -> Iterator[Decision]:
+        """Return the last routing decisions of a model that led to an answer, explained one by one, the newest first.
 
         Raises:
             ModelNotFound, ModelNotReady: The model is not here.

@@ -15,6 +15,8 @@ from service.domain.decisions import CandidateVerdict, Decision
 from service.domain.inference import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from service.domain.decisions import Verdict
     from service.domain.inference import Answer, Knobs
     from service.domain.variants import Variant
@@ -79,12 +81,12 @@ class Decisions:
             )
         )
 
-    def last(self, model: LoadedModel, count: int, now_s: float) -> tuple[Decision, ...]:
-        """Return the last decisions of a model, the newest first, explained."""
+    def last(self, model: LoadedModel, count: int, now_s: float) -> Iterator[Decision]:
+        """Return the last decisions of a model as of now, the newest first; each is explained when it is asked for."""
         ring = self._rings.get(model.info.name, ())
         newest = [_Kept._make(ring[place]) for place in range(len(ring) - 1, max(-1, len(ring) - 1 - count), -1)]
         epoch_s = time.time() - now_s
-        return tuple(_explain(kept, model, epoch_s) for kept in newest)
+        return (_explain(kept, model, epoch_s) for kept in newest)
 
 
 def _explain(kept: _Kept, model: LoadedModel, epoch_s: float) -> Decision:

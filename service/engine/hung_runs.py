@@ -1,12 +1,12 @@
 """Runs that hang: found, and given up.
 
 A run of native code cannot be stopped. One that takes far longer than predicted keeps its lane, and the requests that
-share it, until somebody gives it up: then its requests go on elsewhere, and another thread serves the lane. Whatever the
-run returns in the end is thrown away.
+share it, until somebody gives it up: then its requests go on elsewhere, and another thread serves the lane. Whatever
+the run returns in the end is thrown away.
 
 What counts is not the time on the clock. A process that was stopped, and a thread that waits for a core on a crowded
-machine, are late and do not hang; so a run ages by the time between two looks, twice the usual one at most, less what its
-thread waited for a core meanwhile.
+machine, are late and do not hang; so a run ages by the time between two looks, twice the usual one at most, less what
+its thread waited for a core meanwhile.
 """
 
 from __future__ import annotations

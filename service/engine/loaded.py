@@ -12,13 +12,12 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from service.domain.errors import ModelNotReady
+from service.engine.known_routes import KnownRoutes
 from service.policy.costs import Costs, Plan
 from service.policy.deadline_queue import DeadlineQueue
 from service.policy.desk import Standing
 from service.policy.judged import judge
 from service.policy.latency import Claim, Correction, safe_table
-from service.policy.routing import Route, choose_route
 from service.policy.scheduling import choose_run
 from service.policy.situation import Situation
 
@@ -33,12 +32,11 @@ if TYPE_CHECKING:
     from service.engine.drift.references import ModelReference
     from service.engine.repository import StoredFile
     from service.engine.ticket import Outcome, Ticket
-    from service.policy.routing import Rules
+    from service.policy.routing import Route, Rules
     from service.policy.situation import Waiting
 
 _FAILURES_TO_TAKE_OUT: Final = 3
 _REST_S: Final = 30.0
-_ROUTES_KEPT: Final = 1024
 _RELAX_EVERY_S: Final = 0.02
 _NO_INLINE_S: Final = 60.0
 _UNMEASURED_S: Final = 1.0
@@ -95,15 +93,12 @@ class LoadedModel:
     _costs_until_s: float = -math.inf
     _no_inline_until_s: float = -math.inf
     _learning: threading.Lock = field(default_factory=threading.Lock)
-    _routes: dict[Knobs, Route] = field(default_factory=dict)
-    _routes_ready: frozenset[str] = frozenset()
+    _routes: KnownRoutes = field(default_factory=KnownRoutes)
     _medians_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
     _everyone: frozenset[str] = frozenset()
     _rest_until_s: float = -math.inf
     _shapes_of: ModelInfo | None = None
     _has_dynamic_shapes: bool = False
-    _missed: dict[Knobs, str] = field(default_factory=dict)
-    _missed_among: frozenset[str] = frozenset()
     _unmeasured: frozenset[str] = frozenset()
     _judged: ModelInfo | None = None
 
@@ -150,7 +145,7 @@ class LoadedModel:
         with self._learning:
             self.accuracy = {item.name: item.accuracy for item in judged.variants if item.name in self.corrections}
             self._costs_until_s = -math.inf
-        self._judged, self._routes, self._missed = judged, {}, {}
+        self._judged, self._routes = judged, KnownRoutes()
 
     @property
     def judged(self) -> ModelInfo:
@@ -254,50 +249,11 @@ class LoadedModel:
         Raises:
             InvalidRequest, VariantNotFound, ModelNotReady: As ``policy.routing.choose_route``.
         """
-        ready = self.ready(now_s)
-        if (ready is not self._routes_ready and ready != self._routes_ready) or len(self._routes) >= _ROUTES_KEPT:
-            self._routes, self._routes_ready = {}, ready
-        # A timeout differs from request to request (gRPC sends what is left of the deadline) and decides nothing here.
-        key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
-        route = self._routes.get(key)
-        if route is None:
-            try:
-                route = self._routes[key] = self._with_plans(choose_route(self.judged, key, self.rules, ready))
-            except ModelNotReady:
-                # Evicted variants too, then. The two sets are not compared: a variant may go from one to the other now.
-                able = {name for name, health in self.health.items() if not health.is_out(now_s)}
-                if able == ready:
-                    if why := self.problems.get(knobs.variant or ""):
-                        name = f"variant '{knobs.variant}' of model '{self.info.name}'"
-                        raise ModelNotReady(f"{name} is not ready: {why}") from None
-                    raise
-                # Not kept: a variant whose loading fails rests, and then this is no way out any more.
-                route = self._with_plans(choose_route(self.judged, key, self.rules, able))
-        return route
-
-    def _with_plans(self, route: Route) -> Route:
-        """Return the route with its names: the candidates, and between them the cascades that they can serve."""
-        accuracy = {item.name: item.accuracy for item in route.candidates}
-        names = tuple(accuracy)
-        if self.plans and self.policy.cascades and not route.is_pinned:
-            # What a cascade's accuracy was measured with is no longer so where drift speaks of one of its stages.
-            sure = accuracy.keys() - {name for name, verdict in self.verdicts.items() if verdict.accuracy is not None}
-            accuracy |= {name: plan.accuracy for name, plan in self.plans.items() if self.needs(name) <= sure}
-            names = tuple(sorted(accuracy, key=lambda name: -accuracy[name]))  # stable: a variant before its equals
-        return replace(route, names=names)
+        return self._routes.find(self, knobs, now_s)
 
     def missed(self, knobs: Knobs) -> str:
         """Return the evicted variant that an idle machine would have answered with, '' where it is in memory."""
-        if self._missed_among is not self.evicted or len(self._missed) >= _ROUTES_KEPT:
-            self._missed, self._missed_among = {}, self.evicted
-        key = knobs if knobs.timeout_s is None else replace(knobs, timeout_s=None)
-        missed = self._missed.get(key)
-        if missed is None:
-            route, costs = choose_route(self.judged, key, self.rules, self.health), self._costs
-            timely = (item.name for item in route.candidates if costs.of(item.name, 1) <= route.budget_s)
-            preferred = next(timely, "")
-            missed = self._missed[key] = preferred if preferred in self.evicted else ""
-        return missed
+        return self._routes.missed(self, knobs, self._costs)
 
     def evict(self, variant: str) -> None:
         """Take a variant out of routing; it still runs, until ``drop``. The dispatcher's lock is held."""

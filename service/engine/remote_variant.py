@@ -59,6 +59,10 @@ _WARM_UP: Final = (1, 1, 1, 1, 8, 8)
 _WARM_UP_S: Final = 10.0
 
 
+class _Silent(RemoteUnavailable):
+    """The server did not answer for long; it is not asked a second time."""
+
+
 @dataclass(slots=True, eq=False)
 class Server:
     """One endpoint: what the policy knows of it, how it is called, and its calls under way."""
@@ -182,9 +186,10 @@ class RemoteVariant:
             server = self._choose(tried)
             try:
                 return await self._call(server, call, end_s)
-            except RemoteUnavailable:
+            except RemoteUnavailable as error:
                 tried.append(server.state)
-                if len(tried) > 1 or self._loop.time() >= end_s or not self._budget.may_retry():
+                is_alone = isinstance(error, _Silent) and self._choose(tried) is server
+                if len(tried) > 1 or self._loop.time() >= end_s or is_alone or not self._budget.may_retry():
                     raise
                 self._retries += 1
 
@@ -214,7 +219,7 @@ class RemoteVariant:
             raise RemoteUnavailable(f"{state.name}: {error}") from error
         except TimeoutError:
             outcome = "silent" if self._loop.time() >= silent_s - _CLOCK_S else "out_of_time"
-            kind = RemoteUnavailable if until_s < end_s else RemoteBackendFailed
+            kind = _Silent if until_s < end_s else RemoteBackendFailed
             raise kind(f"{state.name} did not answer in time") from None
         except BackendFailed as error:
             raise RemoteBackendFailed(f"{state.name}: {error}") from error

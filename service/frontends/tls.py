@@ -84,7 +84,7 @@ class _Current(ssl.SSLContext):
     alpn: Alpn
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - as the class above has them
-        made = self.tls.in_force(self.alpn).wrap_bio(*arguments, **options)
+        made: Any = self.tls.in_force(self.alpn).wrap_bio(*arguments, **options)
         self.tls.note_handshake(made)
         return made
 
@@ -99,7 +99,7 @@ class Tls:
             TlsError: They cannot be used.
         """
         self._most_handshakes = most_handshakes
-        self._handshakes: WeakSet[_Connection] = WeakSet()  # a connection that is lost on the way is just forgotten
+        self.handshakes: WeakSet[_Connection] = WeakSet()  # a connection that is lost on the way is just forgotten
         self._files = files
         self._on_tls = on_tls
         self._seen = files.read()
@@ -116,18 +116,17 @@ class Tls:
         """Return the context for a handshake that starts now."""
         return self._contexts[alpn]
 
-    def note_handshake(self, connection: ssl.SSLObject) -> None:
+    def note_handshake(self, connection: _Connection) -> None:
         """Count a connection that is about to shake hands; one too many will fail to: listeners count those that did.
 
         What a handshake holds is as much as an open connection does, and costs a client nothing.
         """
-        assert isinstance(connection, _Connection)
-        connection.others = self._handshakes
-        connection.is_too_many = len(self._handshakes) >= self._most_handshakes
+        connection.others = self.handshakes
+        connection.is_too_many = len(self.handshakes) >= self._most_handshakes
         if connection.is_too_many:
             self._on_tls.handshake_refused()
         else:
-            self._handshakes.add(connection)
+            self.handshakes.add(connection)
 
     def look(self) -> None:
         """Read the files again if they changed; what cannot be used is told once."""

@@ -40,6 +40,8 @@ LEAST_BURST_S: Final = 0.05
 _SLEPT_S: Final = 0.0003
 """A pause before a turn that only a loop with nothing to do makes."""
 _REMEMBERED_S: Final = 0.1
+_MOST_WEIGHT: Final = 0.1
+"""Of one turn in the mean: a single one that the machine held up says nothing of how long turns usually are."""
 _PRESSED_S: Final = 0.05
 
 
@@ -66,7 +68,7 @@ class Turns:
         took_s, pause_s = self._ended_s - self._began_s, now_s - self._ended_s
         self._before_s = 0.0 if pause_s > _SLEPT_S else took_s
         if self._began_s > 0:  # the mean by time, in which a pause is a turn of no length
-            self._usual_s += (took_s - self._usual_s) * min(1.0, took_s / _REMEMBERED_S)
+            self._usual_s += (took_s - self._usual_s) * min(_MOST_WEIGHT, took_s / _REMEMBERED_S)
             self._usual_s -= self._usual_s * min(1.0, pause_s / _REMEMBERED_S)
         self._began_s, self.is_open = now_s, True
 

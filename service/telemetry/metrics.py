@@ -28,8 +28,8 @@ from service.telemetry.variant_metrics import VariantMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from service.domain.endpoints import EndpointState
     from service.domain.departure import Departure
+    from service.domain.endpoints import EndpointState
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.observer import RunReport
     from service.domain.variants import ModelInfo, Variant

@@ -139,7 +139,7 @@ def test_faults_of_a_gateway_arrive_at_a_webhook_and_dashboards_have_data(tmp_pa
     ):
         with traffic(gateway):
             prometheus.wait_until("model:tiergate_offered:increase5m > 20")
-            assert prometheus.value("model:tiergate_burn_rate:5m") == 0
+            assert prometheus.value('model:tiergate_burn_rate:5m{model="sums"}') == 0
             assert not firing(prometheus) & FAULTS
 
             policy.write_text(BROKEN)

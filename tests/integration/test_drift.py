@@ -138,6 +138,8 @@ async def test_full_answers_where_every_smaller_variant_is_wrong(tmp_path: Path)
         await served.send_until(is_quarantined)
         await served.send_until(is_quarantined, "pruned")
         assert await served.answerer() == "full"
+        notes = (await served.public.get("/v2/models/winds/drift")).json()["notes"]
+        assert "every smaller variant differs from 'full': it may be 'full' that is not what was measured" in notes
         assert (await served.drift("full"))["state"] == "healthy"
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from service.cli import main
 from service.domain.policy_file import PolicyFile
+from service.engine.arrival_log import HEADER
 from tests.integration.gateway_process import running_gateway, write_sums
 
 if TYPE_CHECKING:
@@ -23,11 +24,19 @@ INFER = "/v2/models/sums/infer"
 ARRIVALS = "/v2/models/sums/arrivals"
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.0] * 4}]}).encode()
 PATIENCE_S = 60.0
+RECORDED = 2000
 
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Iterator[GatewayProcess]:
+    """A gateway that goes on with a recording of a hundred requests a second.
+
+    At that rate every window is judged, however few requests a busy machine can send in it.
+    """
     write_sums(tmp_path / "repository")
+    (tmp_path / "arrivals").mkdir()
+    rows = [f"{number / 100:.2f},{400 + number % 200},,normal,\n".encode() for number in range(RECORDED)]
+    (tmp_path / "arrivals" / "sums.csv").write_bytes(HEADER + b"".join(rows))
     with running_gateway(tmp_path / "repository", "--record-arrivals", str(tmp_path / "arrivals")) as running:
         yield running
 
@@ -46,11 +55,9 @@ def departed(gateway: GatewayProcess) -> set[str]:
 def test_a_policy_is_proposed_from_recorded_arrivals_and_its_region_is_watched(
     recording: GatewayProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(200):
-        ask(recording, 400.0 + number)
     status, headers, content = recording.call("GET", ARRIVALS, where=recording.admin)
     assert (status, headers["content-type"]) == (200, "text/csv; charset=utf-8")
-    assert len(content.splitlines()) == 201
+    assert len(content.splitlines()) == 1 + RECORDED
     admin = f"http://{recording.admin}"
     where = ["--repository", str(tmp_path / "repository"), "--from", admin, "--apply", admin]
     effort = ["--runs", "4", "--processes", "1", "--lanes", "2", "--slo", "p50=500ms"]
@@ -60,16 +67,21 @@ def test_a_policy_is_proposed_from_recorded_arrivals_and_its_region_is_watched(
     low_ms, high_ms = policy.provenance.regions["sums"].budget_ms
     assert 400.0 <= low_ms <= high_ms <= 600.0
     assert not departed(recording)
-    give_up_s = time.monotonic() + PATIENCE_S
+    give_up_s, asked = time.monotonic() + PATIENCE_S, 0
     while "budget" not in departed(recording):
         ask(recording, 5000.0)
+        asked += 1
         assert time.monotonic() < give_up_s
     assert "traffic has left what the policy was tuned for" in (tmp_path / "gateway.log").read_text(encoding="utf-8")
+    content = recording.call("GET", ARRIVALS, where=recording.admin)[2]
+    assert len(content.splitlines()) == 1 + RECORDED + asked
 
 
 def test_what_was_recorded_is_the_administrators(recording: GatewayProcess) -> None:
     assert recording.call("GET", ARRIVALS)[0] == 403
     assert recording.call("GET", "/v2/models/../arrivals", where=recording.admin)[0] == 404
+    status, _, answer = recording.call("GET", "/v2/models/strange/arrivals", where=recording.admin)
+    assert (status, "loaded are sums" in answer["error"]) == (404, True)
 
 
 def test_a_gateway_that_records_nothing_says_how_it_would(

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from service.cli import main
-from service.domain.errors import InvalidRequest, Overloaded
+from service.domain.errors import BackendFailed, InvalidRequest, ModelNotReady, Overloaded
 from service.domain.inference import Answer, Reason
 from service.domain.observer import RunReport
 from service.telemetry.exposition import read_scrape
@@ -96,6 +96,16 @@ def test_a_frame_tells_what_happened_between_two_readings(site: Site) -> None:
     assert full.memory_bytes == LADDER[0].memory_bytes
     assert (quantized.met_ratio, quantized.predicted_ratio) == (0.0, None)
     assert quantized.p50_s == pytest.approx(0.175)
+
+
+def test_requests_that_the_gateway_failed_are_not_on_time(site: Site) -> None:
+    before = site.scrape(START + 50)
+    site.answer("full", 2)
+    site.metrics.request_refused(make_request(), BackendFailed("x"), 0.0)
+    site.metrics.request_refused(make_request(), ModelNotReady("x"), 0.0)
+    frame = make_frame(site.scrape(START + 52), before)
+    assert (frame.met_ratio, frame.lost_hz) == (0.5, 1.0)
+    assert frame.models[0].regret == pytest.approx(0.02)  # of those that were answered
 
 
 def test_one_reading_alone_tells_of_the_time_since_the_start(site: Site) -> None:

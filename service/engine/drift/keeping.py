@@ -71,11 +71,7 @@ class Keeping:
         if self._store is not None or self._settings.path is None or self._wall() < self._retry_at_s:
             return False
         self.open()
-        if not self.is_open:
-            return False
-        _LOGGER.info("predictions are kept again", extra={"fields": {"path": str(self._settings.path)}})
-        self.why_not, self._retry_s = "", _RETRY_S
-        return True
+        return self.is_open
 
     def close(self) -> None:
         """Close the store."""
@@ -92,6 +88,8 @@ class Keeping:
         now_s = self._wall()
         try:
             self._store.add(predictions_of(answers, watch.model.info, watch.reference.agreement, now_s), now_s)
+            if self._retry_at_s > 0.0:
+                self._recover()
         except StoreFailed as error:
             self._give_up(error)
 
@@ -158,6 +156,10 @@ class Keeping:
                 watch.labelled(kept.prediction.variant, score)
         watch.feedback.update(joined=len(scores), unknown=len(unknown), unfit=len(unfit))
         return FeedbackResult(len(scores), tuple(unknown), tuple(unfit))
+
+    def _recover(self) -> None:
+        self._retry_at_s, self._retry_s, self.why_not = 0.0, _RETRY_S, ""
+        _LOGGER.info("predictions are kept again", extra={"fields": {"path": str(self._settings.path)}})
 
     def _give_up(self, error: StoreFailed) -> None:
         self.close()

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ CREATE INDEX IF NOT EXISTS by_id ON answers (id);
 CREATE INDEX IF NOT EXISTS labelled ON answers (model, variant, digest, place) WHERE score IS NOT NULL;
 CREATE TABLE IF NOT EXISTS states (
     model TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
-    state TEXT NOT NULL, is_held INTEGER NOT NULL, since_s REAL NOT NULL, why TEXT NOT NULL,
+    state TEXT NOT NULL, is_held INTEGER NOT NULL, since_s REAL NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL,
     PRIMARY KEY (model, variant)
 ) WITHOUT ROWID;
 """
@@ -84,12 +84,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class KeptState:
-    """In which state drift left a variant whose file has this digest, since when, and on what evidence."""
+    """The state in which a variant was left, whose file has this digest: since when, by whom, on what evidence."""
 
     digest: str
     state: DriftState
     is_held: bool
     since_s: float
+    by: Literal["drift", "hand"]
     why: str
 
 
@@ -179,8 +180,8 @@ class Predictions:
         Raises:
             StoreFailed: The file does not take it.
         """
-        row = (model, variant, item.digest, item.state, item.is_held, item.since_s, item.why)
-        self._write("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?)", [row])
+        row = (model, variant, item.digest, item.state, item.is_held, item.since_s, item.by, item.why)
+        self._write("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row])
 
     def state(self, model: str, variant: str) -> KeptState | None:
         """Return the state in which a variant was left, ``None`` where nothing was ever noted.
@@ -188,9 +189,9 @@ class Predictions:
         Raises:
             StoreFailed: The file cannot be read.
         """
-        query = "SELECT digest, state, is_held, since_s, why FROM states WHERE model = ? AND variant = ?"
-        for digest, state, is_held, since_s, why in self._select(query, (model, variant)):
-            return KeptState(digest, state, bool(is_held), since_s, why)
+        query = "SELECT digest, state, is_held, since_s, by, why FROM states WHERE model = ? AND variant = ?"
+        for digest, state, is_held, since_s, by, why in self._select(query, (model, variant)):
+            return KeptState(digest, state, bool(is_held), since_s, by, why)
         return None
 
     def _write(self, line: str, rows: Sequence[tuple[object, ...]], before: Callable[[], None] | None = None) -> None:

@@ -45,6 +45,9 @@ def _notes(watch: ModelWatch, scheduling: str, *, has_store: bool) -> tuple[str,
         notes.append("no shadow runs: there is no variant of tier full on this machine")
     elif full not in model.backends:
         notes.append(f"no shadow runs now: variant '{full}' is not in memory, and none is evicted for it")
+    smaller = {name: item for name, item in watch.watches.items() if item.reference.allowed is not None}
+    if len(smaller) > 1 and all(item.standing.state in ("demoted", "quarantined") for item in smaller.values()):
+        notes.append(f"every smaller variant differs from '{full}': it may be '{full}' that is not what was measured")
     if not any(item.reference.calibration for item in watch.watches.values()):
         notes.append("no estimate without labels: the manifest has no calibration")
     notes += [

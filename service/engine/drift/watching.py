@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
@@ -39,6 +39,7 @@ WATCHED_HZ: Final = 20.0
 """Answers a second of each variant whose confidence and inputs are looked at."""
 
 _MOST_HISTORY: Final = 50
+_NOTHING: Final[tuple[Literal["drift"], str]] = ("drift", "")
 _SCORES: Final = ("FP16", "FP32", "FP64")
 _MOST_ELEMENTS: Final = 200_000
 """Summarised at a time, which takes a millisecond or two."""
@@ -113,17 +114,17 @@ class ModelWatch:
         """Go on in the state that was left at a restart; the evidence for it has gone."""
         self.watches[name] = self._anew(self.watches[name], Standing(kept.state, kept.is_held))
         self.since_s[name] = kept.since_s
-        self.history[name].append(Happening(kept.since_s, "healthy", kept.state, "drift", kept.why))
+        self.history[name].append(Happening(kept.since_s, "healthy", kept.state, kept.by, kept.why))
         self.written[name] = kept
 
     def unwritten(self) -> list[tuple[str, KeptState]]:
         """Return the states that differ from what was written."""
         found = []
         for name, watch in self.watches.items():
-            state, is_held = watch.standing.state, watch.standing.is_held
-            why = self.history[name][-1].evidence if self.history[name] else ""
-            now = KeptState(self.digests[name], state, is_held, self.since_s[name], why)
-            if now != self.written.get(name, KeptState(now.digest, "healthy", is_held=False, since_s=0.0, why="")):
+            happened = [(item.by, item.evidence) for item in self.history[name]] or [_NOTHING]
+            standing, digest = watch.standing, self.digests[name]
+            now = KeptState(digest, standing.state, standing.is_held, self.since_s[name], *happened[-1])
+            if now != self.written.get(name, KeptState(digest, "healthy", False, 0.0, *_NOTHING)):
                 found.append((name, now))
         return found
 

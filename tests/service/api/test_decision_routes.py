@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from service.domain.inference import Answer, Criticality, Knobs, Reason
 from tests.service.api.conftest import ask, content
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.service.api.conftest import Caller, StubPlane
 
 PATH = "/v2/models/digits/decisions"
@@ -42,10 +45,17 @@ class StubDecided:
     """Remembers one decision, and how many were asked for."""
 
     asked: list[tuple[str, int]] = field(default_factory=list)
+    known: int = 1
+    told: int = 0
 
-    def decisions(self, model: str, last: int) -> tuple[Decision, ...]:
+    def decisions(self, model: str, last: int) -> Iterator[Decision]:
         self.asked.append((model, last))
-        return (DECISION,)
+        return self._tell()
+
+    def _tell(self) -> Iterator[Decision]:
+        for _ in range(self.known):
+            self.told += 1
+            yield DECISION
 
 
 @pytest.fixture
@@ -56,6 +66,17 @@ def decided() -> StubDecided:
 @pytest.fixture
 def admin(caller: Caller, plane: StubPlane, decided: StubDecided) -> Caller:
     return type(caller)(HttpApp(plane, admin=True, more=decision_routes(decided)))
+
+
+async def test_requests_have_their_turn_while_many_decisions_are_told(admin: Caller, decided: StubDecided) -> None:
+    decided.known = 1000
+    asking = asyncio.create_task(ask(admin, "GET", PATH + "?last=1000"))
+    seen = set()
+    while not asking.done():
+        await asyncio.sleep(0)
+        seen.add(decided.told)
+    assert len(content(await asking)["decisions"]) == 1000
+    assert len(seen) > 50
 
 
 async def test_decisions_are_told_in_milliseconds_with_only_the_knobs_that_were_said(admin: Caller) -> None:

@@ -27,7 +27,7 @@ def verdicts(decision: Decision) -> dict[str, str]:
 async def ask(bench: Bench, **knobs: float | str) -> Decision:
     """Send a request and return what is told of its decision."""
     await bench.plane.infer(make_request(knobs=Knobs(**knobs)))  # type: ignore[arg-type]
-    return bench.plane.decisions("sums", 1)[0]
+    return next(bench.plane.decisions("sums", 1))
 
 
 async def test_a_decision_tells_what_was_asked_and_what_came_of_it(bench: Bench) -> None:
@@ -68,7 +68,7 @@ async def test_a_queue_is_told_as_the_reason_of_a_smaller_variant(bench: Bench) 
     gate.set()
     for task in (first, *waiting):
         await task
-    told = bench.plane.decisions("sums", 12)
+    told = tuple(bench.plane.decisions("sums", 12))
     downgraded = [item for item in told if item.answer.variant != "full" and item.queued]
     assert downgraded
     assert all(verdicts(item)["full"] in ("above_level", "too_slow") for item in downgraded)
@@ -104,7 +104,7 @@ async def test_the_newest_come_first_and_the_oldest_are_forgotten(make_bench: Ca
 async def test_nothing_is_kept_where_none_are_to_be_kept(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(decisions=Decisions(0))
     await bench.plane.infer(make_request())
-    assert bench.plane.decisions("sums", 10) == ()
+    assert list(bench.plane.decisions("sums", 10)) == []
 
 
 async def test_requests_without_an_answer_leave_no_decision(bench: Bench) -> None:
@@ -112,6 +112,6 @@ async def test_requests_without_an_answer_leave_no_decision(bench: Bench) -> Non
         stub.fails = lambda _: True
     with pytest.raises(BackendFailed):
         await bench.plane.infer(make_request())
-    assert bench.plane.decisions("sums", 10) == ()
+    assert list(bench.plane.decisions("sums", 10)) == []
     with pytest.raises(ModelNotFound):
         bench.plane.decisions("strange", 1)

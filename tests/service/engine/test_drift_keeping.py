@@ -130,5 +130,10 @@ def test_store_that_could_not_be_opened_is_tried_again_after_a_minute(
     watched.wall_s += 2.0
     assert keeping.open_again()
     assert keeping.share_of(watched.watch) == 1.0
-    assert [record.levelname for record in caplog.records] == ["ERROR"]  # that it is open again is information
+    with caplog.at_level("INFO"):
+        answer(watched, keeping)
+    assert [record.getMessage() for record in caplog.records] == [
+        "predictions are kept no more: labels cannot be joined",
+        "predictions are kept again",
+    ]
     keeping.close()

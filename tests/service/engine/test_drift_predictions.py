@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**20
 DAY_S = 86_400.0
 NOW_S = 1000.0
-HELD = KeptState("sha", "quarantined", is_held=True, since_s=2.0, why="by hand")
+HELD = KeptState("sha", "quarantined", is_held=True, since_s=2.0, by="hand", why="set by hand")
 
 
 def prediction(request_id: str, at_s: float = 1000.0, variant: str = "pruned", rows: int = 1) -> Prediction:
@@ -113,7 +113,7 @@ def test_file_is_its_owners_alone(tmp_path: Path) -> None:
 def test_state_is_found_after_the_file_was_opened_again(tmp_path: Path) -> None:
     store = opened(tmp_path / "kept.db")
     assert store.state("winds", "pruned") is None
-    for state in (KeptState("sha", "demoted", is_held=False, since_s=1.0, why="a drop"), HELD):
+    for state in (KeptState("sha", "demoted", is_held=False, since_s=1.0, by="drift", why="a drop"), HELD):
         store.note_state("winds", "pruned", state)
     store.close()
     store = opened(tmp_path / "kept.db")

@@ -46,6 +46,7 @@ class Wire:
         self.asked: list[str] = []
         self.headers: list[bytes] = []
         self.flood = b""
+        self.sent_bytes = 0
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,6 +64,7 @@ class Wire:
                 await writer.drain()
                 while self.flood:
                     writer.write(self.flood)
+                    self.sent_bytes += len(self.flood)
                     await writer.drain()
                 if b"Connection: close" in answer:
                     break
@@ -149,10 +151,12 @@ async def test_redirect_is_not_followed() -> None:
 
 
 async def test_cookies_are_not_kept() -> None:
-    async with wired() as (wire, endpoint):
+    async with wired() as (wire, _):
+        endpoint = connect(f"http://localhost:{wire.port}", CALLED)  # addresses have no cookies
         wire.answers["ready"] = reply(200, b"", b"Set-Cookie: a=b\r\n")
-        assert await endpoint.is_ready()
-        assert await endpoint.is_ready()
+        for _ in range(2):
+            assert await endpoint.is_ready()
+        await endpoint.close()
         assert not any(b"cookie" in head for head in wire.headers)
 
 
@@ -173,6 +177,7 @@ async def test_answer_without_end_is_cut_off(end: str) -> None:
         with pytest.raises(RemoteBackendFailed, match=f"larger than {CALLED.most_bytes} bytes"):
             await (endpoint.infer(CALL) if end == "infer" else endpoint.is_ready())
         wire.flood = b""
+        assert wire.sent_bytes < 2**25  # what is allowed, and what sockets buffer
 
 
 async def test_half_an_answer_is_a_server_out_of_reach() -> None:
@@ -233,11 +238,13 @@ async def test_nothing_that_a_grpc_server_answers_is_more_than_a_failure() -> No
         tensor([1, 1], b"1234"),
         tensor([2, 1], b"12345678", "NONSENSE"),
         tensor([2, 1], b""),
-        tensor([2, 2**20], bytes(2**23)),  # more than the model's outputs can take
     )
     for servicer.answer in odd:
         with pytest.raises(RemoteBackendFailed):
             await endpoint.infer(CALL)
+    servicer.answer = tensor([2, 2**20], bytes(2**23))
+    with pytest.raises(RemoteBackendFailed, match=f"larger than max .* vs. {CALLED.most_bytes}"):
+        await endpoint.infer(CALL)
     servicer.answer, servicer.trailer = None, tuple((f"k{number}", "v" * 1000) for number in range(100))
     with pytest.raises(RemoteBackendFailed):
         await endpoint.infer(CALL)
@@ -254,7 +261,7 @@ async def test_packed_message_is_not_unpacked() -> None:
     await server.start()
     endpoint = connect(f"grpc://127.0.0.1:{port}", CALLED)
     servicer.answer = tensor([2, 2**22], bytes(2**25))
-    with pytest.raises(RemoteBackendFailed, match=r"cannot be read|not supported|gzip|larger"):
+    with pytest.raises(RemoteBackendFailed, match=r"cannot be read|gzip"):
         await endpoint.infer(CALL)
     await endpoint.close()
     await server.stop(None)

@@ -97,7 +97,7 @@ async def until_closed(remote: RemoteVariant) -> None:
     """Wait until a remote variant's servers are watched no more."""
     async with asyncio.timeout(WAIT_S):
         while remote.up:  # noqa: ASYNC110 - it ends on another thread's loop
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
 
 
 def change_file_of(root: Path, variant: str) -> None:

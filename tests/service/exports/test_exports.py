@@ -155,7 +155,8 @@ def test_kserve_gets_a_runtime_that_starts_this_gateway(repository: Path) -> Non
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     usual = {name: Settings.model_fields[f"{name}_port"].default for name in ("http", "grpc")}  # the chart's, too
     assert ports == {"http": settings.http_port, "grpc": settings.grpc_port} == usual
-    assert {probe["httpGet"]["port"] for probe in (container["readinessProbe"], container["livenessProbe"])} <= {*ports.values()}
+    probes = (container["readinessProbe"], container["livenessProbe"])
+    assert {probe["httpGet"]["port"] for probe in probes} <= {*ports.values()}
 
 
 def test_kserve_gets_the_model_with_the_memory_that_was_measured(repository: Path) -> None:

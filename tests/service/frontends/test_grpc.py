@@ -284,7 +284,9 @@ SLOW = {
     "half a header block": START + frame(wire.HEADERS, 0, 1, b"\x88"),
     "half a frame": START + frame(wire.PING, 0, 0, bytes(8))[:12],
     "half a message": START + opening(1) + frame(wire.DATA, 0, 1, message(b"abc")[:6]),
-    "half a message of a stream": START + opening(1, "/a.B/Stream") + frame(wire.DATA, 0, 1, message(b"abc") * 2 + b"\0"),
+    "half a message of a stream": START
+    + opening(1, "/a.B/Stream")
+    + frame(wire.DATA, 0, 1, message(b"abc") * 2 + b"\0"),
     "answer that may not leave": (
         wire.PREFACE
         + wire.settings_frame([(wire.INITIAL_WINDOW_SIZE, 0)])

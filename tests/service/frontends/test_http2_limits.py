@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -13,6 +14,8 @@ from service.frontends.http2_frames import Http2Error, frame, number_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from service.api.asgi import Receive
 
 POST = {b":method": b"POST", b":path": b"/a.B/C", b"content-type": b"application/grpc"}
 ANSWER_BYTES = 1 << 25
@@ -68,6 +71,12 @@ class Server:
     def note(self, message: str) -> None:
         self.notes.append(message)
 
+    async def __call__(self, scope: object, receive: Receive, send: object) -> None:
+        """Take all that a stream brings."""
+        del scope, send
+        while (await receive())["type"] == "http.request":
+            pass
+
     def is_unary(self, path: bytes) -> bool:
         return path == POST[b":path"]
 
@@ -87,9 +96,9 @@ async def connection() -> AsyncIterator[Connection]:
     found.connection_lost(None)
 
 
-def opening(stream: int, *, method: bytes = b"POST") -> bytes:
+def opening(stream: int, *, method: bytes = b"POST", path: bytes = POST[b":path"]) -> bytes:
     """Return a call's headers."""
-    block = wire.header_block((POST | {b":method": method}).items())
+    block = wire.header_block((POST | {b":method": method, b":path": path}).items())
     return frame(wire.HEADERS, wire.END_HEADERS, stream, block)
 
 
@@ -220,6 +229,39 @@ async def test_unfinished_messages_of_one_connection_are_bounded_together(connec
     for stream in list(connection.streams):
         connection.data_received(number_frame(wire.RST_STREAM, stream, wire.CANCEL))
     assert connection.held_bytes == 0
+
+
+async def test_half_messages_of_streams_count_until_they_are_whole_though_they_were_taken(
+    connection: Connection,
+) -> None:
+    connection.most_held_bytes = 100_000
+    half = b"\0" + (40_000).to_bytes(4, "big") + bytes(30_000)
+    for stream in range(1, 9, 2):
+        connection.data_received(opening(stream, path=b"/a.B/Stream") + frame(wire.DATA, 0, stream, half))
+        await asyncio.sleep(0)  # the application takes what there is
+    assert list(connection.streams) == [1, 3, 5]
+    assert "bytes of unfinished messages" in server(connection).notes[0]
+    connection.data_received(frame(wire.DATA, 0, 3, bytes(10_000)))
+    await asyncio.sleep(0)
+    assert connection.held_bytes == 2 * len(half)
+
+
+async def test_a_half_message_of_a_stream_is_waited_for_only_as_long_as_its_client_may_send(
+    connection: Connection,
+) -> None:
+    half = b"\0" + (1 << 16).to_bytes(4, "big") + bytes(100)
+    connection.data_received(opening(1, path=b"/a.B/Stream"))
+    stream = connection.streams[1]
+    assert not stream.waits_for_client_since(connection.loop.time())
+    connection.data_received(frame(wire.DATA, 0, 1, half))
+    assert stream.waits_for_client_since(connection.loop.time())
+    connection.data_received(frame(wire.DATA, 0, 1, bytes((1 << 16) - 100)))
+    assert not stream.waits_for_client_since(connection.loop.time())
+    larger = b"\0" + (1 << 24).to_bytes(4, "big") + bytes(wire.STREAM_WINDOW - 5 - len(half) - (1 << 16) + 100)
+    connection.data_received(
+        b"".join(frame(wire.DATA, 0, 1, larger[at : at + 16384]) for at in range(0, len(larger), 16384))
+    )
+    assert not stream.waits_for_client_since(connection.loop.time())  # the window is used up: it is our turn
 
 
 async def test_quiet_client_is_asked_whether_it_is_there_and_let_go_when_it_is_not(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -203,6 +204,30 @@ async def test_client_without_a_certificate_is_refused_where_one_is_asked_for(fo
             with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                 async with served.connected(client) as streams:
                     await ask(*streams)  # with TLS 1.3 the refusal comes after the handshake
+        await server.close()
+
+
+async def test_connections_that_do_not_finish_their_handshake_are_bounded(folder: Folder) -> None:
+    tls = Tls(folder.files, folder.heard, 2)
+    server = HttpServer(app, ConnectionLimits(10, 60.0), tls=tls.context("http/1.1"))
+    with bind("127.0.0.1", 0, "http_port") as listener:
+        await server.start(listener)
+        served = Served(tls, port_of(listener))
+        silent = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
+        while len(tls.handshakes) < 2:  # noqa: ASYNC110 - the loop itself takes the connections
+            await asyncio.sleep(0)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await served.serial(folder.client())
+        assert folder.heard.refused == ["handshake"]
+        for _, writer in silent:
+            writer.close()
+        while tls.handshakes:  # a lost one is forgotten, by the collector at the latest
+            await asyncio.sleep(0)
+            gc.collect()
+        for _ in range(3):  # who has shaken hands does not count
+            async with served.connected(folder.client()) as (reader, writer):
+                assert await ask(reader, writer) == b"https"
+                assert not tls.handshakes
         await server.close()
 
 

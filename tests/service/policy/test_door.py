@@ -73,7 +73,7 @@ def test_what_a_new_connection_waited_is_added() -> None:
 
 def standing(turn_s: float) -> Turns:
     """Return turns that were all so long, without a pause, but for a short last one; the next begins at 10 s."""
-    turns, count = Turns(), int(0.5 / turn_s)
+    turns, count = Turns(), max(20, int(0.5 / turn_s))
     for number in range(count):
         began_s = 9.9999 - (count - number) * turn_s
         turns.begin(began_s)
@@ -110,6 +110,11 @@ def test_burst_or_stall_turns_away_only_what_has_no_budget_left(
 ) -> None:
     turns = turns_after(0.0, pause_s=1.0)
     assert longest_wait_s(turns, budget_s, criticality) == pytest.approx(longest_s, abs=0.0003)
+
+
+@pytest.mark.parametrize("stall_s", [0.02, 0.05, 0.09])
+def test_one_turn_that_the_machine_held_up_turns_nobody_away_in_time(stall_s: float) -> None:
+    assert turns_after(stall_s).may_enter(10.0, 0.1, Criticality.NORMAL)
 
 
 def test_old_first_bytes_are_turned_away_by_a_queue_that_stands_alone() -> None:
