@@ -51,9 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--work", type=Path, default=Path("loadtests/results/raw/rollout"), help="for the gateways' logs"
     )
-    parser.add_argument("--pods", type=int, default=3)
-    parser.add_argument("--restarts", type=int, default=200)
-    parser.add_argument("--surge", type=int, default=1, help="pods that are replaced at a time")
+    parser.add_argument("--pods", type=_count, default=3)
+    parser.add_argument("--restarts", type=_count, default=200)
+    parser.add_argument("--surge", type=_count, default=1, help="pods that are replaced at a time")
     parser.add_argument("--lag-s", type=float, default=10.0, help="how late a change of the list may be seen")
     parser.add_argument("--pre-stop-s", type=float, default=LIFECYCLE.pre_stop_s)
     parser.add_argument("--grace-s", type=float, default=LIFECYCLE.drain_grace_s)
@@ -78,3 +78,10 @@ def _setting(options: argparse.Namespace) -> Setting:
         rate_hz=options.rate,
         seed=options.seed,
     )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value

@@ -85,14 +85,15 @@ class Autoscaler:
         return [count for when_s, count in self._proposals if when_s >= moment_s]
 
     def _ceiling(self, now_s: float) -> int:
-        came = sum(count for when_s, count in self._changes if when_s > now_s - self.rules.up.period_s and count > 0)
-        start = self.replicas - came
+        start = self._replicas_before(now_s - self.rules.up.period_s)
         return max(self.replicas, start + self.rules.up.most(start))
 
     def _floor(self, now_s: float) -> int:
-        gone = -sum(count for when_s, count in self._changes if when_s > now_s - self.rules.down.period_s and count < 0)
-        start = self.replicas + gone
+        start = self._replicas_before(now_s - self.rules.down.period_s)
         return min(self.replicas, start - self.rules.down.most(start))
+
+    def _replicas_before(self, moment_s: float) -> int:
+        return self.replicas - sum(change for when_s, change in self._changes if when_s > moment_s)
 
 
 def read_rules(autoscaling: Mapping[str, Any], *, least: int, most: int) -> Rules:

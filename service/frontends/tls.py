@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 from weakref import WeakSet
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Current(ssl.SSLContext):
     alpn: Alpn
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - as the class above has them
-        made: Any = self.tls.in_force(self.alpn).wrap_bio(*arguments, **options)
+        made = cast("_Connection", self.tls.in_force(self.alpn).wrap_bio(*arguments, **options))
         self.tls.note_handshake(made)
         return made
 
