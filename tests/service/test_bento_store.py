@@ -210,4 +210,4 @@ def test_the_export_command_lists_where_to_when_that_is_unknown(capsys: pytest.C
     with pytest.raises(SystemExit) as exit_info:
         run_export("sums", "--to", "nowhere")
     assert exit_info.value.code == 2
-    assert "invalid choice: 'nowhere' (choose from 'bento', 'triton', 'kserve')" in capsys.readouterr().err
+    assert "invalid choice: 'nowhere' (choose from 'bento', 'triton', 'kserve', 'edge')" in capsys.readouterr().err

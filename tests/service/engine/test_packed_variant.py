@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
 def pack_variant(folder: Path, holds: bytes | None = None, size: int | None = None) -> VariantManifest:
     """Store ``distilled`` packed; ``holds`` is what its manifest is told of, the same file by default."""
     file = sums_onnx(2.0)
-    stored = pack(file, [Cut(file.index(np.float32(2.0).tobytes() * 4), np.zeros(4, np.int64), np.array([2.0], np.float32))])
+    stored = pack(
+        file, [Cut(file.index(np.float32(2.0).tobytes() * 4), np.zeros(4, np.int64), np.array([2.0], np.float32))]
+    )
     (folder / "distilled.packed").write_bytes(stored)
     variant = read_manifest(folder).variant("distilled")
     told = file if holds is None else holds

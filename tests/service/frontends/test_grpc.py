@@ -89,15 +89,27 @@ class Served:
         return connected_to(self.port)
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[Served]:
+@contextlib.asynccontextmanager
+async def serving(read_timeout_s: float) -> AsyncIterator[Served]:
     found = Served(Echo())
-    server = GrpcServer(found.echo, CallLimits(3, 4, READ_TIMEOUT_S), found.refusals.append)
+    server = GrpcServer(found.echo, CallLimits(3, 4, read_timeout_s), found.refusals.append)
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         found.port = port_of(listener)
         await server.start(listener)
         yield found
         await server.close(0)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving(60.0) as found:
+        yield found
+
+
+@pytest.fixture
+async def impatient() -> AsyncIterator[Served]:
+    async with serving(READ_TIMEOUT_S) as found:
+        yield found
 
 
 @pytest.fixture
@@ -297,14 +309,14 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_slow_client_is_cut_off_and_reported(served: Served, name: str) -> None:
-    async with served.connected() as (reader, writer):
+async def test_slow_client_is_cut_off_and_reported(impatient: Served, name: str) -> None:
+    async with impatient.connected() as (reader, writer):
         writer.write(SLOW[name])
-        while not served.refusals:
+        while not impatient.refusals:
             data = await reader.read(1 << 16)
             if not data:
                 break
-    assert f"{READ_TIMEOUT_S:g} s" in str(served.refusals[0].error)
+    assert f"{READ_TIMEOUT_S:g} s" in str(impatient.refusals[0].error)
 
 
 async def test_closing_lets_open_calls_finish(served: Served) -> None:
