@@ -45,12 +45,18 @@ def tight(tmp_path: Path) -> Iterator[GatewayProcess]:
         yield running
 
 
-def total(gateway: GatewayProcess, name: str) -> float:
-    """Return the sum of all samples of a metric."""
+def total(gateway: GatewayProcess, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples that have these labels."""
     status, _, text = gateway.call("GET", "/metrics")
     assert status == 200
     families = text_string_to_metric_families(text.decode())
-    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def loaded_bytes(gateway: GatewayProcess) -> float:
+    """Return the memory that loaded variants take."""
+    return total(gateway, "tiergate_variant_memory_bytes", kind="loaded")
 
 
 def states(gateway: GatewayProcess) -> dict[str, str]:
@@ -61,12 +67,12 @@ def states(gateway: GatewayProcess) -> dict[str, str]:
 
 def test_evictions_are_visible_and_undone_on_demand(tight: GatewayProcess) -> None:
     assert states(tight) == {"full": "ready", "quantized": "evicted", "distilled": "ready"}
-    assert total(tight, "tiergate_variant_memory_bytes") == 7 * MIB
+    assert loaded_bytes(tight) == 7 * MIB
     _, _, index = tight.call("POST", "/v2/repository/index", b"{}")
     assert index[0]["reason"] == "variant quantized: evicted: loaded when a request needs it"
     assert ask_plain(tight, Question(parameters={"variant": "quantized"})).sums == (8.0,)
     assert states(tight) == {"full": "evicted", "quantized": "ready", "distilled": "ready"}
-    assert total(tight, "tiergate_variant_memory_bytes") == 3 * MIB
+    assert loaded_bytes(tight) == 3 * MIB
     assert total(tight, "tiergate_variant_evictions_total") == 1.0
 
 
@@ -77,7 +83,7 @@ def test_no_request_fails_while_variants_come_and_go(tight: GatewayProcess) -> N
 
     def ask(number: int) -> Reply:
         if number % 10 == 0:
-            memory.append(total(tight, "tiergate_variant_memory_bytes"))
+            memory.append(loaded_bytes(tight))
         how, knobs = asked[number]
         return how(tight, Question(parameters=knobs))
 

@@ -159,8 +159,8 @@ def test_build_prints_the_manifest_and_nothing_else_as_json(
     ("source", "message"),
     [
         (
-            "model.bin",
-            "'model.bin' is not a recipe; accepted: a bundled recipe (digits, forest, images, regression, trees)",
+            "model.txt",
+            "'model.txt' is not a recipe; accepted: a bundled recipe (digits, forest, images, regression, trees)",
         ),
         ("nowhere.py", "there is no recipe file 'nowhere.py'"),
     ],
