@@ -90,7 +90,6 @@ async def rehearse(setting: Setting, say: Callable[[str], None]) -> dict[str, An
 async def _replace_all(
     setting: Setting, endpoints: Endpoints, pods: list[Pod], grpc_of: dict[str, str], say: Callable[[str], None]
 ) -> list[tuple[int, float]]:
-    exits: list[tuple[int, float]] = []
     turn = asyncio.Semaphore(setting.surge)
 
     async def replace(number: int) -> None:
@@ -99,11 +98,9 @@ async def _replace_all(
             old = pods.pop(0)
             pods.append(new)
             endpoints.change(time.monotonic(), new.http, is_there=True)
-            try:
-                # As a Deployment does: the next one starts when this one is ready, not when the old one is gone.
-                leaving.append(asyncio.create_task(old.leave(endpoints, setting.lifecycle)))
-            finally:
-                old_pods.append(old)
+            old_pods.append(old)
+            # As a Deployment does: the next one starts when this one is ready, not when the old one is gone.
+            leaving.append(asyncio.create_task(old.leave(endpoints, setting.lifecycle)))
         if number % 10 == 0:
             say(f"{number} of {setting.restarts} replaced")
 
@@ -113,12 +110,11 @@ async def _replace_all(
         async with asyncio.TaskGroup() as group:
             for number in range(1, setting.restarts + 1):
                 group.create_task(replace(number))
-        exits = await asyncio.gather(*leaving)
+        return await asyncio.gather(*leaving)
     except ExceptionGroup as errors:
         raise LoadError(str(errors.exceptions[0])) from None
     finally:
         await _kill(old_pods)
-    return exits
 
 
 async def _kill(pods: list[Pod]) -> None:
