@@ -19,8 +19,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## build the demo model's variants, serve them, ask, show who answered
 	$(BIN)/tiergate demo
 
-test: $(INSTALLED)  ## run the whole test suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the whole test suite, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint, types, layers, formatting
 	$(BIN)/ruff check .

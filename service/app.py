@@ -104,6 +104,7 @@ class Gateway:
             inflight=lambda: self.plane.inflight,
             busy_s=lambda: [lane.busy_s for lane in dispatcher.desk.lanes],
         )
+        self.metrics.watch_door(self.door.report)
         self.metrics.watch_drift(lambda: self.drift.reports)
         if self._remotes is not None:
             self.metrics.watch_endpoints(self._remotes.endpoints, self._remotes.retries)

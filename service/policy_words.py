@@ -125,8 +125,15 @@ def _sentences(policy: ModelPolicy) -> Iterator[str]:
         yield "a run waits for a fuller batch where batching gains and a better variant is then kept up"
     yield f"its share of the lanes has weight {policy.weight:g} among models that wait"
     yield f"{policy.exploration_share:.1%} of decisions give variants judged slow another chance"
-    yield "cascades of the manifest are used" if policy.cascades else "cascades are not used"
+    yield _cascades_in_words(policy)
     yield from _drift_sentences(policy.drift)
+
+
+def _cascades_in_words(policy: ModelPolicy) -> str:
+    if not policy.cascades:
+        return "cascades are not used"
+    ratio = policy.cascade_margin_ratio
+    return "cascades of the manifest are used" + ("" if ratio == 1.0 else f", with {ratio:g} times their margins")
 
 
 def _drift_sentences(rules: DriftRules) -> Iterator[str]:

@@ -19,12 +19,16 @@ _T = TypeVar("_T", bound=np.generic)
 class Kind:
     """What requests of one kind have in common: their model by its place in the fleet, candidates and rows.
 
-    ``candidates`` are variant names, in any order; empty means every variant that routing may choose.
+    ``candidates`` are variant names, in any order; empty means every variant that routing may choose. Requests that
+    name no budget are served by the policy's default budget, and held to their workload's all the same.
+    ``hardware`` is the class of their clients, which decides nothing but where they are sent to a real gateway.
     """
 
     model: int = 0
     candidates: tuple[str, ...] = ()
     rows: int = 1
+    names_budget: bool = True
+    hardware: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

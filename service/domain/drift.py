@@ -16,6 +16,35 @@ DriftState = Literal["healthy", "warned", "demoted", "quarantined", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
+class ByClass:
+    """A row is right where its largest score stands at the label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByValue:
+    """A row is right where every value lies within ``tolerance`` of its label, in the answer's units."""
+
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class ByBoxes:
+    """A picture is right where its boxes and the labelled ones match one to one, by class and overlap.
+
+    Boxes below ``least_score`` are none; of two of one class that overlap by more than ``suppression`` the one of the
+    lower score is none either; a match overlaps by at least ``overlap``. All are ratios, 0..1.
+    """
+
+    least_score: float = 0.25
+    overlap: float = 0.5
+    suppression: float = 0.45
+
+
+Scoring = ByClass | ByValue | ByBoxes
+"""When an answer counts as right, as the model's manifest has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AllowedLoss:
     """The mean loss against full that a variant may have, 0..1: overall, and by how sure full is.
 

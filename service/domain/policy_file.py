@@ -124,6 +124,10 @@ class ModelPolicy(_Strict):
     )
     cascades: bool = Field(default=False, description="use the cascades of the manifest: answer small, then ask bigger")
 
+    cascade_margin_ratio: float = Field(
+        default=1.0, ge=0.0, le=10.0, description="margins below which cascades escalate, in those of the manifest"
+    )
+
     defers: bool = Field(
         default=False, description="wait for a fuller batch where batching gains and a better variant is then kept up"
     )

@@ -129,7 +129,8 @@ class LoadedModel:
         with self._learning:
             self.tables = self.tables_by(rules.policy) if tables is None else tables
             if rules.policy.cascades:  # plans once known stay known: requests that wait may name them
-                self.plans = {plan.name: plan for plan in map(_plan, self.info.cascades)}
+                ratio = rules.policy.cascade_margin_ratio
+                self.plans = {plan.name: plan.scaled(ratio) for plan in map(_plan, self.info.cascades)}
             self._costs_until_s = -math.inf
             self.rules = rules
         self.standing.watch_arrivals(self.tables, rules.policy)

@@ -49,7 +49,7 @@ class Door:
         turns: Measures the loop.
         clock: The engine's.
         budget_of: The default budget of a model, by its name as clients write it; '' or unknown: of any.
-        on_turned_away: Hears of a protocol's refusals by criticality, at most once a second.
+        on_turned_away: Hears of a protocol's refusals by criticality, a second later, or when ``report`` is called.
     """
 
     def __init__(
@@ -107,10 +107,13 @@ class Door:
         counts = self._counts.setdefault(protocol, {})
         counts[criticality] = counts.get(criticality, 0) + 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_REPORT_EVERY_S, self._report)
+            self._timer = asyncio.get_running_loop().call_later(_REPORT_EVERY_S, self.report)
 
-    def _report(self) -> None:
-        self._timer = None
+    def report(self) -> None:
+        """Tell what was turned away since it was last told."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         counts, self._counts = self._counts, {}
         for protocol, by_criticality in counts.items():
             self._on_turned_away(protocol, by_criticality)

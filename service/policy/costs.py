@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ class Plan:
     margin: float
     escalated_ratio: float
     accuracy: float
+
+    def scaled(self, ratio: float) -> Plan:
+        """Return the plan with its margin times ``ratio``.
+
+        The share that escalates is taken to grow in proportion, as it does where margins near zero are spread evenly;
+        the accuracy stays what was measured at a ratio of one.
+        """
+        if ratio == 1.0:
+            return self
+        return replace(self, margin=self.margin * ratio, escalated_ratio=min(1.0, self.escalated_ratio * ratio))
 
 
 class Step(NamedTuple):

@@ -92,7 +92,8 @@ class _Asked:
 
     def __init__(self, model: ModelInfo, rules: Rules, route: Route) -> None:
         variants = [item for item in model.variants if item.profile.cells]
-        plans = [_plan(item) for item in model.cascades] if rules.policy.cascades and not route.is_pinned else []
+        ratio = rules.policy.cascade_margin_ratio
+        plans = [_plan(item).scaled(ratio) for item in model.cascades] if _uses_cascades(rules, route) else []
         self.rules = rules
         self.accuracy = {item.name: item.accuracy for item in variants}
         self.plans = {plan.name: plan for plan in plans}
@@ -121,6 +122,10 @@ def _answer(asked: _Asked, budget_s: float) -> IdleAnswer:
     name = run.plan or run.variant
     steps = asked.costs.ladder((name,), 1).steps
     return IdleAnswer(budget_s, name, steps[0].worst_s + after_s, asked.accuracy[name], run.is_late)
+
+
+def _uses_cascades(rules: Rules, route: Route) -> bool:
+    return rules.policy.cascades and not route.is_pinned
 
 
 def _plan(cascade: Cascade) -> Plan:

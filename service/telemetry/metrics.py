@@ -56,6 +56,7 @@ class Metrics:
         self._variants = VariantMetrics(families)
         self.policy = PolicyMetrics(families)
         self._scraping = Scraping(families.registry)
+        self._settle: Callable[[], None] = lambda: None
 
     def watch(
         self,
@@ -65,6 +66,10 @@ class Metrics:
     ) -> None:
         """Read these at every scrape: queued requests by model, requests inside, busy seconds of each lane."""
         self.registry.register(LiveGauges(self._requests.known, depths, inflight, busy_s))
+
+    def watch_door(self, settle: Callable[[], None]) -> None:
+        """Call this before every scrape: it tells ``turned_away`` what was not told yet."""
+        self._settle = settle
 
     def watch_drift(self, reports: Callable[[], Mapping[str, ModelDrift]]) -> None:
         """Read drift's reports, by model, at every scrape."""
@@ -104,6 +109,7 @@ class Metrics:
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition for an Accept header, and its content type; on the event loop that serves."""
+        self._settle()
         return await self._scraping.render(accept)
 
     def request_malformed(self, protocol: str, error: BaseException) -> None:

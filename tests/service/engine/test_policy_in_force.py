@@ -292,6 +292,9 @@ async def test_cascades_that_are_turned_off_leave_those_that_wait_for_one_unharm
     bench.model.info = info
     policies = govern(bench, witness)
     await policies.replace(b"models: {sums: {cascades: true}}")
+    assert [plan.margin for plan in bench.model.plans.values()] == [0.5]
+    await policies.replace(b"models: {sums: {cascades: true, cascade_margin_ratio: 0.5}}")
+    assert [plan.margin for plan in bench.model.plans.values()] == [0.25]
     gate = bench.close_gates()
     first = await bench.occupy(gate)
     (waiting,) = await bench.send(make_request())

@@ -103,6 +103,17 @@ async def test_refusals_are_reported_by_number_and_criticality(served: Served) -
     assert served.told.counts == [("http", expected)]
 
 
+async def test_refusals_are_told_at_once_to_who_asks(served: Served) -> None:
+    told = served.told
+    door = told.door()
+    door.read()
+    assert door.turns_away("http", b"m", {b"x-latency-budget-ms": b"0.001"})
+    assert not told.counts
+    door.report()
+    door.report()
+    assert told.counts == [("http", {Criticality.NORMAL: 1})]
+
+
 async def test_request_that_comes_in_pieces_is_turned_away_when_it_is_whole(served: Served) -> None:
     data = post(bytes(200_000))
     async with connected_to(served.port) as (reader, writer):

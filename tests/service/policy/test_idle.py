@@ -54,6 +54,15 @@ def test_cascades_count_only_where_the_policy_uses_them() -> None:
     assert found["distilled-quantized+full"].predicted_s == pytest.approx(0.032 + AFTER_S)
 
 
+def test_a_cascade_with_wider_margins_is_expected_to_cost_more() -> None:
+    plan = Plan("small+big", "small", "big", 0.5, 0.2, 0.918)
+    assert plan.scaled(1.0) is plan
+    wider = plan.scaled(2.0)
+    assert (wider.margin, wider.escalated_ratio, wider.accuracy) == (1.0, 0.4, 0.918)
+    assert plan.scaled(10.0).escalated_ratio == 1.0
+    assert plan.scaled(0.0).margin == 0.0
+
+
 def test_answer_to_one_budget_is_that_of_its_place_on_the_ladder() -> None:
     for budget_s, name in ((0.001, "distilled-quantized"), (0.010, "quantized"), (1.0, "full")):
         answer = idle_answer(make_model(), replace(NO_KNOBS, budget_s=budget_s), rules())

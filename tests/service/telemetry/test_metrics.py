@@ -250,6 +250,13 @@ def test_metrics_are_rendered_in_the_form_asked_for(
     assert b"tiergate_requests_total{" in body
 
 
+def test_what_the_door_has_not_told_is_told_before_a_scrape(metrics: Metrics) -> None:
+    metrics.watch_door(lambda: metrics.turned_away("http", {Criticality.NORMAL: 3}))
+    asyncio.run(metrics.render(""))
+    labels = {"model": "", "variant": "", "protocol": "http", "outcome": "overloaded"}
+    assert metrics.registry.get_sample_value("tiergate_requests_total", labels) == 3.0
+
+
 def test_every_metric_carries_the_prefix_or_is_the_processs_own(metrics: Metrics) -> None:
     body, _ = asyncio.run(metrics.render(""))
     names = {family.name for family in text_string_to_metric_families(body.decode())}
