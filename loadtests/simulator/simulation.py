@@ -160,15 +160,24 @@ def _play(requests: Iterator[tuple[float, Request]], choose: Callable[[], Gatewa
 
 
 def _requests(task: _Task, where: NDArray[np.int64]) -> Iterator[tuple[float, Request]]:
-    load = task.workload
+    load, aims_s = task.workload, _aims_s(task.workload, task.fleet)
     for first in range(0, len(where), _CHUNK):
         part = where[first : first + _CHUNK]
-        columns = (load.kind, load.budget_s, load.timeout_s, load.criticality)
+        columns = (load.kind, aims_s, load.timeout_s, load.criticality)
         yield from zip(
             load.arrival_s[part].tolist(),
             zip(part.tolist(), *(array[part].tolist() for array in columns), task.luck[part].tolist(), strict=True),
             strict=True,
         )
+
+
+def _aims_s(workload: Workload, fleet: Fleet) -> NDArray[np.float64]:
+    """Return the budgets that gateways go by, (N,): a request's own, or its model's default."""
+    aims_s = workload.budget_s.copy()
+    for number, kind in enumerate(workload.kinds):
+        if not kind.names_budget:
+            aims_s[workload.kind == number] = fleet.models[kind.model].policy.default_budget_s
+    return aims_s
 
 
 def _open(task: _Task, number: int, agenda: list[Event], records: Records) -> tuple[Place, Gateway]:

@@ -8,6 +8,7 @@ from service.domain.errors import InvalidRequest
 from service.domain.inference import NO_KNOBS
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import Cascade
+from service.policy.costs import Plan
 from service.policy.idle import idle_answer, idle_answers
 from service.policy.latency import Handover
 from service.policy.routing import Rules
