@@ -41,13 +41,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RequestClass:
-    """One kind of request of a mix; ``variant`` pins, and empty texts mean not said."""
+    """One kind of request of a mix; ``variant`` pins, and empty texts mean not said.
+
+    What does not name its budget is held to it all the same.
+    """
 
     name: str
     budget_s: float
     hardware: str = ""
     criticality: Criticality = "normal"
     variant: str = ""
+    names_budget: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -215,12 +215,18 @@ class ClassOfRequests(_Strict):
     hardware: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")
     criticality: Criticality = "normal"
     variant: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$", description="pins")
+    names_budget: bool = Field(default=True, description="false: held to its budget without saying it")
 
     @model_validator(mode="after")
     def _has_one_budget(self) -> ClassOfRequests:
         if (self.budget_ms is None) == (self.budget_ratio is None):
             raise ValueError("give exactly one of budget_ms and budget_ratio")
         return self
+
+    def made(self, full_s: float | None) -> RequestClass:
+        """Return the class with its budget in seconds; see ``Scenario.make_mix``."""
+        said = (self.hardware, self.criticality, self.variant)
+        return RequestClass(self.name, _budget_s(self, full_s), *said, names_budget=self.names_budget)
 
 
 class Event(_Strict):
@@ -254,10 +260,7 @@ class Scenario(_Strict):
             LoadError: A budget is a multiple of a time that is not known.
         """
         return Mix(
-            tuple(
-                RequestClass(item.name, _budget_s(item, full_s), item.hardware, item.criticality, item.variant)
-                for item in self.mix
-            ),
+            tuple(item.made(full_s) for item in self.mix),
             tuple(item.share for item in self.mix),
         )
 

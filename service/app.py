@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import service
@@ -26,9 +27,11 @@ from service.engine.drift.drift import Drift
 from service.engine.drift.keeping import KeepingSettings
 from service.engine.holding import Holding
 from service.engine.lanes import Lanes
+from service.engine.node import Node
 from service.engine.policy_in_force import PolicyInForce
 from service.engine.policy_reader import read_policy
 from service.engine.registry import Registry
+from service.engine.remotes_in_force import RemotesInForce
 from service.engine.remotes_reader import RemotesError, read_certificates, read_remotes
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
@@ -60,8 +63,10 @@ class Gateway:
     Make it, ``start`` it on the event loop that will serve it, and ``close`` it there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, isa: tuple[str, ...] | None = None) -> None:
         """Wire the parts; nothing is loaded and no thread runs yet.
+
+        ``isa`` are the processor's instruction sets, found out where they are not given.
 
         Raises:
             PolicyError, SettingsError: The policy file, the token file or the folder for arrivals cannot be used.
@@ -81,7 +86,8 @@ class Gateway:
         self._remotes = _remotes(settings, dispatcher, observer)
         self.lanes = Lanes(dispatcher, cores, observer)
         self.holding = Holding(observer, budget_bytes, uses=uses, parking=dispatcher.parking)
-        repository = Repository(repository_folder(settings.repository))
+        node = _node(settings, isa, self._remotes)
+        repository = Repository(repository_folder(settings.repository), node)
         self.registry = Registry(
             repository, policy.policy, observer, settings.max_timeout_s, self.holding, self._remotes
         )
@@ -89,9 +95,13 @@ class Gateway:
         observing.regions.follow()
         self.drift = Drift(self.registry, dispatcher, _keeping(settings), time.time)
         self.tls = _tls(settings, self.metrics)
+        self._remotes_in_force: RemotesInForce | None = None
+        if self._remotes is not None and settings.remotes is not None:
+            self._remotes_in_force = RemotesInForce(settings.remotes, self._remotes, self.registry, observer)
         self._watching: asyncio.Task[None] | None = None
         self._watching_lanes: asyncio.Task[None] | None = None
         self._watching_tls: asyncio.Task[None] | None = None
+        self._watching_remotes: asyncio.Task[None] | None = None
         identity = Identity("tiergate", service.__version__, settings.required_models)
         parts = Parts(identity, self.registry, dispatcher, statistics, Decisions(settings.decisions_kept))
         self.plane = DataPlane(parts, self.lanes, observer)
@@ -107,7 +117,7 @@ class Gateway:
         self.metrics.watch_door(self.door.report)
         self.metrics.watch_drift(lambda: self.drift.reports)
         if self._remotes is not None:
-            self.metrics.watch_endpoints(self._remotes.endpoints, self._remotes.retries)
+            self.metrics.watch_endpoints(self._remotes.endpoints, self._remotes.states, self._is_remotes_file_refused)
         self.metrics.policy.watch(lambda: self.policies.is_file_refused)
 
     async def start(self) -> None:
@@ -130,10 +140,14 @@ class Gateway:
         self._watching_lanes = asyncio.create_task(self.lanes.watch())
         if self.tls is not None:
             self._watching_tls = asyncio.create_task(self.tls.watch())
+        if self._remotes_in_force is not None:
+            self._watching_remotes = asyncio.create_task(self._remotes_in_force.watch())
 
     def look_at_files(self) -> None:
-        """Read the policy file now, and the certificate if it changed, without waiting for the next look."""
+        """Read policy and remotes file now, and the certificate if it changed, without waiting for the next look."""
         self.policies.ask()
+        if self._remotes_in_force is not None:
+            self._remotes_in_force.ask()
         if self.tls is not None:
             self.tls.look()
 
@@ -154,7 +168,7 @@ class Gateway:
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""
-        for task in (self._watching, self._watching_lanes, self._watching_tls):
+        for task in (self._watching, self._watching_lanes, self._watching_tls, self._watching_remotes):
             if task is not None:
                 task.cancel()
         self.holding.close()
@@ -164,6 +178,9 @@ class Gateway:
             await asyncio.to_thread(self._remotes.close)
         await asyncio.to_thread(self.lanes.close, _LEAVE_BEHIND_S)
         await self._observing.close_tracing(_LEAVE_BEHIND_S)
+
+    def _is_remotes_file_refused(self) -> bool:
+        return self._remotes_in_force is not None and self._remotes_in_force.is_file_refused
 
     def http_app(self) -> App:
         """Return the public ASGI application: the protocol, and the metrics."""
@@ -250,6 +267,11 @@ def _remotes(settings: Settings, dispatcher: Dispatcher, observer: Observer) -> 
         return Remotes(file, dispatcher.calls, observer, read_certificates(file, settings.remotes.parent))
     except RemotesError as error:
         raise SettingsError(str(error)) from None
+
+
+def _node(settings: Settings, isa: tuple[str, ...] | None, remotes: Remotes | None) -> Node:
+    node = Node(unproven_int8=settings.unproven_int8) if isa is None else Node(isa, settings.unproven_int8)
+    return node if remotes is None else replace(node, elsewhere=remotes.named)
 
 
 def _keeping(settings: Settings) -> KeepingSettings:

@@ -50,7 +50,7 @@ class Observing:
         if settings.memory_budget_bytes is not None:
             self.metrics.memory_limited(settings.memory_budget_bytes)
         self.tracing = _tracing(settings)
-        self.arrivals = arrivals = _arrival_log(settings.record_arrivals)
+        self.arrivals = arrivals = _arrival_log(settings.record_arrivals, in_force)
         if arrivals is not None:
             self.metrics.watch_recording(lambda: arrivals.dropped)
         logs = LogObserver(access_log=settings.access_log)
@@ -102,8 +102,10 @@ def _budgets_s(policy: PolicyFile) -> list[float]:
     return [model.default_budget_s for model in models] + [budget_s for budget_s in classes if budget_s is not None]
 
 
-def _arrival_log(folder: Path | None) -> ArrivalLog | None:
+def _arrival_log(folder: Path | None, in_force: Callable[[], PolicyFile]) -> ArrivalLog | None:
     try:
-        return None if folder is None else ArrivalLog(folder, time.time)
+        if folder is None:
+            return None
+        return ArrivalLog(folder, time.time, classes=lambda: in_force().hardware_classes)
     except OSError as error:
         raise SettingsError(f"record_arrivals {folder} cannot be made: {error.strerror or error}") from None

@@ -59,8 +59,8 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
         admin_port = port_of(probe)
     inner = settings.model_copy(update={"admin_port": admin_port})
     environment = {SETTINGS_VARIABLE: inner.model_dump_json()}
-    if settings.policy is not None:
-        signals.on_hangup(lambda: None)  # the gateway inside looks at the file by itself
+    if settings.policy is not None or settings.remotes is not None:
+        signals.on_hangup(lambda: None)  # the gateway inside looks at the files by itself
     envoy = PyvoyProcess("service.pyvoy_app:app", settings.host, settings.http_port, environment)
     port = await envoy.start()
     try:
@@ -74,7 +74,7 @@ async def _serve_by_pyvoy(settings: Settings, on_ready: Callable[[Addresses], No
 async def _serve_by_python(settings: Settings, on_ready: Callable[[Addresses], None]) -> None:
     signals = _Signals()
     gateway = Gateway(settings)
-    if settings.policy is not None or gateway.tls is not None:
+    if settings.policy is not None or settings.remotes is not None or gateway.tls is not None:
         signals.on_hangup(gateway.look_at_files)
     async with contextlib.AsyncExitStack() as stack:
         http_socket = stack.enter_context(bind(settings.host, settings.http_port, "http_port"))

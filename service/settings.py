@@ -64,6 +64,10 @@ class Settings(BaseSettings):
         le=2.0**24,
         description="memory for loaded variants, in MiB of the manifests' measured sizes; others are loaded on demand",
     )
+    unproven_int8: Literal["precise", "avoid", "allow"] = Field(
+        default="precise",
+        description="int8 variants not known to be right on this processor: precise computes exactly, or avoids",
+    )
     inline_compute_ms: float = Field(
         default=0.1, ge=0.0, le=10.0, description="compute this short runs without a hand-over to a lane"
     )

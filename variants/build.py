@@ -119,6 +119,7 @@ def describe_model(
         version=str(version),
         task=scoring_of(recipe).task,
         metric=recipe.metric,
+        scoring=scoring_of(recipe).form,
         labels=recipe.labels,
         inputs=inputs,
         outputs=outputs,

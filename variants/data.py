@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from variants.recipe import AnyRecipe, DataParts, Examples, Inputs
     from variants.scoring import Scoring
+
+TRAINABLE: Final = (np.float32, np.int64)
 
 
 def hash_examples(examples: Examples) -> str:
@@ -79,10 +81,10 @@ def check_parts(parts: DataParts, recipe: AnyRecipe) -> None:
 
 
 def _check_inputs(name: str, part: Examples, input_shape: tuple[int, ...]) -> None:
-    if len(part) == 0 or part.inputs.shape != (len(part), *input_shape) or part.inputs.dtype != np.float32:
+    if len(part) == 0 or part.inputs.shape != (len(part), *input_shape) or part.inputs.dtype not in TRAINABLE:
         raise RecipeError(
             f"the {name} part has inputs {part.inputs.dtype}{list(part.inputs.shape)} for {len(part)} labels; "
-            f"expected float32 {[len(part), *input_shape]} with at least one row"
+            f"expected float32 (or int64 tokens) {[len(part), *input_shape]} with at least one row"
         )
 
 

@@ -26,7 +26,7 @@ from variants.losses import objectives_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from variants.recipe import ComputePrecision, Examples, Taught
+    from variants.recipe import ComputePrecision, Examples, Taught, Training
 
 ROWS_AT_ONCE = 128
 
@@ -60,11 +60,17 @@ def make_lesson(
     )
 
 
-def distil(recipe: Taught, lesson: Lesson, seed: int, advance: Callable[[], None]) -> torch.nn.Module:
-    """Return a fresh student fitted to ``lesson``; ``advance`` is called ``plan.distillation.steps`` times."""
+def distil(
+    make_student: Callable[[], torch.nn.Module],
+    training: Training,
+    lesson: Lesson,
+    seed: int,
+    advance: Callable[[], None],
+) -> torch.nn.Module:
+    """Return a fresh student fitted to ``lesson``; ``advance`` is called ``training.steps`` times."""
     with deterministic(seed):
-        student = recipe.make_student()
-    return fit(student, lesson, recipe.plan.distillation, seed, advance)
+        student = make_student()
+    return fit(student, lesson, training, seed, advance)
 
 
 def _answer(teacher: torch.nn.Module, inputs: torch.Tensor, precision: ComputePrecision) -> torch.Tensor:

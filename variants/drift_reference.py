@@ -12,6 +12,34 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
+class ByClass(Strict):
+    """A row is right where its largest score stands at the label."""
+
+    kind: Literal["classes"] = "classes"
+
+
+class ByValue(Strict):
+    """A row is right where every value lies within the tolerance of its label."""
+
+    kind: Literal["values"] = "values"
+    tolerance: Positive = Field(description="in the answer's units")
+
+
+class ByBoxes(Strict):
+    """A picture is right where its boxes and the labelled ones match one to one, by class and overlap.
+
+    The first output is (rows, 4 + classes, places): centre x, y, width, height, then the scores of the classes.
+    """
+
+    kind: Literal["boxes"] = "boxes"
+    least_score: Ratio = Field(description="boxes that score less are none")
+    overlap: Ratio = Field(description="intersection over union from which boxes match")
+    suppression: Ratio = Field(description="of two boxes of a class that overlap by more, the lower score is none")
+
+
+ScoringForm = Annotated[ByClass | ByValue | ByBoxes, Field(discriminator="kind")]
+
+
 class AllowedLoss(Strict):
     """How much a variant may disagree with full: 0 where answers agree, 1 where they do not, means 0..1."""
 

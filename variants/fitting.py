@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from variants.determinism import computing_in, deterministic
+from variants.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -56,7 +57,8 @@ def fit(
     """Return a fitted copy of ``model`` in evaluation mode; ``advance`` is called after each step."""
     student = _lay_out(copy.deepcopy(model), torch.channels_last).train()
     guided = _attach(lesson, student, seed)
-    optimizer = _make_optimizer([*student.parameters(), *_learning(guided)], training)
+    weights = [*_release(student, training), *_learning(guided)]
+    optimizer = _make_optimizer(weights, training)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps, pct_start=0.25
     )
@@ -69,18 +71,38 @@ def fit(
             with computing_in(training.precision):
                 logits = student(inputs).float()  # (batch, classes)
             loss = _loss(logits, lesson, rows)
+            if training.l1:
+                loss = loss + training.l1 * torch.stack([weight.abs().sum() for weight in weights]).sum()
             torch.autograd.backward(loss if guided is None else loss + guided.loss(rows))
             optimizer.step()
             schedule.step()
             advance()
     if guided is not None:
         guided.tap.close()
-    return _lay_out(student, torch.contiguous_format).eval()
+    return _lay_out(student, torch.contiguous_format).requires_grad_().eval()
 
 
 def _lay_out(model: torch.nn.Module, form: torch.memory_format) -> torch.nn.Module:
     """Return ``model`` with its weights in another memory layout; convolutions on CPUs prefer channels last."""
     return model.to(memory_format=form)  # type: ignore[call-overload, no-any-return]  # missing from torch's stubs
+
+
+def _release(student: torch.nn.Module, training: Training) -> list[torch.nn.Parameter]:
+    """Set the network to train as ``training`` says, and return the weights that may change.
+
+    Raises:
+        RecipeError: A module that should keep its weights does not exist.
+    """
+    if training.dropout is not None:
+        for layer in student.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = training.dropout
+    known = dict(student.named_modules())
+    for name in training.frozen:
+        if name not in known:
+            raise RecipeError(f"a training freezes '{name}'; modules are {', '.join(filter(None, known))[:500]}")
+        known[name].eval().requires_grad_(requires_grad=False)
+    return [weight for weight in student.parameters() if weight.requires_grad]
 
 
 def _attach(lesson: Lesson, student: torch.nn.Module, seed: int) -> Guided | None:

@@ -4,7 +4,7 @@ A torch recipe, without ``pruned`` where its plan has no pruning::
 
     train full -+-> export -> full ----------------------> reduce -> quantized
                 +-> teach -+-> prune  -> export -> pruned ----> reduce -> pruned-quantized
-                           +-> distil -> export -> distilled -> reduce -> distilled-quantized
+                           +-> distil -> export -> distilled -> reduce -> distilled-quantized, for each student
 
 A recipe that brings files, whose full file is the teacher where there is a student::
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -29,7 +29,7 @@ from variants.errors import RecipeError, naming_step
 from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
 from variants.pruning import prune
-from variants.recipe import brings_files, is_taught, is_trained
+from variants.recipe import brings_files, is_taught, is_trained, students_of
 from variants.reducing import make_download, reduce
 from variants.runtime import open_session, run_session
 from variants.sparsity import sparsify
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from variants.workshop import Workshop
 
     Fit = Callable[[Callable[[], None]], torch.nn.Module]
+
+
+_TIERS: Final[dict[str, Tier]] = {"train": "full", "sparsify": "full", "prune": "pruned", "distil": "distilled"}
+"""What each step that fits weights makes."""
 
 
 def make_variants(shop: Workshop) -> tuple[Made, ...]:
@@ -70,9 +74,10 @@ def _make_networks(shop: Workshop, recipe: Recipe) -> tuple[Made, ...]:
     made = [_export(school, full, None)]
     if recipe.plan.pruning is not None:
         made.append(_export(school, _prune(school, full, recipe.plan.pruning), made[0]))
-    student = _teach(school, made[0])
+    students = [_teach(school, name, made[0]) for name in students_of(recipe)]
     forms = [form for one in made for form in reduce(shop, one)]
-    return *made, *forms, student, *reduce(shop, student), *_download(school, full, made[0])
+    smaller = [one for student in students for one in (student, *reduce(shop, student))]
+    return *made, *forms, *smaller, *_download(school, full, made[0])
 
 
 def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
@@ -82,7 +87,8 @@ def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
         made[draft.name] = _finish(shop, draft, None if draft.parent is None else made[draft.parent])
     full = next(iter(made.values()))
     if is_taught(recipe):
-        made["distilled"] = _teach(_School(shop, recipe, lambda: _FileTeacher(full.file)), full)
+        school = _School(shop, recipe, lambda: _FileTeacher(full.file))
+        made |= {name: _teach(school, name, full) for name in students_of(recipe)}
     plan = recipe.plan.download
     packed = [] if plan is None else [make_download(shop, full, plan, None)]
     return *made.values(), *(form for one in made.values() for form in reduce(shop, one)), *packed
@@ -90,8 +96,9 @@ def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """A torch model and how it came to be."""
+    """A torch model, the variant that it is to be, and how it came to be."""
 
+    name: str
     tier: Tier
     model: torch.nn.Module
     step: Step
@@ -130,9 +137,9 @@ class _School:
         """The lesson without features, whose layers are a student's."""
         return replace(self.lesson, guide=None)
 
-    def fit(self, tier: Tier, step: Step, total: int, make: Fit) -> _Fitted:
+    def fit(self, variant: str, step: Step, total: int, make: Fit) -> _Fitted:
         """Return what ``make`` fits, now or in an earlier attempt; it calls its argument ``total`` times."""
-        name = f"{step.name} {tier}"
+        name = f"{step.name} {variant}"
 
         def run() -> bytes:
             if step.name != "train":
@@ -141,10 +148,17 @@ class _School:
                 return dump_weights(make(advance))
 
         kept = self.shop.cache.get_or_make(name.replace(" ", "-"), run)
-        with naming_step(f"restore {tier}"):
-            recipe = self.recipe
-            shape = recipe.make_model() if tier != "distilled" and is_trained(recipe) else recipe.make_student()
-            return _Fitted(tier, load_weights(shape, kept.payload), step, kept.took_s)
+        with naming_step(f"restore {variant}"):
+            return _Fitted(
+                variant, _TIERS[step.name], load_weights(self._blank(variant), kept.payload), step, kept.took_s
+            )
+
+    def _blank(self, variant: str) -> torch.nn.Module:
+        """Return an untrained network of a variant's kind; stored weights set its widths."""
+        recipe, students = self.recipe, students_of(self.recipe)
+        if variant not in students and is_trained(recipe):
+            return recipe.make_model()
+        return students[variant]()
 
 
 def _train(school: _School, recipe: Recipe) -> _Fitted:
@@ -180,28 +194,28 @@ def _download(school: _School, full: _Fitted, parent: Made) -> list[Made]:
     return [make_download(shop, parent, plan, (kept.payload, step))]
 
 
-def _teach(school: _School, full: Made) -> Made:
-    """Return the student of the full model."""
+def _teach(school: _School, name: str, full: Made) -> Made:
+    """Return a student of the full model."""
     plan, seed = school.recipe.plan, school.shop.seed + 3
     step = record_step("distil", {**asdict(plan.distillation), "teaching": asdict(plan.teaching)}, seed)
     fitted = school.fit(
-        "distilled",
+        name,
         step,
         plan.distillation.steps,
-        lambda advance: distil(school.recipe, school.lesson, seed, advance),
+        lambda advance: distil(students_of(school.recipe)[name], plan.distillation, school.lesson, seed, advance),
     )
     return _export(school, fitted, full)
 
 
 def _export(school: _School, fitted: _Fitted, parent: Made | None) -> Made:
-    shop, tier = school.shop, fitted.tier
+    shop, name = school.shop, fitted.name
     example = shop.parts.validation.inputs
-    kept = shop.keep(f"export {tier}", 1, lambda _: export_onnx(fitted.model, school.recipe, example))
-    with naming_step(f"parity {tier}"):
+    kept = shop.keep(f"export {name}", 1, lambda _: export_onnx(fitted.model, school.recipe, example))
+    with naming_step(f"parity {name}"):
         parity = measure_parity(fitted.model, kept.payload, shop.parts.test.inputs, shop.scoring)
     return Made(
-        name=tier,
-        tier=tier,
+        name=name,
+        tier=fitted.tier,
         file=kept.payload,
         parent=parent,
         steps=(fitted.step, record_step("export", {"opset": OPSET}, shop.seed)),

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from variants.drift_reference import DriftReference, InputDrift
+from variants.drift_reference import DriftReference, InputDrift, ScoringForm
 from variants.evidence import (
     Accuracy,
     Cost,
@@ -193,6 +193,7 @@ class ModelManifest(Strict):
     version: str = Field(pattern=r"^[1-9][0-9]{0,8}$")
     task: Task
     metric: str
+    scoring: ScoringForm | None = Field(default=None, description="when a row is right; null in older builds")
     labels: tuple[str, ...]
     inputs: tuple[TensorInfo, ...] = Field(min_length=1)
     outputs: tuple[TensorInfo, ...] = Field(min_length=1)

@@ -185,6 +185,11 @@ def _seen(found: _Found) -> Seen:
     return Seen(found.outputs.validation, found.outputs.perturbed)
 
 
+def _classes(subject: Subject) -> tuple[str, ...]:
+    """Return the classes that an answer is one of; a detector's are of its boxes."""
+    return subject.recipe.labels if scoring_of(subject.recipe).task == "classification" else ()
+
+
 def _truth(subject: Subject) -> Truth:
     return Truth(subject.parts.validation.labels, scoring_of(subject.recipe))
 
@@ -247,7 +252,7 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, ful
         accuracy=found.accuracy,
         parity=made.parity,
         hardware=_hardware(subject, made),
-        reference=describe_reference(inputs, found.outputs.validation, subject.recipe.labels),
+        reference=describe_reference(inputs, found.outputs.validation, _classes(subject)),
         drift=describe_drift(None if made.parent is None else full, _seen(found), _truth(subject)),
         cost=Cost(train_s=made.train_s, build_s=made.build_s),
         routing=routing,

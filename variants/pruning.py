@@ -18,8 +18,8 @@ teacher's answers, not to the labels alone.
 Two other measures of importance can be asked for: ``bn-scale``, the size of the batch norm's factor (Liu et al. 2017,
 "Network Slimming"), which says most where that factor was trained towards zero; and ``group-taylor``, the size of
 weight times gradient of the loss on some rows (Molchanov et al. 2019), which suits transformers, whose large weights
-need not matter. An attention block with one ``qkv`` layer and a number of ``heads`` loses whole heads, and says so in
-``heads``. Without a training (for those who have no data to fit with) all is cut at once and batch norms alone are set
+need not matter. An attention block with a number of ``heads`` and one ``qkv`` layer, or ``query``, ``key`` and
+``value``, loses whole heads, and says so in ``heads``. Without a training (for those who have no data to fit with) all is cut at once and batch norms alone are set
 anew from the rows there are.
 
 The result is really smaller: dense layers of fewer channels, no masks, so files, memory, multiply-accumulates and time
@@ -48,6 +48,7 @@ IMPORTANCES: Final[dict[Importance, Callable[[], Any]]] = {
     "bn-scale": torch_pruning.importance.BNScaleImportance,
     "group-taylor": torch_pruning.importance.GroupTaylorImportance,
 }
+PROJECTIONS: Final = ("qkv", "query", "key", "value")
 MOST_FELT: Final = 256
 MOST_SEEN: Final = 1024
 ROWS_AT_ONCE: Final = 128
@@ -63,8 +64,8 @@ def prune(
         outputs = pruned(example).shape[1]
     widths = {name: width for name, width in _widths(model).items() if not _is_output(model, name, outputs)}
     for done in range(pruning.iterations if pruning.training else 1):
-        kept = 1.0 - pruning.ratio * ((done + 1) / pruning.iterations if pruning.training else 1.0)
-        goals = {name: kept * width for name, width in widths.items()}
+        share = (done + 1) / pruning.iterations if pruning.training else 1.0
+        goals = {name: (1.0 - share * _ratio_of(name, pruning)) * width for name, width in widths.items()}
         pruned = _cut(pruned, lesson, goals, pruning)
         if pruning.training:
             pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
@@ -79,9 +80,17 @@ def _widths(model: torch.nn.Module) -> dict[str, int]:
     return {name: len(layer.weight) for name, layer in model.named_modules() if isinstance(layer, kinds)}
 
 
-def _attentions(model: torch.nn.Module) -> list[Any]:
-    """Return the attention blocks with one layer for queries, keys and values: ``qkv``, and how many ``heads``."""
-    return [item for item in model.modules() if isinstance(getattr(item, "heads", None), int) and hasattr(item, "qkv")]
+def _ratio_of(name: str, pruning: Pruning) -> float:
+    """Return what to remove of a layer: its own ratio where the plan sets it apart, by the longest name that fits."""
+    fitting = [(len(start), ratio) for start, ratio in pruning.apart if name.startswith(start)]
+    return max(fitting)[1] if fitting else pruning.ratio
+
+
+def _attentions(model: torch.nn.Module) -> list[tuple[Any, list[torch.nn.Linear]]]:
+    """Return the attention blocks, which have ``heads``, each with the layers that give its queries, keys and values."""
+    blocks = [item for item in model.modules() if isinstance(getattr(item, "heads", None), int)]
+    found = [(item, [part for name in PROJECTIONS if (part := getattr(item, name, None))]) for item in blocks]
+    return [(item, parts) for item, parts in found if parts]
 
 
 def _is_output(model: torch.nn.Module, name: str, outputs: int) -> bool:
@@ -100,6 +109,8 @@ def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pru
     ratios = {
         smaller.get_submodule(name): max(0.0, 1.0 - goal / widths[name] - ROUNDING) for name, goal in goals.items()
     }
+    attentions = _attentions(smaller)
+    projections = {part: item.heads for item, parts in attentions for part in parts}
     pruner = torch_pruning.pruner.BasePruner(
         smaller,
         lesson.inputs[:1],
@@ -108,17 +119,17 @@ def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pru
         pruning_ratio_dict=ratios,
         ignored_layers=[smaller.get_submodule(name) for name in widths if name not in goals],
         round_to=pruning.round_to,
-        num_heads={item.qkv: item.heads for item in _attentions(smaller)},
+        num_heads=dict(projections),
         prune_num_heads=True,
         prune_head_dims=False,
-        head_pruning_ratio_dict={item.qkv: ratios.get(item.qkv, 0.0) for item in _attentions(smaller)},
+        head_pruning_ratio_dict={part: ratios.get(part, 0.0) for part in projections},
     )
     if pruning.importance == "group-taylor":
         _feel(smaller, lesson)
     pruner.step()
     smaller.zero_grad()
-    for item in _attentions(smaller):
-        item.heads = pruner.num_heads[item.qkv]
+    for item, parts in attentions:
+        item.heads = pruner.num_heads[parts[0]]
     return smaller
 
 

@@ -15,9 +15,9 @@ assigns one to ``RECIPE`` can be built by its path::
 
 Three kinds differ in where files come from. A ``Recipe`` has a torch network trained. A ``FileRecipe`` brings ONNX
 files of its own, as converted scikit-learn models or a file that was trained elsewhere; where it is ``Taught`` as well,
-a small network learns from its full file. Two attributes are optional in all of them: ``scoring`` says what a right
+a small network learns from its full file. Three attributes are optional in all of them: ``scoring`` says what a right
 answer is where answers are no classes (``variants.scoring``), ``objectives`` what training minimises
-(``variants.losses``).
+(``variants.losses``), ``more_students`` how to make others: ``{"small": make_smaller}`` gives ``distilled-small``.
 
 The frozen dataclasses here are the nouns that steps take as arguments. This module does not import torch, so that a
 serving-only install can still say what a recipe is.
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from variants.errors import RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
 
@@ -60,7 +60,10 @@ Importance = Literal["group-l2", "bn-scale", "group-taylor"]
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Rows of one part of the data: ``inputs`` (rows, ...), float32 in a ``Recipe``, and ``labels`` (rows, ...)."""
+    """Rows of one part of the data: ``inputs`` (rows, ...) and ``labels`` (rows, ...).
+
+    In a ``Recipe`` inputs are float32, or int64 where they are token numbers.
+    """
 
     inputs: Inputs
     labels: Labels
@@ -98,6 +101,10 @@ class Training:
 
     ``precision`` is that of the forward computation; weights are float32 either way. ``coarse_share`` of the steps, the
     first ones, see pictures (rows, channels, height, width) at half the side, which takes a quarter of the time.
+
+    ``dropout`` is the share that the network's ``Dropout`` layers drop, by default as the network was made; ``l1``
+    times the sum of sizes of weights is added to the loss. Modules named in ``frozen`` keep their weights, and behave as
+    in evaluation: a network that starts from published weights learns nothing but its head.
     """
 
     steps: int
@@ -108,12 +115,19 @@ class Training:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     precision: ComputePrecision = "float32"
     coarse_share: float = 0.0
+    dropout: float | None = None
+    l1: float = 0.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < FEWEST_STEPS:
             raise RecipeError(f"a training of {self.steps} steps is too short; its schedule needs {FEWEST_STEPS}")
         if not 0.0 <= self.coarse_share <= 1.0:
             raise RecipeError(f"a training has coarse_share {self.coarse_share}; allowed is 0 to 1")
+        if not 0.0 <= (self.dropout or 0.0) < 1.0 or self.l1 < 0.0:
+            raise RecipeError(
+                f"a training has dropout {self.dropout} and l1 {self.l1}; allowed are 0 to below 1, and 0 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,7 @@ class Pruning:
     """Remove ``ratio`` of the channels of every layer over ``iterations``, each followed by ``training``.
 
     Without a ``training`` all is removed at once, and only batch norms are set anew. ``importance`` says which channels
-    go first (``variants.pruning``).
+    go first (``variants.pruning``). ``apart`` gives layers, by the beginning of their names, ratios of their own.
     """
 
     ratio: float
@@ -154,6 +168,7 @@ class Pruning:
     training: Training | None
     round_to: int = 8
     importance: Importance = "group-l2"
+    apart: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +300,7 @@ class AnyRecipe(Protocol):
 class Taught(AnyRecipe, Protocol):
     """How to make a small torch network that learns from the full model.
 
-    The network takes float32 (rows, *input_shape) and returns what the full model returns, for classes logits
+    The network takes (rows, *input_shape), float32 or int64, and returns what the full model returns, for classes logits
     (rows, classes).
     """
 
@@ -367,6 +382,12 @@ class FileRecipe(AnyRecipe, Protocol):
 def is_taught(recipe: AnyRecipe) -> TypeGuard[Taught]:
     """Tell whether the recipe has a student that learns from the full model."""
     return hasattr(recipe, "make_student")
+
+
+def students_of(recipe: Taught) -> dict[str, Callable[[], torch.nn.Module]]:
+    """Return how to make each student, by the name of its variant; the recipe's first is ``distilled``."""
+    more: Mapping[str, Callable[[], torch.nn.Module]] = getattr(recipe, "more_students", {})
+    return {"distilled": recipe.make_student} | {f"distilled-{name}": make for name, make in more.items()}
 
 
 def brings_files(recipe: AnyRecipe) -> TypeGuard[FileRecipe]:

@@ -7,13 +7,19 @@ average precision) are reported beside that share, of the same answers::
 
     Classes             the largest score stands at the label
     Values(tolerance)   every value lies within ``tolerance`` of the label's
+    Boxes(...)          the boxes that a picture is said to hold are those of its label: none missing, none too much
 
 The tolerance is in the units of the answer, and is the recipe's to choose: what error would a user of the model not
 mind? A tolerance near the typical error of the full model tells variants apart best; one far above it calls all right.
 
 ``divergence`` is how far one file's outputs lie from another's, without labels; quantization keeps it small. For
 classes it is the mean Kullback-Leibler divergence in nats, for values the mean squared difference over the variance of
-the reference, so that 0.01 means a hundredth of what there is to explain.
+the reference, so that 0.01 means a hundredth of what there is to explain. For boxes it is taken place by place, before
+anything is suppressed, with s the scores of the two and b their boxes::
+
+    sum over places of (sum over classes |s - s'| + max s (1 - overlap of b and b')) / sum over places of max s
+
+so that 0.01 means a hundredth of an object for each object.
 """
 
 from __future__ import annotations
@@ -23,11 +29,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from variants.average_precision import LEAST_SCORE, OVERLAPS, mean_average_precision
+from variants.boxes import COORDINATES, FIELDS, are_same, as_labels, corners_of, overlaps, read_answers, read_labels
+from variants.drift_reference import ByBoxes, ByClass, ByValue
 from variants.probabilities import as_logits, mean_kl
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from variants.boxes import Found
+    from variants.drift_reference import ScoringForm
     from variants.manifest import Task
     from variants.recipe import Floats, Labels
 
@@ -40,6 +51,15 @@ class Scoring(Protocol):
     @property
     def task(self) -> Task:
         """The kind of model, as the manifest calls it."""
+        ...
+
+    @property
+    def form(self) -> ScoringForm:
+        """The same rule as the manifest has it."""
+        ...
+
+    def answer(self, outputs: Floats) -> Labels:
+        """Return the labels (rows, ...) that would make these outputs right."""
         ...
 
     def problem(self, labels: Labels, names: tuple[str, ...]) -> str:
@@ -71,6 +91,15 @@ class Classes:
     def task(self) -> Task:
         """The kind of model."""
         return "classification"
+
+    @property
+    def form(self) -> ScoringForm:
+        """The rule for the manifest."""
+        return ByClass()
+
+    def answer(self, outputs: Floats) -> Labels:
+        """Return the class of the largest score."""
+        return np.asarray(outputs.argmax(1))
 
     def problem(self, labels: Labels, names: tuple[str, ...]) -> str:
         """Return what is wrong with ``labels``, '' if nothing is."""
@@ -108,6 +137,15 @@ class Values:
         """The kind of model."""
         return "regression"
 
+    @property
+    def form(self) -> ScoringForm:
+        """The rule for the manifest."""
+        return ByValue(tolerance=self.tolerance)
+
+    def answer(self, outputs: Floats) -> Labels:
+        """Return the values themselves."""
+        return outputs
+
     def problem(self, labels: Labels, names: tuple[str, ...]) -> str:  # noqa: ARG002 - values have no classes
         """Return what is wrong with ``labels``, '' if nothing is."""
         if not np.issubdtype(labels.dtype, np.floating):
@@ -140,6 +178,75 @@ class Values:
     def _near(self, outputs: Floats, wanted: Labels) -> Bools:
         far = np.abs(outputs - wanted.reshape(outputs.shape)) > self.tolerance
         return np.asarray(~far.reshape(len(far), -1).any(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Outputs are (rows, 4 + classes, places), labels (rows, most, 5), as ``variants.boxes`` describes both.
+
+    Boxes that score less than ``least_score`` are none, nor are those that a better one of their class overlaps by more
+    than ``suppression``; a match overlaps by at least ``overlap``.
+    """
+
+    least_score: float = 0.25
+    overlap: float = 0.5
+    suppression: float = 0.45
+
+    @property
+    def task(self) -> Task:
+        """The kind of model."""
+        return "detection"
+
+    @property
+    def form(self) -> ScoringForm:
+        """The rule for the manifest."""
+        return ByBoxes(least_score=self.least_score, overlap=self.overlap, suppression=self.suppression)
+
+    def answer(self, outputs: Floats) -> Labels:
+        """Return the boxes that are seen, as labels."""
+        return as_labels(self._read(outputs))
+
+    def problem(self, labels: Labels, names: tuple[str, ...]) -> str:
+        """Return what is wrong with ``labels``, '' if nothing is."""
+        if labels.ndim != 3 or labels.shape[2] != FIELDS or not np.issubdtype(labels.dtype, np.floating):  # noqa: PLR2004 - pictures, objects, fields
+            return (
+                f"labels {labels.dtype}{list(labels.shape)}; expected floats [rows, most objects, {FIELDS}]: class, "
+                "centre x, y, width, height, and class -1 where a picture has fewer"
+            )
+        if not np.isfinite(labels).all():
+            return "a label that is no finite number"
+        real = labels[labels[..., 0] >= 0.0]
+        if (real[:, 0] >= len(names)).any() or (real[:, 0] % 1.0).any():
+            return f"classes up to {real[:, 0].max():g}; {len(names)} labels allow whole numbers 0..{len(names) - 1}"
+        return "a label whose width or height is not above 0" if (real[:, 3:] <= 0.0).any() else ""
+
+    def right(self, outputs: Floats, labels: Labels) -> Bools:
+        """Return which pictures have all labelled boxes found and nothing besides."""
+        return are_same(self._read(outputs), read_labels(labels), self.overlap)
+
+    def same(self, outputs: Floats, others: Floats) -> Bools:
+        """Return which pictures are said to have the same boxes."""
+        return are_same(self._read(outputs), self._read(others), self.overlap)
+
+    def divergence(self, reference: Floats, outputs: Floats) -> float:
+        """Return the difference of scores and boxes for each object of the reference."""
+        sure = reference[:, COORDINATES:].max(1)  # (rows, places)
+        scores = np.abs(reference[:, COORDINATES:] - outputs[:, COORDINATES:]).sum(dtype=np.float64)
+        boxes = [corners_of(item[:, :COORDINATES].transpose(0, 2, 1).reshape(-1, 1, 4)) for item in (reference, outputs)]
+        shared = overlaps(*boxes).reshape(sure.shape)
+        seen = max(float(sure.sum(dtype=np.float64)), float(np.finfo(np.float32).tiny))
+        return float((scores + (sure * (1.0 - shared)).sum(dtype=np.float64)) / seen)
+
+    def beside(self, outputs: Floats, labels: Labels) -> dict[str, float]:
+        """Return the mean average precision at an overlap of 0.5, and over 0.5 to 0.95."""
+        found, wanted = read_answers(outputs, LEAST_SCORE, self.suppression), read_labels(labels)
+        return {
+            "mAP@0.5": mean_average_precision(found, wanted),
+            "mAP@0.5:0.95": mean_average_precision(found, wanted, OVERLAPS),
+        }
+
+    def _read(self, outputs: Floats) -> Found:
+        return read_answers(outputs, self.least_score, self.suppression)
 
 
 CLASSES: Scoring = Classes()

@@ -48,18 +48,20 @@ def load_weights(model: torch.nn.Module, data: bytes) -> torch.nn.Module:
     state = load_arrays(data)
     for name, layer in restored.named_modules():
         prefix = f"{name}." if name else ""
-        _set_heads(layer, state.get(f"{prefix}qkv.weight"))
+        _set_heads(layer, prefix, state)
         own = {key: state[prefix + key] for key in (*layer._parameters, *layer._buffers) if prefix + key in state}  # noqa: SLF001 - torch has no public way to set a parameter of another shape
         _set_layer(layer, own)
     restored.load_state_dict(state)
     return restored.eval()
 
 
-def _set_heads(layer: torch.nn.Module, stored: torch.Tensor | None) -> None:
+def _set_heads(layer: torch.nn.Module, prefix: str, state: Mapping[str, torch.Tensor]) -> None:
     """Set how many heads an attention block has left; their width does not change."""
-    heads, qkv = getattr(layer, "heads", None), getattr(layer, "qkv", None)
-    if isinstance(heads, int) and isinstance(qkv, torch.nn.Linear) and stored is not None:
-        layer.heads = heads * len(stored) // qkv.out_features  # type: ignore[assignment]  # torch knows only its own attributes
+    heads = getattr(layer, "heads", None)
+    for name in ("qkv", "query"):
+        part, stored = getattr(layer, name, None), state.get(f"{prefix}{name}.weight")
+        if isinstance(heads, int) and isinstance(part, torch.nn.Linear) and stored is not None:
+            layer.heads = heads * len(stored) // part.out_features  # type: ignore[assignment]  # torch knows only its own attributes
 
 
 def _set_layer(layer: torch.nn.Module, arrays: Mapping[str, torch.Tensor]) -> None:
@@ -81,6 +83,8 @@ def _resize(layer: torch.nn.Module, arrays: Mapping[str, torch.Tensor]) -> None:
         layer.num_features = len(arrays["running_mean"])
     elif isinstance(layer, torch.nn.LayerNorm):
         layer.normalized_shape = tuple(arrays["weight"].shape)
+    elif isinstance(layer, torch.nn.Embedding):
+        layer.num_embeddings, layer.embedding_dim = arrays["weight"].shape
     elif isinstance(layer, torch.nn.Conv2d):
         outputs, inputs_each = arrays["weight"].shape[:2]
         if layer.groups > 1:  # depthwise: the groups shrink with the channels

@@ -77,7 +77,9 @@ def http_heads(job: Job, json_length: int | None) -> list[bytes]:
 
 def knobs(asked: RequestClass, timeout_s: float) -> dict[str, str]:
     """Return what a kind of request asks of routing, by lower-case header."""
-    found = {"x-latency-budget-ms": f"{asked.budget_s * 1e3:g}", "x-request-timeout-ms": f"{timeout_s * 1e3:g}"}
+    found = {"x-request-timeout-ms": f"{timeout_s * 1e3:g}"}
+    if asked.names_budget:
+        found["x-latency-budget-ms"] = f"{asked.budget_s * 1e3:g}"
     if asked.hardware:
         found["x-client-hardware"] = asked.hardware
     if asked.criticality != "normal":

@@ -176,6 +176,7 @@ def _variant(item: VariantManifest) -> Variant:
         file_bytes=item.size.file_bytes,
         digest=item.sha256,
         is_routable=item.routing.state == "routable",
+        dominated_by=item.routing.dominated_by or "",
     )
 
 

@@ -101,7 +101,9 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
         help="the rate as a share of what always-full would need of all lanes",
     )
     group.add_argument(
-        "--budget-ms", metavar="MIX", help="budgets of requests, as 20 or 20:7,50:3; default: that of --slo"
+        "--budget-ms",
+        metavar="MIX",
+        help="budgets that requests name, as 20 or 20:7,50:3; default: as recorded; those that name none have --slo's",
     )
     group.add_argument(
         "--answers", type=Path, metavar="FILE", help="answer sheet of `tiergate load sheet`; needed to judge cascades"
@@ -229,11 +231,11 @@ def _request(parsed: argparse.Namespace) -> Request:
     from loadtests.tuner.traffic import read_traffic
 
     slo = read_slo(parsed.slo)
-    traffic = read_traffic(parsed, slo.budget_s)
+    traffic = read_traffic(parsed)
     return Request(
         model=parsed.model,
         repository=parsed.repository,
-        mix=read_mix(parsed.budget_ms) if parsed.budget_ms else traffic.mix,
+        mix=read_mix(parsed.budget_ms) if parsed.budget_ms else None,
         traces=traffic.traces,
         judge_traces=tuple(parsed.judge),
         judged=parsed.judge_share,

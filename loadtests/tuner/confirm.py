@@ -29,12 +29,15 @@ from service.domain.policy_file import ModelPolicy, Provenance
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadtests.plan import Criticality
     from loadtests.simulator.workload import Workload
     from loadtests.tuner.question import Question
     from loadtests.tuner.request import Request
 
 ROUNDS: Final = 2
 _FEWEST: Final = 20
+_MOST_CLASSES: Final = 255
+_CRITICALITIES: Final[dict[int, Criticality]] = {0: "critical", 1: "normal", 2: "sheddable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,6 @@ def busiest(workload: Workload, seconds: float) -> Workload:
 def _scenario(request: Request, stretch: Workload, seconds: float, path: Path) -> Scenario:
     times = stretch.arrival_s - stretch.arrival_s[0]
     np.savetxt(path, np.append(times, seconds), header="arrival_s", comments="")
-    mix = tuple(
-        ClassOfRequests(name=f"budget-{number}", budget_ms=1e3 * budget_s, share=share)
-        for number, (budget_s, share) in enumerate(request.mix)
-    )
     return Scenario(
         name="confirm",
         model=request.model,
@@ -113,8 +112,33 @@ def _scenario(request: Request, stretch: Workload, seconds: float, path: Path) -
         warmup_s=1.0,
         seed=request.seed,
         arrivals=Trace(kind="trace", file=path, rate_hz=max(_FEWEST, len(stretch)) / seconds, scaling="time"),
-        mix=mix,
+        mix=mix_of(stretch),
     )
+
+
+def mix_of(stretch: Workload) -> tuple[ClassOfRequests, ...]:
+    """Return the kinds of requests in a stretch with their shares, drawn anew by the load generator.
+
+    Of more than 255 kinds the most frequent; timeouts are the load generator's own.
+    """
+    columns = np.stack([stretch.budget_s, stretch.criticality, stretch.kind])  # (3, N)
+    found, counts = np.unique(columns, axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_MOST_CLASSES]
+    mix = []
+    for number, place in enumerate(order):
+        budget_s, criticality, kind = found[:, place]
+        of = stretch.kinds[int(kind)]
+        mix.append(
+            ClassOfRequests(
+                name=f"kind-{number}",
+                share=float(counts[place]),
+                budget_ms=1e3 * float(budget_s),
+                hardware=of.hardware,
+                criticality=_CRITICALITIES[int(criticality)],
+                names_budget=of.names_budget,
+            )
+        )
+    return tuple(mix)
 
 
 def _has_labels(request: Request) -> bool:

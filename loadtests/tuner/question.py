@@ -15,7 +15,7 @@ import numpy as np
 
 from loadtests.h2load import LoadError
 from loadtests.simulator.fleet import Fleet, Machine
-from loadtests.simulator.workload import Workload, make_workload
+from loadtests.simulator.workload import Kind, Workload, make_workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,7 @@ Objective = Literal["accuracy", "cost"]
 MOST_REQUESTS: Final = 30_000
 """Requests of one part that are simulated; a longer part is thinned."""
 
+_ALIKE: Final = Kind()
 _BLOCKS: Final = 27
 _LEAST_SLICE: Final = 150
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -79,7 +80,8 @@ class Question:
         """Return one gateway under a policy, with the variants that it allows."""
         allowed = policy.variants or self.ladder.names
         kept = tuple(item for item in self.ladder.variants if item.name in allowed)
-        plans = tuple(plan for plan in self.ladder.plans if {plan.variant, plan.escalate_to} <= set(allowed))
+        usable = (plan for plan in self.ladder.plans if {plan.variant, plan.escalate_to} <= set(allowed))
+        plans = tuple(plan.scaled(policy.cascade_margin_ratio) for plan in usable)
         return Fleet(
             (replace(self.ladder, policy=policy, variants=kept, plans=plans),), 1, self.lanes, machine=self.machine
         )
@@ -90,8 +92,9 @@ class Question:
         words = (ladder.name, ladder.variants, ladder.max_batch_size, ladder.policy, ladder.plans)
         text.update(repr((words, self.limits, self.lanes, self.machine, self.seed)).encode())
         for load in self.tuning:
-            for array in (load.arrival_s, load.budget_s, load.timeout_s, load.row):
+            for array in (load.arrival_s, load.budget_s, load.timeout_s, load.criticality, load.kind, load.row):
                 text.update(np.ascontiguousarray(array).tobytes())
+            text.update(repr(load.kinds).encode())
         if ladder.answers is not None:
             text.update(ladder.answers.correct.tobytes() + ladder.answers.margins.tobytes())
         return text.hexdigest()
@@ -125,11 +128,13 @@ def read_mix(text: str) -> tuple[tuple[float, float], ...]:
     return mix
 
 
-def ask(times_s: NDArray[np.float64], mix: tuple[tuple[float, float], ...], timeout_s: float, seed: int) -> Workload:
-    """Return the workload of these arrivals, each with a budget drawn from the mix."""
+def ask(
+    times_s: NDArray[np.float64], mix: tuple[tuple[float, float], ...], timeout_s: float, seed: int, kind: Kind = _ALIKE
+) -> Workload:
+    """Return the workload of these arrivals, all of one kind, each with a budget drawn from the mix."""
     budgets, shares = np.array(mix).T
     chosen = np.random.default_rng([seed, 6]).choice(len(budgets), len(times_s), p=shares / shares.sum())
-    return make_workload(times_s, budgets[chosen], np.maximum(timeout_s, budgets[chosen]))
+    return make_workload(times_s, budgets[chosen], np.maximum(timeout_s, budgets[chosen]), kinds=(kind,))
 
 
 def split(workload: Workload, judged: float) -> tuple[Workload, Workload]:

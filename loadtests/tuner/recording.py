@@ -1,4 +1,4 @@
-"""What a gateway has recorded of its arrivals, as a trace to tune on: moments, and the budgets that were asked for."""
+"""What a gateway has recorded of its arrivals, as a trace to tune on: moments, and what each request asked for."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from loadtests.h2load import LoadError
+from loadtests.tuner.asks import Asks
 from loadtests.tuner.request import Source
+from service.domain.inference import Criticality
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    Mix = tuple[tuple[float, float], ...]
-
 _COLUMNS: Final = {"time_s", "budget_ms"}
-_MOST_BUDGETS: Final = 32
 _LEAST_REQUESTS: Final = 2
+_CRITICALITIES: Final = {item.name.lower(): int(item) for item in Criticality}
 
 
-def read_recording(content: bytes, name: str, default_budget_s: float) -> tuple[Source, Mix]:
-    """Return the arrivals of a recording, and its budgets in seconds with their shares.
+def read_recording(content: bytes, name: str) -> Source:
+    """Return the arrivals of a recording.
 
     Args:
-        content: CSV with the columns ``time_s`` and ``budget_ms``, in any order of rows.
+        content: CSV with the columns ``time_s`` and ``budget_ms``, in any order of rows; ``timeout_ms``,
+            ``criticality`` and ``hardware`` where they were recorded.
         name: What errors and the provenance call it.
-        default_budget_s: The budget of requests that asked for none.
 
     Raises:
         LoadError: It is not such a recording, or has fewer than two requests.
@@ -39,19 +39,22 @@ def read_recording(content: bytes, name: str, default_budget_s: float) -> tuple[
         rows = csv.DictReader(io.StringIO(content.decode()))
         if not set(rows.fieldnames or ()) >= _COLUMNS:
             raise LoadError(f"recording {name} has the columns {rows.fieldnames}; time_s and budget_ms are needed")
-        pairs = [(float(row["time_s"]), float(row["budget_ms"] or 1e3 * default_budget_s)) for row in rows]
+        found = [_row(row) for row in rows]
+    except KeyError as error:
+        raise LoadError(f"recording {name}: criticality is {error}; known are {', '.join(_CRITICALITIES)}") from None
     except (ValueError, TypeError, csv.Error) as error:
         raise LoadError(f"recording {name} cannot be read: {error}") from None
-    if len(pairs) < _LEAST_REQUESTS:
-        raise LoadError(f"recording {name} has {len(pairs)} requests; at least {_LEAST_REQUESTS} are needed")
-    times, budgets = np.array(pairs).T
-    if not np.all(np.isfinite(times)) or not np.all((budgets > 0.0) & np.isfinite(budgets)):
-        raise LoadError(f"recording {name} has times or budgets that are no numbers above 0")
-    ordered = np.sort(times) - times.min()
-    return Source(name, hashlib.sha256(content).hexdigest(), ordered), _mix(budgets / 1e3)
+    if len(found) < _LEAST_REQUESTS:
+        raise LoadError(f"recording {name} has {len(found)} requests; at least {_LEAST_REQUESTS} are needed")
+    times, budgets, timeouts, criticalities, hardware = map(np.array, zip(*found, strict=True))
+    if not np.all(np.isfinite(times)) or not (_are_times(budgets) and _are_times(timeouts)):
+        raise LoadError(f"recording {name} has times, budgets or timeouts that are no numbers above 0")
+    asks = Asks(budgets / 1e3, timeouts / 1e3, criticalities.astype(np.int8), hardware.astype(np.str_))
+    order = np.argsort(times, kind="stable")
+    return Source(name, hashlib.sha256(content).hexdigest(), times[order] - times.min(), asks.part(order))
 
 
-def read_recording_file(path: Path, default_budget_s: float) -> tuple[Source, Mix]:
+def read_recording_file(path: Path) -> Source:
     """Return what ``read_recording`` makes of a file.
 
     Raises:
@@ -61,14 +64,17 @@ def read_recording_file(path: Path, default_budget_s: float) -> tuple[Source, Mi
         content = path.read_bytes()
     except OSError as error:
         raise LoadError(f"recording {path} cannot be read: {error.strerror or error}") from None
-    return read_recording(content, path.name, default_budget_s)
+    return read_recording(content, path.name)
 
 
-def _mix(budgets_s: NDArray[np.float64]) -> Mix:
-    """Return the budgets with their shares; of many different ones, as many quantiles."""
-    values, counts = np.unique(budgets_s, return_counts=True)
-    if len(values) > _MOST_BUDGETS:
-        middles = (np.arange(_MOST_BUDGETS) + 0.5) / _MOST_BUDGETS
-        values, counts = np.unique(np.quantile(budgets_s, middles), return_counts=True)
-    shares = counts / counts.sum()
-    return tuple((float(value), float(share)) for value, share in zip(values, shares, strict=True))
+def _row(row: dict[str, str | None]) -> tuple[float, float, float, int, str]:
+    """Return time, budget, timeout (NaN where not said), criticality and hardware class."""
+    said = {name: text or "" for name, text in row.items()}
+    budget_ms, timeout_ms = (float(said.get(name) or "nan") for name in ("budget_ms", "timeout_ms"))
+    criticality = _CRITICALITIES[said.get("criticality") or "normal"]
+    return float(said["time_s"]), budget_ms, timeout_ms, criticality, said.get("hardware", "")
+
+
+def _are_times(values: NDArray[np.float64]) -> bool:
+    """Tell whether all that is said is finite and above 0; a text that says ``nan`` counts as not said."""
+    return bool(np.all(np.isnan(values) | ((values > 0.0) & np.isfinite(values))))

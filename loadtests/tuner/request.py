@@ -13,7 +13,9 @@ from loadtests.h2load import LoadError
 from loadtests.simulator.comparison import at_load
 from loadtests.simulator.fleet import Fleet, Machine
 from loadtests.simulator.ladder import read_answer_sheet, read_ladder
+from loadtests.simulator.workload import Kind
 from loadtests.traces import describe, read_trace
+from loadtests.tuner.asks import Terms, as_recorded
 from loadtests.tuner.question import Limits, Question, ask, cut, split
 from loadtests.tuner.region import region_of
 from service.domain.policy_file import ModelPolicy, PolicyFile
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from loadtests.simulator.ladder import Ladder
     from loadtests.simulator.workload import Workload
+    from loadtests.tuner.asks import Asks
     from service.domain.policy_file import TunedRegion
     from variants.manifest import CascadeManifest
 
@@ -43,23 +46,25 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A trace by its name and the sha256 of its times."""
+    """A trace by its name and the sha256 of its content; a recording knows what each request asked for, too."""
 
     name: str
     sha256: str
     times_s: NDArray[np.float64]
+    asks: Asks | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A tune as it was asked for; traces are names, or have been read already.
 
-    Without traces to judge on, the last ``judged`` share of each trace judges.
+    Without traces to judge on, the last ``judged`` share of each trace judges. Without a ``mix`` of budgets requests
+    ask for what was recorded; those of a plain trace name no budget.
     """
 
     model: str
     repository: Path
-    mix: tuple[tuple[float, float], ...]
+    mix: tuple[tuple[float, float], ...] | None
     traces: tuple[str | Source, ...]
     judge_traces: tuple[str, ...] = ()
     judged: float = 0.4
@@ -166,4 +171,10 @@ def _play(source: Source, request: Request, ladder: Ladder) -> Workload:
     elif pace.rate_hz is not None:
         span_s = float(times[-1] - times[0])
         times = (times - times[0]) * (len(times) / pace.rate_hz / span_s)
-    return ask(times, request.mix, TIMEOUT_S, request.seed)
+    if request.mix is not None:
+        return ask(times, request.mix, TIMEOUT_S, request.seed)
+    if source.asks is not None:
+        terms = Terms(request.budget_s, TIMEOUT_S, request.base.hardware_classes)
+        return as_recorded(times, source.asks, ladder, terms)
+    unsaid = Kind(names_budget=False)
+    return ask(times, ((request.budget_s, 1.0),), TIMEOUT_S, request.seed, unsaid)

@@ -7,7 +7,7 @@ of time: a policy that only just keeps a floor on the arrivals it was searched o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -33,7 +33,9 @@ class Figures:
     """One policy on one workload; shares are 0..1.
 
     ``accuracy`` is effective accuracy with each answer counted at its variant's accuracy, which frees it of the luck
-    of the draw; ``answer_accuracy`` the mean over answers in time; ``error`` the standard error of ``attainment``.
+    of the draw; with an answer sheet it is what the answers to the sheet's rows really are, because that of a cascade
+    is no mean of its stages'. ``answer_accuracy`` is the mean over answers in time; ``error`` the standard error of
+    ``attainment``.
     """
 
     offered: int
@@ -55,22 +57,25 @@ class Score:
 
 
 def play(question: Question, policy: ModelPolicy, workload: Workload, seed: int) -> Result:
-    """Simulate a policy on a workload."""
-    rule = LatePolicy("tuned", uses_plans=policy.cascades)
-    return simulate(workload, question.fleet(policy), rule, seed=seed)
+    """Simulate a policy on a workload, of whose kinds each keeps those of its variants that the policy allows."""
+    rule, fleet = LatePolicy("tuned", uses_plans=policy.cascades), question.fleet(policy)
+    names = set(fleet.models[0].names)
+    kinds = tuple(replace(kind, candidates=tuple(c for c in kind.candidates if c in names)) for kind in workload.kinds)
+    return simulate(replace(workload, kinds=kinds), fleet, rule, seed=seed)
 
 
 def figures_of(result: Result) -> Figures:
     """Return the figures of a simulation."""
     summary, on_time = result.summary(), result.is_on_time
     parts = [part.mean() for part in np.array_split(on_time, min(_STRETCHES, len(on_time)))]
+    accuracy = float(_worth(result).sum() / summary.offered)
     error = float(np.std(parts, ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else 0.0
     return Figures(
         offered=summary.offered,
         attainment=summary.attainment,
         error=error,
-        accuracy=summary.expected_accuracy,
-        answer_accuracy=summary.expected_accuracy / summary.attainment if summary.attainment else 0.0,
+        accuracy=accuracy,
+        answer_accuracy=accuracy / summary.attainment if summary.attainment else 0.0,
         busy_ratio=summary.busy_ratio,
         cpu_s=float(result.busy_s.sum()) / summary.offered,
     )
@@ -81,7 +86,13 @@ def credit(result: Result, limits: Limits) -> NDArray[np.float64]:
     if limits.objective == "cost":
         run_s = np.nan_to_num((result.finish_s - result.start_s) / np.maximum(result.batch, 1))
         return -run_s
-    return np.where(result.is_on_time, result.expected(), 0.0)
+    return _worth(result)
+
+
+def _worth(result: Result) -> NDArray[np.float64]:
+    """Return what each request's answer is worth, (N,): 0 unless it was in time."""
+    has_sheet = result.fleet.models[0].answers is not None
+    return np.where(result.is_on_time, result.is_correct if has_sheet else result.expected(), 0.0)
 
 
 def score(found: Sequence[Figures], limits: Limits, errors: float = 1.0) -> Score:

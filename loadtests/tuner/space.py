@@ -5,8 +5,8 @@ between one hour of traffic and the next. A threshold is searched only where it 
 has some, a price of CPU time where the user caps it, the choice of variants where memory is capped, batches where the
 model takes any.
 
-Left alone are the hardware classes and ``weight``, which say what clients and other models are owed and not how well
-it is kept, and the default budget, which the user states.
+Requests that name no budget are held to the promise, and may be served by a shorter default budget. Left alone are the
+hardware classes (docs/decisions/0009: what narrowing them gains) and ``weight``, which says what other models are owed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from service.domain.policy_file import ModelPolicy
+from service.policy.deferral import gains_by_batching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
-
     from loadtests.simulator.ladder import Ladder
+    from loadtests.simulator.workload import Workload
     from loadtests.tuner.question import Question
 
 Candidate = tuple[int, ...]
@@ -32,6 +34,10 @@ _BURST_PRICES: Final = (0.0, *(round(10.0 ** (power / 4), 6) for power in range(
 _SHORTAGE_WEIGHTS: Final = (0.0, 5.0, 20.0, 40.0, 80.0, 320.0)
 _MARGINS: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 _QUEUES: Final = (16, 64, 250, 1000)
+_CASCADE_MARGINS: Final = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+_BUDGET_SHARES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Default budgets, as shares of the promised one."""
+
 _EXPLORATIONS: Final = (0.0, 0.01, 0.03, 0.1)
 _QUANTILES: Final = ("p50", "p95", "p99")
 _MOST_COARSE: Final = 9
@@ -126,7 +132,7 @@ class Space:
 def make_space(question: Question) -> Space:
     """Return what may be changed for this question."""
     ladder, limits = question.ladder, question.limits
-    base = _affordable(ladder, question.base, limits.memory_bytes)
+    base = _affordable(question)
     fields: dict[str, Sequence[Any]] = {
         "burst_price": _BURST_PRICES,
         "shortage_weight": _SHORTAGE_WEIGHTS,
@@ -136,15 +142,24 @@ def make_space(question: Question) -> Space:
     }
     if ladder.max_batch_size > 1:
         fields["max_batch_size"] = _doublings(min(ladder.max_batch_size, 64))
+    if gains_by_batching(ladder.costs().tables, ladder.max_batch_size):
+        fields["defers"] = (False, True)
+    if any(_leaves_budgets_open(load) for load in question.tuning):
+        fields["default_budget_ms"] = [round(share * base.default_budget_ms, 6) for share in _BUDGET_SHARES]
     if question.machine.is_learning:
         fields["exploration_share"] = _EXPLORATIONS
     if ladder.plans:
         fields["cascades"] = (False, True)
+        fields["cascade_margin_ratio"] = _CASCADE_MARGINS
     if limits.objective == "cost" or limits.busy_ratio < 1.0:
         fields["price_per_cpu_s"] = _prices(ladder)
     if limits.memory_bytes < float("inf"):
-        fields["variants"] = _variant_sets(ladder, limits.memory_bytes)
+        fields["variants"] = _variant_sets(question)
     return Space(base, tuple(Dimension(name, _with(values, getattr(base, name))) for name, values in fields.items()))
+
+
+def _leaves_budgets_open(load: Workload) -> bool:
+    return any(not load.kinds[place].names_budget for place in np.unique(load.kind))
 
 
 def _with(values: Sequence[Any], own: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a threshold of any type
@@ -171,8 +186,13 @@ def _prices(ladder: Ladder) -> tuple[float, ...]:
     return tuple(dict.fromkeys(float(f"{price:.3g}") for price in (0.0, *between, gains[-1] * 3)))
 
 
-def _variant_sets(ladder: Ladder, most_bytes: float) -> tuple[tuple[str, ...], ...]:
-    """Return the sets of variants that fit into memory and to which none can be added, most accurate first."""
+def _variant_sets(question: Question) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of variants that fit into memory and to which none can be added, most accurate first.
+
+    A set that leaves a hardware class without a variant is none.
+    """
+    ladder, most_bytes = question.ladder, question.limits.memory_bytes
+    kinds = [set(kind.candidates) for load in (*question.tuning, *question.judging) for kind in load.kinds]
     sizes = {item.name: item.memory_bytes for item in ladder.variants}
     fitting = [
         set(names)
@@ -181,19 +201,23 @@ def _variant_sets(ladder: Ladder, most_bytes: float) -> tuple[tuple[str, ...], .
         if sum(sizes[name] for name in names) <= most_bytes
     ]
     full = [names for names in fitting if not any(names < other for other in fitting)]
+    full = [names for names in full if all(not kind or kind & names for kind in kinds)]
     ordered = [tuple(name for name in ladder.names if name in names) for names in full]
     return tuple(sorted(ordered, key=lambda names: [ladder.names.index(name) for name in names])[:_MOST_VARIANT_SETS])
 
 
-def _affordable(ladder: Ladder, base: ModelPolicy, most_bytes: float) -> ModelPolicy:
+def _affordable(question: Question) -> ModelPolicy:
     """Return the base policy, with the first set of variants that fits where its own does not."""
+    ladder, base, most_bytes = question.ladder, question.base, question.limits.memory_bytes
     named = base.variants or ladder.names
     if sum(item.memory_bytes for item in ladder.variants if item.name in named) <= most_bytes:
         return base
-    sets = _variant_sets(ladder, most_bytes)
+    sets = _variant_sets(question)
     if not sets:
         least = min(item.memory_bytes for item in ladder.variants)
         raise ValueError(
             f"no variant fits into {most_bytes / 2**20:.1f} MiB; the smallest needs {least / 2**20:.1f} MiB"
+            if least > most_bytes
+            else f"no variants that fit into {most_bytes / 2**20:.1f} MiB suit every hardware class of the recording"
         )
     return base.model_copy(update={"variants": sets[0]})

@@ -1,4 +1,4 @@
-"""Where a tune takes arrivals, budgets and base policy from: files, stand-ins, or a gateway that has recorded them."""
+"""Where a tune takes arrivals and base policy from: files, stand-ins, or a gateway that has recorded them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from service.policy_client import Site, fetch_arrivals, fetch_policy
 if TYPE_CHECKING:
     import argparse
 
-    from loadtests.tuner.recording import Mix
     from loadtests.tuner.request import Source
     from service.domain.policy_file import PolicyFile
 
 
 class Traffic(NamedTuple):
-    """Traces by name or as read, budgets in seconds with their shares, and the policy to improve upon."""
+    """Traces by name or as read, and the policy to improve upon."""
 
     traces: tuple[str | Source, ...]
-    mix: Mix
     base: PolicyFile
 
 
-def read_traffic(parsed: argparse.Namespace, budget_s: float) -> Traffic:
-    """Return what the flags name; ``budget_s`` is that of requests that ask for none.
+def read_traffic(parsed: argparse.Namespace) -> Traffic:
+    """Return what the flags name.
 
     Raises:
         LoadError: A file is not there, or not valid.
@@ -34,11 +32,10 @@ def read_traffic(parsed: argparse.Namespace, budget_s: float) -> Traffic:
     base = read_base(parsed.base)
     if parsed.gateway:
         site = Site.of(parsed.gateway, parsed.token_file)
-        recorded, mix = read_recording(fetch_arrivals(site, parsed.model), parsed.gateway, budget_s)
+        recorded = read_recording(fetch_arrivals(site, parsed.model), parsed.gateway)
         if parsed.base is None:
             base = parse_base(fetch_policy(site)[0], f"the policy of {parsed.gateway}")
-        return Traffic((recorded,), mix, base)
+        return Traffic((recorded,), base)
     if parsed.arrivals:
-        recorded, mix = read_recording_file(parsed.arrivals, budget_s)
-        return Traffic((recorded,), mix, base)
-    return Traffic(tuple(parsed.trace), ((budget_s, 1.0),), base)
+        return Traffic((read_recording_file(parsed.arrivals),), base)
+    return Traffic(tuple(parsed.trace), base)

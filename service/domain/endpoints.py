@@ -24,3 +24,17 @@ class EndpointState:
     is_ejected: bool
     inflight: int
     calls: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteState:
+    """One remote variant at this moment: calls repeated so far, repeats that its retry budget refused, and panic.
+
+    ``is_panicking`` where so many of its servers are ejected that ejections do not count.
+    """
+
+    model: str
+    variant: str
+    retries: int
+    retries_refused: int
+    is_panicking: bool

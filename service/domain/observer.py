@@ -75,11 +75,20 @@ class Observer(Protocol):
     def variant_evicted(self, model: str, variant: str) -> None:
         """A variant was taken out of memory to make room; it is loaded again when a request needs it."""
 
+    def variant_unproven(self, model: str, variant: str, treatment: str, why: str) -> None:
+        """An int8 variant that was just loaded is not known to be right here; ``treatment``: precise, avoid, allow."""
+
     def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
         """Another policy is in force; ``changes`` are the fields that differ, in words."""
 
     def policy_refused(self, why: str) -> None:
         """A policy that was to be put in force is not valid or cannot be read; the one before stays."""
+
+    def remotes_applied(self, digest: str, models: tuple[str, ...]) -> None:
+        """Another remotes file is in force; it says something else of these models, which were loaded again."""
+
+    def remotes_refused(self, why: str) -> None:
+        """A changed remotes file cannot be taken; what it said before stays in force."""
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Traffic left the region that the model's policy was tuned for, in these figures, or came back to it: none."""
@@ -121,10 +130,19 @@ class SilentObserver:
     def variant_evicted(self, model: str, variant: str) -> None:
         """Ignore."""
 
+    def variant_unproven(self, model: str, variant: str, treatment: str, why: str) -> None:
+        """Ignore."""
+
     def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
         """Ignore."""
 
     def policy_refused(self, why: str) -> None:
+        """Ignore."""
+
+    def remotes_applied(self, digest: str, models: tuple[str, ...]) -> None:
+        """Ignore."""
+
+    def remotes_refused(self, why: str) -> None:
         """Ignore."""
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.observer import SilentObserver
+from service.policy.hardware import choose_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from service.domain.inference import Answer, InferenceRequest
+    from service.domain.inference import Answer, ClientHardware, InferenceRequest
+    from service.domain.policy_file import HardwareClass
 
 _LOGGER: Final = logging.getLogger("tiergate")
 _WRITE_EVERY_S: Final = 0.5
@@ -33,8 +35,14 @@ HEADER: Final = b"time_s,budget_ms,timeout_ms,criticality,hardware\n"
 class ArrivalLog(SilentObserver):
     """Records arrivals into ``folder``. ``clock`` gives seconds since the epoch."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float], most_bytes: int = MOST_BYTES) -> None:
-        """Make the folder; ``start`` writes.
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float],
+        most_bytes: int = MOST_BYTES,
+        classes: Callable[[], Mapping[str, HardwareClass]] = dict,
+    ) -> None:
+        """Make the folder; ``start`` writes. ``classes`` gives the hardware classes that devices belong to now.
 
         Raises:
             OSError: The folder cannot be made.
@@ -44,6 +52,7 @@ class ArrivalLog(SilentObserver):
         self._folder = folder
         self._clock = clock
         self._most_bytes = most_bytes
+        self._classes = classes
         self._noted: list[tuple[str, str]] = []
         self._writing = threading.Lock()
         self._ended = threading.Event()
@@ -82,12 +91,15 @@ class ArrivalLog(SilentObserver):
             self.dropped += 1
             return
         knobs = request.knobs
-        hardware = "" if knobs.hardware is None else knobs.hardware.class_name or "described"
+        hardware = "" if knobs.hardware is None else self._class_of(knobs.hardware)
         row = (
             f"{self._clock() - age_s:.6f},{_in_ms(knobs.budget_s)},{_in_ms(knobs.timeout_s)},"
             f"{knobs.criticality.name.lower()},{hardware}\n"
         )
         self._noted.append((request.model, row))
+
+    def _class_of(self, device: ClientHardware) -> str:
+        return device.class_name or choose_class(device, self._classes()) or "described"
 
     def _run(self) -> None:
         while not self._ended.wait(_WRITE_EVERY_S):

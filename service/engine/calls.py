@@ -9,7 +9,7 @@ from service.engine.parking import narrow
 from service.engine.ticket import give_up
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from concurrent.futures import Future
 
     from service.engine.backends.backend import RemoteBackend
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.engine.loaded import LoadedModel
     from service.engine.ticket import Ticket
     from service.engine.waking import Waking
-    from service.policy.desk import Desk
+    from service.policy.desk import Desk, Lane
 
 
 class Calls:
@@ -28,11 +28,28 @@ class Calls:
         self._changed = changed
         self._desk = desk
         self._running = running
+        self._hire: Callable[[Iterable[Lane]], None] | None = None
 
     def add_pool(self, name: str, lanes: int) -> None:
-        """Add the lanes of a remote variant, before there are threads for them; none is usable yet."""
-        self._desk.add_pool(name, lanes)
-        self._changed.add_pool(name)
+        """Add the lanes of a remote variant, with a thread for each once there are threads; none is usable yet."""
+        with self._changed:
+            pool = self._desk.add_pool(name, lanes)
+            self._changed.add_pool(name)
+            if self._hire is not None:
+                self._hire(pool.lanes)
+
+    def drop_pool(self, name: str) -> None:
+        """Let the lanes of a remote variant go on which nothing depends; their threads end."""
+        with self._changed:
+            self._desk.drop_pool(name)
+            self._changed.drop_pool(name)
+
+    def serve_pools(self, hire: Callable[[Iterable[Lane]], None]) -> None:
+        """Have ``hire`` start a thread for every lane that calls another server, now and whenever there are more."""
+        with self._changed:
+            self._hire = hire
+            for pool in self._desk.pools.values():
+                hire(pool.lanes)
 
     def attach(self, job: Job, call: Future[Any]) -> None:
         """Note a job's call: it is cancelled where all who wait for it have ended."""
@@ -54,7 +71,12 @@ class Calls:
 
     def away(self, model: LoadedModel) -> list[str]:
         """Return the variants of a model of which no server is up. The lock is held."""
-        return [variant for variant, pool in model.standing.pools.items() if not self._desk.pools[pool].usable]
+        pools = self._desk.pools
+        return [
+            name
+            for name, pool in model.standing.pools.items()
+            if (found := pools.get(pool)) is None or not found.usable
+        ]
 
     def depend_on(self, remote: RemoteBackend) -> bool:
         """Tell whether something that waits or runs belongs to a model that has this remote variant."""

@@ -153,9 +153,9 @@ class Dispatcher:
         give_up(ticket, error)
 
     def take(self, lane: Lane) -> Job | None:
-        """Wait for work and return what the lane runs now; ``None`` when the dispatcher is closed and empty."""
+        """Wait for work and return what the lane runs now; ``None`` when its work has ended for good."""
         with self._changed:
-            while True:
+            while not lane.pool or lane.pool in self.desk.pools:
                 looks_s = []
                 for model in self.desk.turns(lane, self.clock()):
                     job = self._choose(model, lane)
@@ -170,6 +170,7 @@ class Dispatcher:
                     return None
                 else:
                     self._changed.of(lane.pool).wait()
+        return None
 
     def finish(self, job: Job, compute_s: float | None) -> list[str]:
         """Free the job's lane and learn from its compute time; ``None`` for a failed run.

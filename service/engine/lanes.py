@@ -31,7 +31,7 @@ from service.engine.hung_runs import LOOK_EVERY_S, waited_for_core_s
 from service.engine.ticket import Outcome, deliver, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,20 +57,19 @@ class Lanes:
     """
 
     def __init__(self, dispatcher: Dispatcher, cores: Sequence[int | None], observer: Observer) -> None:
-        """Make one thread for each of the dispatcher's lanes; ``start`` runs them."""
+        """Make one thread for each lane of this machine; ``start`` runs them, and those of lanes elsewhere."""
         self._dispatcher = dispatcher
         self._observer = observer
-        desk = dispatcher.desk
-        elsewhere = [(lane, None) for pool in desk.pools.values() for lane in pool.lanes]
-        self._cores = {lane.number: core for lane, core in zip(desk.lanes, cores, strict=True)}
-        pairs = [*zip(desk.lanes, cores, strict=True), *elsewhere]
-        self._threads = {pair[0].number: self._thread(*pair) for pair in pairs}
+        pairs = [*zip(dispatcher.desk.lanes, cores, strict=True)]
+        self._cores = {lane.number: core for lane, core in pairs}
+        self._threads = {lane.number: self._thread(lane, core) for lane, core in pairs}
         self.stuck: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the threads."""
         for thread in self._threads.values():
             thread.start()
+        self._dispatcher.calls.serve_pools(self._hire)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Close the dispatcher, let running work finish, and end the threads.
@@ -79,7 +78,7 @@ class Lanes:
         """
         self._dispatcher.close()
         end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads.values():
+        for thread in list(self._threads.values()):
             thread.join(None if timeout_s is None else max(0.0, end_s - time.monotonic()))
 
     def look(self) -> None:
@@ -146,6 +145,16 @@ class Lanes:
 
     def _thread(self, lane: Lane, core: int | None) -> threading.Thread:
         return threading.Thread(target=self._serve, args=(lane, core), name=f"{_THREAD_NAME}{lane.number}", daemon=True)
+
+    def _hire(self, lanes: Iterable[Lane]) -> None:
+        """Start a thread for each of these lanes; the dispatcher's lock is held. Those of lanes that are gone go."""
+        stay = {
+            number: thread for number, thread in self._threads.items() if number in self._cores or thread.is_alive()
+        }
+        hired = {lane.number: self._thread(lane, None) for lane in lanes}
+        self._threads = stay | hired
+        for thread in hired.values():
+            thread.start()
 
     def _waits_s(self) -> dict[int, float]:
         return {number: waited_for_core_s(self._threads[number].native_id or 0) for number in self._cores}

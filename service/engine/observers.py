@@ -84,6 +84,10 @@ class Observers:
         """Tell all."""
         self._tell("variant_evicted", model, variant)
 
+    def variant_unproven(self, model: str, variant: str, treatment: str, why: str) -> None:
+        """Tell all."""
+        self._tell("variant_unproven", model, variant, treatment, why)
+
     def policy_applied(self, digest: str, changes: tuple[str, ...]) -> None:
         """Tell all."""
         self._tell("policy_applied", digest, changes)
@@ -91,6 +95,14 @@ class Observers:
     def policy_refused(self, why: str) -> None:
         """Tell all."""
         self._tell("policy_refused", why)
+
+    def remotes_applied(self, digest: str, models: tuple[str, ...]) -> None:
+        """Tell all."""
+        self._tell("remotes_applied", digest, models)
+
+    def remotes_refused(self, why: str) -> None:
+        """Tell all."""
+        self._tell("remotes_refused", why)
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Tell all."""

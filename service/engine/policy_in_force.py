@@ -81,7 +81,7 @@ class PolicyInForce:
         if self._path is None:
             return
         async with self._changing:
-            found = await asyncio.to_thread(_fingerprint, self._path)
+            found = await asyncio.to_thread(fingerprint, self._path)
             if found == self._read:
                 return
             if found != self._noticed:
@@ -159,7 +159,7 @@ class PolicyInForce:
         return Replacement(text.digest, changes, is_kept_in_file=self._path is not None)
 
 
-def _fingerprint(path: Path) -> Fingerprint:
+def fingerprint(path: Path) -> Fingerprint:
     """Return what tells a file's versions apart, empty where there is none."""
     try:
         status = path.stat()

@@ -21,7 +21,6 @@ from service.engine.loaded import LoadedModel
 from service.engine.opening import Source
 from service.engine.repository import describe
 from service.policy.desk import Standing
-from service.policy.pools import pool_name
 from service.policy.routing import Rules
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from service.domain.policy_file import PolicyFile
     from service.domain.variants import ModelInfo, Variant
     from service.domain.verdicts import Verdict
-    from service.engine.backends.backend import RemoteBackend
     from service.engine.copies import Opened
+    from service.engine.remote_variant import RemoteVariant
     from service.engine.remotes import Remotes
     from service.engine.repository import Repository, StoredFile, StoredModel
     from variants.manifest import ModelManifest
@@ -50,7 +49,7 @@ class _Loading:
     opened: dict[str, Opened] = field(default_factory=dict)
     evicted: dict[str, StoredFile] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    remote: Mapping[str, RemoteBackend] = field(default_factory=dict)
+    remote: Mapping[str, RemoteVariant] = field(default_factory=dict)
 
 
 class Registry:
@@ -135,6 +134,8 @@ class Registry:
         model = self._build(stored.manifest, loading)
         self._holding.adopt(model, {name: sources[name] for name in [*loading.opened, *loading.evicted]})
         self._put(model, policy)
+        for item in stored.unproven:
+            self._observer.variant_unproven(stored.name, item.variant, item.treatment, item.why)
         if self._remotes:
             self._remotes.tell(model)
         return model
@@ -265,7 +266,7 @@ class Registry:
         self._problems = {**self._problems, stored.name: (stored.version, problem)}
         self._observer.variant_failed(stored.name, "", problem)
 
-    def _open_remote(self, stored: StoredModel, info: ModelInfo) -> Mapping[str, RemoteBackend]:
+    def _open_remote(self, stored: StoredModel, info: ModelInfo) -> Mapping[str, RemoteVariant]:
         try:
             return self._remotes.open(info) if self._remotes else {}
         except BackendFailed as error:
@@ -325,7 +326,7 @@ class Registry:
             evicted=frozenset(loading.evicted),
             reference=read_reference(manifest),
             remote=loading.remote,
-            standing=Standing(pools={name: pool_name(info.name, name) for name in loading.remote}),
+            standing=Standing(pools={name: remote.pool for name, remote in loading.remote.items()}),
         )
         for name, item in opened.items():
             model.corrections[name].rebase(min(item.ratio, self._calm_ratio(info, name)), time.perf_counter())

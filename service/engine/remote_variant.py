@@ -27,11 +27,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from service.domain.endpoints import OUTCOMES, EndpointState
+from service.domain.endpoints import OUTCOMES, EndpointState, RemoteState
 from service.domain.errors import BackendFailed, RemoteBackendFailed, RemoteUnavailable
 from service.engine.backends.backend import Call
 from service.engine.opening import blank_inputs
-from service.policy.endpoints import Endpoint, RetryBudget, choose_endpoint
+from service.policy.endpoints import Endpoint, RetryBudget, choose_endpoint, is_panicking
 from service.policy.remote_profile import LearntProfile
 
 if TYPE_CHECKING:
@@ -81,8 +81,12 @@ class Server:
 class RemoteVariant:
     """The servers of one variant, a ``RemoteBackend``; its other methods are called on the event loop ``loop``."""
 
-    def __init__(self, info: ModelInfo, variant: Variant, servers: Sequence[Server]) -> None:
-        """Take the servers, of which none counts as up before ``watch`` has seen it; on the event loop that serves."""
+    def __init__(self, info: ModelInfo, variant: Variant, servers: Sequence[Server], pool: str = "") -> None:
+        """Take the servers, of which none counts as up before ``watch`` has seen it; on the event loop that serves.
+
+        ``pool`` names the lanes that call it.
+        """
+        self.pool = pool
         self._info = info
         self._digest = variant.digest
         self._profile = LearntProfile(variant.profile)
@@ -90,7 +94,7 @@ class RemoteVariant:
         self._loop = asyncio.get_running_loop()
         self._servers = servers
         self._budget = RetryBudget()
-        self._retries = 0
+        self._retries = self._retries_refused = 0
         self._name = info.name, variant.name
         self._chance = random.Random()  # noqa: S311 - spreads load, keeps no secret
 
@@ -130,10 +134,10 @@ class RemoteVariant:
             for server in self._servers
         ]
 
-    @property
-    def retries(self) -> int:
-        """How many calls were repeated so far."""
-        return self._retries
+    def state(self) -> RemoteState:
+        """Return how it stands as a whole; from any thread."""
+        states = [server.state for server in self._servers]
+        return RemoteState(*self._name, self._retries, self._retries_refused, is_panicking(states, time.monotonic()))
 
     def begin(self, call: Call) -> Future[Outputs]:
         """Ask for one batch; cancelling the future ends the call over there.
@@ -189,7 +193,10 @@ class RemoteVariant:
             except RemoteUnavailable as error:
                 tried.append(server.state)
                 is_alone = isinstance(error, _Silent) and self._choose(tried) is server
-                if len(tried) > 1 or self._loop.time() >= end_s or is_alone or not self._budget.may_retry():
+                if len(tried) > 1 or self._loop.time() >= end_s or is_alone:
+                    raise
+                if not self._budget.may_retry():
+                    self._retries_refused += 1
                     raise
                 self._retries += 1
 

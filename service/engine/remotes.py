@@ -3,8 +3,9 @@
 A remote variant has lanes of its own, as many as calls may be under way to all its endpoints; their threads wait for
 the answers. Whether it may be asked is told to the dispatcher whenever an endpoint goes up or down.
 
-A model that is loaded again shares the servers of the one before where the variant is what it was. Otherwise both have
-their own, until ``tidy`` finds that a model is served no more, and nothing of it waits or runs.
+A model that is loaded again shares the servers of the one before where the variant is what it was, and the file says of
+it what it said. Otherwise both have their own, until ``tidy`` finds that a model is served no more, and nothing of it
+waits or runs. So another file is put in force by loading the models again of which it says something else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -25,11 +28,12 @@ from service.policy.endpoints import Endpoint
 from service.policy.pools import pool_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
-    from service.domain.endpoints import EndpointState
+    from service.domain.endpoints import EndpointState, RemoteState
     from service.domain.observer import Observer
     from service.domain.remotes_file import RemotesFile
+    from service.domain.remotes_file import RemoteVariant as WhereItRuns
     from service.domain.variants import ModelInfo, Variant
     from service.engine.backends.trust import Trust
     from service.engine.calls import Calls
@@ -38,6 +42,27 @@ if TYPE_CHECKING:
 _LOGGER: Final = logging.getLogger("tiergate")
 _ENDS_WITHIN_S: Final = 5.0
 _LOOKS_EVERY_S: Final = 0.1
+_STAYS_S: Final = 1.0
+"""Longer than it takes to queue a request for a model that was found just before another took its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the file says of a remote variant, and its certificates."""
+
+    file: WhereItRuns
+    trust: Trust | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A remote variant's place, and the task that watches its servers."""
+
+    place: _Place
+    task: asyncio.Task[None]
+
+
+Certificates = Mapping[tuple[str, str], "Trust"]
 
 
 class Remotes:
@@ -48,24 +73,21 @@ class Remotes:
         file: RemotesFile,
         calls: Calls,
         observer: Observer,
-        trust: Mapping[tuple[str, str], Trust] = MappingProxyType({}),
+        trust: Certificates = MappingProxyType({}),
     ) -> None:
-        """Add lanes for what the file names; nothing is connected before ``start``.
+        """Take what the file names; nothing is connected before ``start``.
 
         ``trust`` has the certificates, by model and variant.
         """
-        self._file = file
-        self._trust = trust
+        self._named = file, trust
         self._calls = calls
         self._observer = observer
         self._models: Callable[[], Iterable[LoadedModel]] = tuple
-        self._watched: dict[RemoteVariant, asyncio.Task[None]] = {}
+        self._watched: dict[RemoteVariant, _Watched] = {}
+        self._pools = 0
         self._leaving: set[asyncio.Task[None]] = set()
         self._running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="remotes", daemon=True)
-        for model, variants in file.remotes.items():
-            for variant, remote in variants.items():
-                calls.add_pool(pool_name(model, variant), remote.calls * len(remote.endpoints))
 
     def start(self, models: Callable[[], Iterable[LoadedModel]]) -> None:
         """Start the thread; ``models`` returns what is served."""
@@ -79,9 +101,20 @@ class Remotes:
             loop.call_soon_threadsafe(stop.set)
             self._thread.join(_ENDS_WITHIN_S)
 
+    @property
+    def in_force(self) -> tuple[RemotesFile, Certificates]:
+        """The file that models are loaded by, and its certificates."""
+        return self._named
+
+    def go_by(self, file: RemotesFile, trust: Certificates) -> frozenset[str]:
+        """Load models by another file from now on; return those of which it says something else, for loading again."""
+        before, self._named = self._named, (file, trust)
+        models = before[0].remotes.keys() | file.remotes.keys()
+        return frozenset(model for model in models if _places(model, *before) != _places(model, file, trust))
+
     def named(self, model: str) -> Collection[str]:
         """Return the variants of a model that the file names."""
-        return self._file.remotes.get(model, {}).keys()
+        return self._named[0].remotes.get(model, {}).keys()
 
     def open(self, info: ModelInfo) -> Mapping[str, RemoteVariant]:
         """Return the remote variants of a model that is being loaded, their servers looked at once; from any thread.
@@ -89,7 +122,7 @@ class Remotes:
         Raises:
             BackendFailed: An input or output is BF16, which cannot be sent.
         """
-        named = self._file.remotes.get(info.name, {})
+        named = _places(info.name, *self._named)
         found = {name: variant for name in named if (variant := info.variant(name)) is not None}
         for name in named.keys() - found.keys():
             _LOGGER.warning("remotes file: model '%s' has no published variant '%s'", info.name, name)
@@ -98,7 +131,7 @@ class Remotes:
         if any(spec.datatype == "BF16" for spec in (*info.inputs, *info.outputs)):
             raise BackendFailed("BF16 inputs and outputs cannot be sent to other servers")
         loop, _ = self._running.result()
-        return asyncio.run_coroutine_threadsafe(self._open(info, found), loop).result()
+        return asyncio.run_coroutine_threadsafe(self._open(info, found, named), loop).result()
 
     def tell(self, model: LoadedModel) -> None:
         """Tell a model that has just been put into service which of its remote variants can answer."""
@@ -117,11 +150,10 @@ class Remotes:
         served = [remote for model in self._models() for remote in model.remote.values()]
         return [state for remote in list(self._watched) if remote in served for state in remote.endpoints()]
 
-    def retries(self) -> Mapping[tuple[str, str], int]:
-        """Return how many calls were repeated, by model and variant; from any thread."""
-        served = [(model.info.name, name, remote) for model in self._models() for name, remote in model.remote.items()]
-        watched = list(self._watched)
-        return {(model, name): item.retries for model, name, remote in served for item in watched if item is remote}
+    def states(self) -> list[RemoteState]:
+        """Return how every remote variant of the models in service stands; from any thread."""
+        served = [remote for model in self._models() for remote in model.remote.values()]
+        return [remote.state() for remote in list(self._watched) if remote in served]
 
     # Everything below happens on the loop.
 
@@ -130,35 +162,40 @@ class Remotes:
         self._running.set_result((asyncio.get_running_loop(), stop))
         await stop.wait()
 
-    async def _open(self, info: ModelInfo, variants: Mapping[str, Variant]) -> dict[str, RemoteVariant]:
-        opened = {name: self._open_one(info, variant) for name, variant in variants.items()}
+    async def _open(
+        self, info: ModelInfo, variants: Mapping[str, Variant], places: Mapping[str, _Place]
+    ) -> dict[str, RemoteVariant]:
+        opened = {name: self._open_one(info, variant, places[name]) for name, variant in variants.items()}
         for remote in opened.values():
             await remote.was_looked_at()
         return opened
 
-    def _open_one(self, info: ModelInfo, variant: Variant) -> RemoteVariant:
-        for known in self._watched:
-            if known.serves(info, variant):  # the model is loaded again, and it is what it was
+    def _open_one(self, info: ModelInfo, variant: Variant, place: _Place) -> RemoteVariant:
+        for known, watched in self._watched.items():
+            if watched.place == place and known.serves(
+                info, variant
+            ):  # the model is loaded again, and it is what it was
                 return known
-        file = self._file.remotes[info.name][variant.name]
-        called = Called(file.model or pool_name(info.name, variant.name), file.version, info)
-        trust = self._trust.get((info.name, variant.name))
-        servers = [Server(Endpoint(address), connect(address, called, trust)) for address in file.endpoints]
-        remote = RemoteVariant(info, variant, servers)
+        file, name = place.file, pool_name(info.name, variant.name)
+        called = Called(file.model or name, file.version, info)
+        servers = [Server(Endpoint(address), connect(address, called, place.trust)) for address in file.endpoints]
+        self._pools += 1
+        remote = RemoteVariant(info, variant, servers, f"{name}#{self._pools}")
+        self._calls.add_pool(remote.pool, file.calls * len(servers))
         changed = partial(self._changed, info.name, variant.name, remote)
-        self._watched[remote] = asyncio.create_task(remote.watch(changed))
+        self._watched[remote] = _Watched(place, asyncio.create_task(remote.watch(changed)))
         return remote
 
     async def _tell(self, model: LoadedModel) -> None:
         for remote in self._watched:
             for name, used in model.remote.items():
                 if used is remote:
-                    self._set_usable(model.info.name, name, remote.up, [model])
+                    self._set_usable(model.info.name, name, remote, [model])
 
     def _tidy(self) -> None:
         served = [id(remote) for model in self._models() for remote in model.remote.values()]
         for remote in [item for item in self._watched if id(item) not in served]:
-            leaving = asyncio.create_task(self._leave(remote, self._watched.pop(remote)))
+            leaving = asyncio.create_task(self._leave(remote, self._watched.pop(remote).task))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 
@@ -167,17 +204,26 @@ class Remotes:
             await asyncio.sleep(_LOOKS_EVERY_S)
         watching.cancel()
         await asyncio.wait([watching])
+        await asyncio.sleep(_STAYS_S)
+        self._calls.drop_pool(remote.pool)
 
     def _changed(self, model: str, variant: str, remote: RemoteVariant) -> None:
         served = [item for item in self._models() if item.remote.get(variant) is remote]
         if not served:
             return  # it is being loaded, and told afterwards
-        self._set_usable(model, variant, remote.up, served)
+        self._set_usable(model, variant, remote, served)
         if not remote.up:
             self._observer.variant_failed(model, variant, remote.problem)
 
-    def _set_usable(self, model: str, variant: str, up: int, models: list[LoadedModel]) -> None:
-        file = self._file.remotes[model][variant]
+    def _set_usable(self, model: str, variant: str, remote: RemoteVariant, models: list[LoadedModel]) -> None:
+        watched = self._watched.get(remote)
+        if watched is None:
+            return  # it is leaving
+        up, file = remote.up, watched.place.file
         _LOGGER.info("variant %s of model %s: %d of %d endpoints up", variant, model, up, len(file.endpoints))
-        usable = up * file.calls
-        self._calls.set_usable(pool_name(model, variant), usable, models, variant)
+        self._calls.set_usable(remote.pool, up * file.calls, models, variant)
+
+
+def _places(model: str, file: RemotesFile, trust: Certificates) -> dict[str, _Place]:
+    """Return where the variants of a model run, by name."""
+    return {name: _Place(item, trust.get((model, name))) for name, item in file.remotes.get(model, {}).items()}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from service.engine.node import Node, Unproven
     from variants.manifest import ModelManifest, TensorInfo, VariantManifest
 
 _NAME = re.compile(NAME_PATTERN)
@@ -33,13 +34,17 @@ _VERSION = re.compile(r"^[1-9][0-9]{0,8}$")
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """One model folder: its newest version and manifest, or what is wrong with it."""
+    """One model folder: its newest version and manifest, or what is wrong with it.
+
+    ``unproven`` are variants that are not known to be right on this machine; the manifest says already what is done.
+    """
 
     name: str
     version: str
     folder: Path
     manifest: ModelManifest | None
     problem: str = ""
+    unproven: tuple[Unproven, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,10 @@ class StoredFile:
 class Repository:
     """A folder of models; every call looks at the disk anew."""
 
-    def __init__(self, root: Path) -> None:
-        """Remember the folder; nothing is read yet."""
+    def __init__(self, root: Path, node: Node | None = None) -> None:
+        """Remember the folder; nothing is read yet. With a ``node`` manifests are as they hold on that machine."""
         self.root = root
+        self._node = node
 
     def scan(self) -> tuple[StoredModel, ...]:
         """Return every model in the folder, by name, the broken ones with their problem.
@@ -103,7 +109,8 @@ class Repository:
         if (manifest.model, manifest.version) != (name, version):
             problem = f"the manifest is of {manifest.model}/{manifest.version}, the folder is {name}/{version}"
             return StoredModel(name, version, folder / version, None, problem)
-        return StoredModel(name, version, folder / version, manifest)
+        suited, unproven = (manifest, ()) if self._node is None else self._node.suit(manifest)
+        return StoredModel(name, version, folder / version, suited, unproven=unproven)
 
 
 def read_variant(folder: Path, variant: VariantManifest) -> tuple[bytes, StoredFile]:

@@ -28,6 +28,11 @@ class Waking(threading.Condition):
         """Let the lanes of a remote variant wait by themselves."""
         self._pools[name] = threading.Condition(self._guard)
 
+    def drop_pool(self, name: str) -> None:
+        """Wake the lanes of a remote variant that is gone, for the last time; the lock is held."""
+        if condition := self._pools.pop(name, None):
+            condition.notify_all()
+
     def of(self, pool: str) -> threading.Condition:
         """Return what a lane waits on."""
         return self._pools[pool] if pool else self
@@ -37,7 +42,8 @@ class Waking(threading.Condition):
         self.notify(lanes)
         for model in models:
             for pool in model.standing.pools.values():
-                self._pools[pool].notify(lanes)
+                if pool in self._pools:
+                    self._pools[pool].notify(lanes)
 
     def notify_all(self) -> None:
         """Wake every lane of every kind."""

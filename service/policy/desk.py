@@ -158,6 +158,7 @@ class Desk(Generic[M]):
         self.lanes = tuple(Lane(number) for number in range(lanes))
         self.models: dict[M, None] = {}
         self.pools: dict[str, Pool] = {}
+        self._next_number = lanes
         self._reached_s = 0.0  # the highest virtual time at which a run has begun
 
     @property
@@ -170,9 +171,13 @@ class Desk(Generic[M]):
 
     def add_pool(self, name: str, lanes: int) -> Pool:
         """Add the lanes of a remote variant; none is usable until its servers are up."""
-        first = len(self.lanes) + sum(len(pool.lanes) for pool in self.pools.values())
+        first, self._next_number = self._next_number, self._next_number + lanes
         pool = self.pools[name] = Pool(tuple(Lane(first + number, pool=name) for number in range(lanes)))
         return pool
+
+    def drop_pool(self, name: str) -> None:
+        """Forget the lanes of a remote variant that nothing needs any more."""
+        self.pools.pop(name, None)
 
     def push(self, request: Request, now_s: float) -> None:
         """Let a request wait; one whose budget no idle machine could keep waits as late, and is no loss."""
@@ -316,7 +321,10 @@ class Desk(Generic[M]):
     def _groups_free_s(self, model: M, lane: Lane, now_s: float) -> dict[str, list[float]]:
         local = (lane,) if lane.number < 0 else self.lanes
         free_s = {LOCAL: [item.free_s if item.is_busy and item is not lane else now_s for item in local]}
-        return free_s | {name: self.pools[name].free_s(now_s) for name in model.standing.pools.values()}
+        pools = [
+            name for name in model.standing.pools.values() if name in self.pools
+        ]  # a model that goes may have lost one
+        return free_s | {name: self.pools[name].free_s(now_s) for name in pools}
 
     def _load_elsewhere(self, request: Request, now_s: float) -> Load:
         """Return the load where variants are elsewhere too: only what competes for the same lanes for sure is work."""

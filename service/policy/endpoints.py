@@ -79,6 +79,11 @@ def callable_now(endpoints: Sequence[Endpoint], now_s: float) -> list[Endpoint]:
     return well if len(well) >= PANIC_RATIO * len(up) else up
 
 
+def is_panicking(endpoints: Sequence[Endpoint], now_s: float) -> bool:
+    """Tell whether ejections do not count now: those that are ejected are called again."""
+    return any(item.is_ejected(now_s) for item in callable_now(endpoints, now_s))
+
+
 def choose_endpoint(
     endpoints: Sequence[Endpoint], draws: tuple[float, float], now_s: float, avoid: Collection[Endpoint] = ()
 ) -> Endpoint | None:

@@ -8,17 +8,17 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from service.domain.endpoints import EndpointState
+    from service.domain.endpoints import EndpointState, RemoteState
 
 _LABELS: Final = ("model", "variant", "endpoint")
 
 
 class EndpointGauges(Collector):
-    """Who is up, who is ejected, the calls under way, what became of them, and how many were repeated.
+    """Who is up, who is ejected, the calls under way, what became of them, how many were repeated; and their file.
 
     Endpoints are those of the remotes file, and so bounded. Counts begin anew where a model is loaded again with
     another file of the variant.
@@ -27,11 +27,14 @@ class EndpointGauges(Collector):
     def __init__(
         self,
         endpoints: Callable[[], Sequence[EndpointState]],
-        retries: Callable[[], Mapping[tuple[str, str], int]],
+        remotes: Callable[[], Sequence[RemoteState]],
+        is_file_refused: Callable[[], bool],
     ) -> None:
-        """Keep what gives the states, and the repeated calls by model and variant."""
+        """Keep what gives the states; ``reloads`` are remotes files by what became of them, for who hears of them."""
         self._endpoints = endpoints
-        self._retries = retries
+        self._remotes = remotes
+        self._is_file_refused = is_file_refused
+        self.reloads = {"applied": 0, "refused": 0}
 
     def collect(self) -> Iterable[Metric]:
         """Return the families as things stand."""
@@ -46,7 +49,34 @@ class EndpointGauges(Collector):
             inflight.add_metric(labels, state.inflight)
             for outcome, count in state.calls.items():
                 calls.add_metric((*labels, outcome), count)
+        yield from (up, ejected, inflight, calls, *self._variants(), *self._file())
+
+    def _variants(self) -> Iterable[Metric]:
         repeated = CounterMetricFamily("tiergate_remote_retries", "Calls that were repeated.", None, _LABELS[:2])
-        for pair, count in self._retries().items():
-            repeated.add_metric(pair, count)
-        yield from (up, ejected, inflight, calls, repeated)
+        refused = CounterMetricFamily(
+            "tiergate_remote_retries_refused",
+            "Calls that were not repeated: the retry budget was spent.",
+            None,
+            _LABELS[:2],
+        )
+        panic = GaugeMetricFamily(
+            "tiergate_remote_panic",
+            "1 where so many servers are ejected that ejections do not count.",
+            None,
+            _LABELS[:2],
+        )
+        for state in self._remotes():
+            labels = (state.model, state.variant)
+            repeated.add_metric(labels, state.retries)
+            refused.add_metric(labels, state.retries_refused)
+            panic.add_metric(labels, float(state.is_panicking))
+        return repeated, refused, panic
+
+    def _file(self) -> Iterable[Metric]:
+        reloads = CounterMetricFamily(
+            "tiergate_remotes_reloads", "Remotes files that were to be taken.", None, ("outcome",)
+        )
+        for outcome, count in self.reloads.items():
+            reloads.add_metric((outcome,), count)
+        text = "1 while the remotes file cannot be taken, and says other than is in force."
+        return reloads, GaugeMetricFamily("tiergate_remotes_file_refused", text, float(self._is_file_refused()))

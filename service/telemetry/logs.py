@@ -91,6 +91,11 @@ class LogObserver(SilentObserver):
         """Log a variant that made room."""
         log_event(logging.INFO, "variant evicted", model=model, variant=variant)
 
+    def variant_unproven(self, model: str, variant: str, treatment: str, why: str) -> None:
+        """Log a variant that may be wrong on this machine, and what is done about it."""
+        event = "variant is not known to be right on this machine"
+        log_event(logging.WARNING, event, model=model, variant=variant, treatment=treatment, why=why)
+
     def variant_failed(self, model: str, variant: str, why: str) -> None:
         """Log a variant that cannot be used."""
         log_event(logging.ERROR, "variant failed", model=model, variant=variant, why=why)
@@ -107,6 +112,14 @@ class LogObserver(SilentObserver):
     def policy_refused(self, why: str) -> None:
         """Log a policy that is not taken."""
         log_event(logging.ERROR, "policy refused: the one in force stays", why=why)
+
+    def remotes_applied(self, digest: str, models: tuple[str, ...]) -> None:
+        """Log a remotes file that is in force now."""
+        log_event(logging.INFO, "remotes file applied", digest=digest, models=models)
+
+    def remotes_refused(self, why: str) -> None:
+        """Log a remotes file that is not taken."""
+        log_event(logging.ERROR, "remotes file refused: what it said before stays in force", why=why)
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Log that traffic has left what the policy was tuned for, or is back."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from service.domain.departure import Departure
-    from service.domain.endpoints import EndpointState
+    from service.domain.endpoints import EndpointState, RemoteState
     from service.domain.inference import Answer, Criticality, InferenceRequest
     from service.domain.observer import RunReport
     from service.domain.variants import ModelInfo, Variant
@@ -57,6 +57,7 @@ class Metrics:
         self.policy = PolicyMetrics(families)
         self._scraping = Scraping(families.registry)
         self._settle: Callable[[], None] = lambda: None
+        self._endpoints: EndpointGauges | None = None
 
     def watch(
         self,
@@ -78,10 +79,12 @@ class Metrics:
     def watch_endpoints(
         self,
         endpoints: Callable[[], Sequence[EndpointState]],
-        retries: Callable[[], Mapping[tuple[str, str], int]],
+        remotes: Callable[[], Sequence[RemoteState]],
+        is_file_refused: Callable[[], bool] = bool,
     ) -> None:
-        """Read these at every scrape: every server of a remote variant, and the repeated calls by model and variant."""
-        self.registry.register(EndpointGauges(endpoints, retries))
+        """Read these at every scrape: the servers, the remote variants, and whether the remotes file is refused."""
+        self._endpoints = EndpointGauges(endpoints, remotes, is_file_refused)
+        self.registry.register(self._endpoints)
 
     def watch_tls(self) -> TlsMetrics:
         """Return what hears of certificates; call it once, where there is TLS."""
@@ -102,6 +105,16 @@ class Metrics:
     def policy_refused(self, why: str) -> None:
         """Count a policy that was not taken."""
         self.policy.policy_refused(why)
+
+    def remotes_applied(self, digest: str, models: tuple[str, ...]) -> None:  # noqa: ARG002
+        """Count a remotes file that was put in force."""
+        if self._endpoints is not None:
+            self._endpoints.reloads["applied"] += 1
+
+    def remotes_refused(self, why: str) -> None:  # noqa: ARG002
+        """Count a remotes file that was not taken."""
+        if self._endpoints is not None:
+            self._endpoints.reloads["refused"] += 1
 
     def region_changed(self, model: str, departures: tuple[Departure, ...]) -> None:
         """Tell which figures have left the tuned region."""
@@ -169,3 +182,7 @@ class Metrics:
     def variant_evicted(self, model: str, variant: str) -> None:
         """Count an eviction, and what it frees."""
         self._variants.evicted(model, variant)
+
+    def variant_unproven(self, model: str, variant: str, treatment: str, why: str) -> None:  # noqa: ARG002
+        """Tell what is done about a variant that may be wrong here."""
+        self._variants.unproven(model, variant, treatment)

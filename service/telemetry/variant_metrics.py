@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from service.telemetry.families import Families
 
 _LOAD_CAUSES: Final = ("model", "demand", "swap", "room")
+_TREATMENTS: Final = ("precise", "avoid", "allow")
 
 
 class VariantMetrics:
@@ -25,6 +26,9 @@ class VariantMetrics:
         self._memory = families.gauge("variant_memory_bytes", "Memory of a variant", (*BY_VARIANT, "kind"))
         self._loads = families.counter("variant_loads", "Times that a variant came into memory", (*BY_VARIANT, "cause"))
         self._evictions = families.counter("variant_evictions", "Times that a variant made room for others", BY_VARIANT)
+        self._unproven = families.gauge(
+            "variant_unproven", "1 where int8 is not known to be right on this machine", (*BY_VARIANT, "treatment")
+        )
         self._info = families.gauge("variant_info", "What is served", (*BY_VARIANT, "tier", "version", "digest"))
 
     def create(self, model: ModelInfo, variant: Variant) -> None:
@@ -34,18 +38,24 @@ class VariantMetrics:
         self._evictions.labels(*labels)
         for cause in _LOAD_CAUSES:
             self._loads.labels(*labels, cause)
+        for treatment in _TREATMENTS:
+            self._unproven.labels(*labels, treatment).set(0)
         self._memory.labels(*labels, "loaded").set(0)
         self._memory.labels(*labels, "needed").set(variant.memory_bytes)
         self._info.labels(*labels, variant.tier, model.version, variant.digest).set(1)
 
     def forget(self, model: str) -> None:
         """Say no more that a model is served; its counters stay, as Prometheus wants them."""
-        for gauge in (self._info, self._memory):
+        for gauge in (self._info, self._memory, self._unproven):
             gauge.remove_by_labels({"model": model})
 
     def failed(self, model: str, variant: str) -> None:
         """Count a failure."""
         self._failures.labels(model, variant).inc()
+
+    def unproven(self, model: str, variant: str, treatment: str) -> None:
+        """Tell what is done about a variant that may be wrong on this machine."""
+        self._unproven.labels(model, variant, treatment).set(1)
 
     def held(self, model: str, variant: Variant, cause: str) -> None:
         """Count a load, and what it takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +133,12 @@ def test_prune_halves_widths_without_a_training(topology: str) -> None:
         assert pruned(material.inputs).shape == (24, CLASSES)
         restored = load_weights(make(topology), dump_weights(pruned))
         assert torch.equal(restored(material.inputs), pruned(material.inputs))
+
+
+def test_prune_gives_layers_set_apart_their_own_ratio() -> None:
+    plan = replace(at_once(), apart=(("", 0.25), ("b", 0.75)))
+    pruned: Any = prune(make("chain"), lesson(), plan, 0, lambda: None)
+    assert (pruned.a[0].out_channels, pruned.b[0].out_channels) == (12, 4)
 
 
 def test_prune_removes_whole_heads_and_says_how_many_are_left() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ class Trust:
     ca: bytes | None
     certificate: bytes | None
     key: bytes | None
-    context: ssl.SSLContext
+    context: ssl.SSLContext = field(compare=False)
 
 
 def read_trust(files: TlsFiles) -> Trust:

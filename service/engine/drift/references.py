@@ -6,11 +6,20 @@ allowed, at the upper end of its interval, and there is no estimate without labe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Final
 
-from service.domain.drift import AllowedLoss, Calibration, Distribution, InputReference, VariantReference
+from service.domain.drift import (
+    AllowedLoss,
+    ByBoxes,
+    ByClass,
+    ByValue,
+    Calibration,
+    Distribution,
+    InputReference,
+    VariantReference,
+)
 from service.policy.drift.classification import Classification
 from service.policy.drift.detection import Detection
 from service.policy.drift.regression import Regression
@@ -18,6 +27,7 @@ from service.policy.drift.regression import Regression
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from service.domain.drift import Scoring
     from service.policy.drift.pairs import Agreement
     from variants.manifest import ModelManifest, VariantManifest
 
@@ -28,34 +38,50 @@ _Z_90: Final = 1.2816
 class ModelReference:
     """How a model's answers are compared, and what is known of its variants and inputs.
 
-    ``has_classes`` tells whether an answer is a class, which a label can call right or wrong.
+    ``has_classes`` tells whether an answer is a class, which a label can call right or wrong. ``scoring`` says when any
+    answer is right; ``None`` where an older build did not write it down.
     """
 
     agreement: Agreement
     variants: Mapping[str, VariantReference]
     inputs: tuple[InputReference, ...] = ()
     has_classes: bool = True
+    scoring: Scoring | None = field(default_factory=ByClass)
 
 
 def read_reference(manifest: ModelManifest) -> ModelReference:
     """Return what a manifest has."""
     described = next((item for item in manifest.published if item.drift is not None), None)
-    found = manifest.input_drift
+    found, scoring = manifest.input_drift, _scoring(manifest)
     return ModelReference(
-        agreement=Classification() if described is None else _agreement(described),
+        agreement=Classification() if described is None else _agreement(described, scoring),
         variants={item.name: _variant(item) for item in manifest.published},
         inputs=()
         if found is None
         else (InputReference(found.name, found.rows, found.means, found.whitening, found.distances),),
         has_classes=manifest.task == "classification",
+        scoring=scoring,
     )
 
 
-def _agreement(item: VariantManifest) -> Agreement:
+def _scoring(manifest: ModelManifest) -> Scoring | None:
+    found = manifest.scoring
+    if found is None:
+        return ByClass() if manifest.task == "classification" else None
+    if found.kind == "classes":
+        return ByClass()
+    if found.kind == "values":
+        return ByValue(found.tolerance)
+    return ByBoxes(found.least_score, found.overlap, found.suppression)
+
+
+def _agreement(item: VariantManifest, scoring: Scoring | None) -> Agreement:
     drift = item.drift
     if drift is None or drift.agreement == "classification":
         return Classification() if drift is None else Classification(drift.output_form)
-    return Regression(drift.scale) if drift.agreement == "regression" else Detection()
+    if drift.agreement == "regression":
+        return Regression(drift.scale)
+    return Detection(scoring.least_score, scoring.suppression) if isinstance(scoring, ByBoxes) else Detection()
 
 
 def _variant(item: VariantManifest) -> VariantReference:

@@ -44,8 +44,8 @@ class Boxes:
 class Detection:
     """Compares one output (rows, 4 + classes, places) in YOLO's layout, or boxes (rows, n, 4), scores and classes.
 
-    Of three outputs the scores and classes are (rows, n), and boxes are corners that were suppressed already. Boxes that
-    score less than ``least_score`` do not count, which is also how rows of fewer boxes are padded.
+    Of three outputs the scores and classes are (rows, n), and boxes are corners, suppressed already. Boxes that score
+    less than ``least_score`` do not count, which is also how rows of fewer boxes are padded.
     """
 
     least_score: float = 0.3

@@ -1,8 +1,8 @@
 """Is an answer right, or the same as another? One rule for each kind of model, the manifest's ``scoring``.
 
-First an answer is *read*: what of it a label would say. A class is its number, (1,); values are themselves, flat, (n,);
-boxes are (n, 6), one for each object seen: class, centre x, y, width, height, score, by falling score. Then a reading is
-matched with a label in the same form, or with another reading:
+First an answer is *read*: what of it a label would say. A class is its number, (1,); values are themselves, flat,
+(n,); boxes are (n, 6), one for each object seen: class, centre x, y, width, height, score, by falling score. Then a
+reading is matched with a label in the same form, or with another reading:
 
     ByClass    the numbers are equal
     ByValue    no two values are farther apart than the tolerance

@@ -7,6 +7,7 @@ import pytest
 
 from service.domain.errors import InvalidRequest, ModelNotFound, Overloaded
 from service.domain.inference import Answer, ClientHardware, Criticality, Knobs, Reason
+from service.domain.policy_file import PolicyFile
 from service.engine.arrival_log import HEADER, ArrivalLog
 from tests.builders import make_request
 
@@ -46,6 +47,12 @@ def test_refusals_for_load_are_arrivals_and_wrong_requests_are_not(log: ArrivalL
 def test_a_described_device_is_a_hint_without_its_details(log: ArrivalLog) -> None:
     log.request_finished(make_request(knobs=Knobs(hardware=ClientHardware(memory_bytes=1e9))), ANSWER)
     assert rows(log.content("sums")) == [b"99.750000,,,normal,described"]
+
+
+def test_a_described_device_is_kept_as_the_class_that_it_belongs_to(tmp_path: Path) -> None:
+    log = ArrivalLog(tmp_path, lambda: 100.0, classes=lambda: PolicyFile().hardware_classes)
+    log.request_finished(make_request(knobs=Knobs(hardware=ClientHardware(is_mobile=True))), ANSWER)
+    assert rows(log.content("sums")) == [b"99.750000,,,normal,mobile"]
 
 
 def test_files_are_bounded_and_the_newest_arrivals_stay(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ async def test_calls_and_repeated_ones_are_counted() -> None:
         await site.ask()
         calls = [state.calls for state in site.remote.endpoints()]
         assert sum(item["answered"] for item in calls) == 2
-        assert sum(item["unavailable"] for item in calls) == site.remote.retries == 1
+        assert sum(item["unavailable"] for item in calls) == site.remote.state().retries == 1
 
 
 async def test_servers_that_are_watched_no_more_take_no_calls() -> None:

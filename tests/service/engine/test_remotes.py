@@ -79,7 +79,7 @@ async def test_a_variant_elsewhere_is_ready_and_its_file_is_not_read(tmp_path: P
         model = site.registry.get("sums")
         assert site.ready() == {"full", "quantized", "distilled"}
         assert set(model.backends) == {"quantized", "distilled"}
-        assert site.dispatcher.desk.pools["sums--full"].usable == 4
+        assert site.dispatcher.desk.pools[model.standing.pools["full"]].usable == 4
 
 
 async def test_a_model_loaded_again_keeps_its_servers_and_what_was_learnt_of_them(tmp_path: Path) -> None:
