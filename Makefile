@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix dashboards bench triton bench-observability bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
+.PHONY: help install demo test check fix dashboards bench triton remote-servers bench-observability bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ deploy-tools: $(INSTALLED)  ## get Helm and the schemas that the chart's tests g
 
 triton: $(INSTALLED)  ## install a real Triton under .peers (320 MB), which the tests of remote variants then use
 	$(BIN)/python -c 'from pathlib import Path; from loadtests.peers import triton; triton.prepare(Path(".peers"))'
+
+remote-servers: $(INSTALLED)  ## install MLServer and KServe under .peers (2 to 4 minutes), which the tests of remote variants then use
+	$(BIN)/python -c 'from pathlib import Path; from loadtests.peers.environments import prepare_environment as prepare; [prepare(name, Path(".peers")) for name in ("mlserver", "kserve")]'
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .deploy-tools .peers repository .mypy_cache .ruff_cache .pytest_cache .hypothesis

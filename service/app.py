@@ -25,6 +25,7 @@ from service.engine.decisions import Decisions
 from service.engine.dispatcher import Dispatcher
 from service.engine.drift.drift import Drift
 from service.engine.drift.keeping import KeepingSettings
+from service.engine.foresight import Foresight
 from service.engine.holding import Holding
 from service.engine.lanes import Lanes
 from service.engine.node import Node
@@ -106,7 +107,11 @@ class Gateway:
         parts = Parts(identity, self.registry, dispatcher, statistics, Decisions(settings.decisions_kept))
         self.plane = DataPlane(parts, self.lanes, observer)
         self.door = Door(
-            dispatcher.loop_turns, time.perf_counter, self.registry.default_budget_s, observing.note_turned_away
+            dispatcher.loop_turns,
+            time.perf_counter,
+            self.registry.default_budget_s,
+            observing.note_turned_away,
+            Foresight(dispatcher, self.registry, parts.handover),
         )
         self._public = self._public_app()
         self.metrics.watch(

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every subcommand."""
     from loadtests import cli as loadtests_cli
     from loadtests.tuner import cli as tuner_cli
-    from service import demo_cli, export_cli, policy_cli, top_cli
+    from service import demo_cli, doctor_cli, export_cli, policy_cli, top_cli
     from variants import cli as variants_cli
 
     parser = argparse.ArgumentParser(
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     export_cli.add_commands(subparsers)
     policy_cli.add_commands(subparsers)
     top_cli.add_commands(subparsers)
+    doctor_cli.add_commands(subparsers)
     return parser
 
 

@@ -5,14 +5,14 @@ are true, all others false alarms. After the k best of them::
 
     precision = true / k        recall = true / labels of the class
 
-Precision at a recall is the best precision at that or any greater recall, and the average precision of the class its mean
-over the recalls 0, 0.01 .. 1 (Lin et al. 2014, "Microsoft COCO", and its evaluation code: 101 points). The mean over the
-classes that have labels is mAP; at overlap 0.5 it is ``mAP@0.5``, and the mean over 0.5, 0.55 .. 0.95 is
+Precision at a recall is the best precision at that or any greater recall, and the average precision of the class its
+mean over the recalls 0, 0.01 .. 1 (Lin et al. 2014, "Microsoft COCO", and its evaluation code: 101 points). The mean
+over the classes that have labels is mAP; at overlap 0.5 it is ``mAP@0.5``, and the mean over 0.5, 0.55 .. 0.95 is
 ``mAP@0.5:0.95``.
 
-It has no 0/1 score of a row, so nothing can be proven of it by paired comparison; it stands beside the share of pictures
-that are right. It counts low scores that nobody would show, and ranks across pictures: a variant whose scores are all a
-little lower keeps its mAP and may lose pictures.
+It has no 0/1 score of a row, so nothing can be proven of it by paired comparison; it stands beside the share of
+pictures that are right. It counts low scores that nobody would show, and ranks across pictures: a variant whose scores
+are all a little lower keeps its mAP and may lose pictures.
 
 Differs from COCO's own figures in that no label is a crowd, and boxes are counted up to 300 in a picture.
 """
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 LEAST_SCORE: Final = 0.001
 """Boxes below it change no average precision that anybody reads; Ultralytics' own limit for this measure."""
-OVERLAPS: Final = tuple(0.5 + 0.05 * step for step in range(10))
 RECALLS: Final = np.linspace(0.0, 1.0, 101)
 
 
@@ -57,7 +56,7 @@ def _by_class(found: Found, labels: Found, names: NDArray[np.int64], claims: Boo
 
 
 def average_precision(are_true: Bools, labels: int) -> float:
-    """Return the average precision of one class, 0..1: ``are_true`` (boxes,) by falling score, of ``labels`` to find."""
+    """Return the average precision of one class, 0..1; ``are_true`` (boxes,) by falling score, ``labels`` to find."""
     true = np.cumsum(are_true)
     precision, recall = true / np.arange(1, len(true) + 1), true / labels
     best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or any greater one

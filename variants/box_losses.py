@@ -1,8 +1,8 @@
 """What a detector is fitted to: labelled boxes, and a teacher's answers place by place.
 
 **Which place answers for which object** is decided anew in every step, by how well the detector does there already
-(task-aligned assignment: Feng et al. 2021, "TOOD", as YOLOv8 has it). With s a place's score for the object's class and u
-the overlap of its box with the object's::
+(task-aligned assignment: Feng et al. 2021, "TOOD", as YOLOv8 has it). With s a place's score for the object's class and
+u the overlap of its box with the object's::
 
     alignment = s^0.5 * u^6
 
@@ -15,10 +15,10 @@ greatest alignment), and all other places and classes 0::
 GIoU (Rezatofighi et al. 2019) is the overlap less the share of the enclosing box that neither fills: it says where to
 move even where nothing overlaps.
 
-**From a teacher** the student learns what the teacher says at the same place: the teacher's scores are the targets of the
-cross entropy, less its own entropy, and of 1 - GIoU with the teacher's box, weighted by its greatest score there (soft targets of
-detectors: Chen et al. 2017, "Learning efficient object detection models with knowledge distillation"). Teacher and student need
-the same places, so the same input size and strides.
+**From a teacher** the student learns what the teacher says at the same place: the teacher's scores are the targets of
+the cross entropy (less its own entropy), and 1 - GIoU with the teacher's box is weighted by its greatest score there
+(soft targets of detectors: Chen et al. 2017, "Learning efficient object detection models with knowledge distillation").
+Teacher and student need the same places, so the same input size and strides.
 
 It is little use where objects are smaller than a place, of which two can then fall into one.
 """
@@ -84,9 +84,7 @@ class BoxObjectives:
         return BoxLoss(self.middles, teaching.weight)
 
 
-def assign(
-    outputs: torch.Tensor, labels: torch.Tensor, middles: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def assign(outputs: torch.Tensor, labels: torch.Tensor, middles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what each place should score, (N, classes, places), and the box it answers for, (N, 4, places)."""
     classes = labels[..., 0].long()  # (N, most); -1 is none
     objects = labels[..., 1:].transpose(1, 2)  # (N, 4, most)

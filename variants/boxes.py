@@ -1,9 +1,9 @@
 """Boxes of a detector: how an answer is read, what overlaps, what matches.
 
 **Layout.** An answer is YOLO's, as Ultralytics' exports have it from version 8 on: (rows, 4 + classes, places), where
-each place of the picture says centre x, y, width and height of one box in pixels of the input, and then a score 0..1 for
-each class, of which the largest counts. Labels are (rows, most, 5): class number, centre x, y, width, height in the same
-pixels, filled up with rows of class -1 where a picture has fewer objects than ``most``.
+each place of the picture says centre x, y, width and height of one box in pixels of the input, and then a score 0..1
+for each class, of which the largest counts. Labels are (rows, most, 5): class number, centre x, y, width, height in the
+same pixels, filled up with rows of class -1 where a picture has fewer objects than ``most``.
 
 **Suppression.** Neighbouring places see the same object. Boxes below a least score are dropped; the rest is taken by
 falling score, and each that stays removes those of its class that it overlaps by more than a limit (intersection over
@@ -13,8 +13,8 @@ than the limit.
 **Matching.** By falling score each box claims the free label of its class that it overlaps most, if by at least a limit
 (Everingham et al. 2010, "The PASCAL VOC challenge", section 4.2; COCO does the same).
 
-All is computed for many pictures at once, place after place, so that a loop is as long as a picture has boxes and not as
-a data set has pictures. ``service.policy.drift.detection`` reads single answers in the gateway by the same rules.
+All is computed for many pictures at once, place after place, so that a loop is as long as a picture has boxes and not
+as a data set has pictures. ``service.policy.drift.detection`` reads single answers in the gateway by the same rules.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ FIELDS: Final = 5
 MOST_BOXES: Final = 300
 """Of one picture, before suppression; Ultralytics' own bound."""
 ROWS_AT_ONCE: Final = 128
+OVERLAPS: Final = tuple(0.5 + 0.05 * step for step in range(10))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Boxes of pictures: ``corners`` (rows, n, 4) as x1, y1, x2, y2, ``classes`` and ``scores`` (rows, n), by falling score.
+    """Boxes of pictures, by falling score: ``corners`` (rows, n, 4) as x1, y1, x2, y2, and the rest (rows, n).
 
     Rows of fewer boxes are filled up with class -1 and score 0.
     """
@@ -54,10 +55,6 @@ class Found:
     def are_real(self) -> Bools:
         """Which are boxes and no filling, (rows, n)."""
         return np.asarray(self.classes >= 0)
-
-    def above(self, least_score: float) -> Found:
-        """Return the boxes of at least this score; the others become filling."""
-        return Found(self.corners, np.where(self.scores >= least_score, self.classes, -1), self.scores)
 
 
 def read_answers(outputs: Floats, least_score: float, suppression: float) -> Found:
@@ -117,6 +114,16 @@ def are_same(found: Found, wanted: Found, least_overlap: float) -> Bools:
     """Return in which pictures (rows,) every box has its match, on both sides."""
     claims, seen, asked = match(found, wanted, least_overlap).sum(1), found.are_real.sum(1), wanted.are_real.sum(1)
     return np.asarray((claims == seen) & (seen == asked))
+
+
+def disagreement(full: Found, variant: Found) -> NDArray[np.float64]:
+    """Return for each picture (rows,) what the variant's boxes lack of agreeing with full's, 0..1.
+
+    1 less the mean, over overlaps 0.5, 0.55 .. 0.95, of F1 = 2 matches / boxes of both; 0 where both see nothing.
+    """
+    boxes = variant.are_real.sum(1) + full.are_real.sum(1)  # (rows,)
+    claims = np.mean([match(variant, full, least).sum(1) for least in OVERLAPS], axis=0)
+    return 1.0 - np.where(boxes == 0, 1.0, 2.0 * claims / np.maximum(boxes, 1))
 
 
 def _likely(outputs: Floats, least_score: float) -> Found:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
 RECIPE_HELP: Final = (
-    "a bundled recipe (digits, forest, images, regression, trees), a .py file that assigns RECIPE, or for build a "
-    "trained model: an .onnx file or a Hugging Face folder"
+    "a bundled recipe (detection, digits, forest, images, regression, text, trees), a .py file that assigns RECIPE, or "
+    "for build a trained model: an .onnx file or a Hugging Face folder"
 )
 
 
@@ -41,6 +41,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     given.add_argument("--evaluate", metavar="FILE", type=Path, help="the same with an array 'labels', to measure on")
     given.add_argument("--name", help="what clients call the model; default: the file's name")
     given.add_argument("--tolerance", metavar="X", type=_positive, help="answers are values, right within this")
+    given.add_argument("--boxes", action="store_true", help="answers are boxes, as YOLO's: [rows, 4 + classes, places]")
     given.add_argument(
         "--fix", metavar="AXIS=SIZE", type=_axis, action="append", default=[], help="size of an axis beside the batch"
     )
@@ -147,6 +148,7 @@ def _build(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         tolerance=arguments.tolerance,
         fixed=dict(arguments.fix),
+        boxes=arguments.boxes,
     )
     recipe = load_source(given)
     from variants.build import BuildOptions, build_model  # after the check that torch is there

@@ -4,7 +4,8 @@
 90 % Clopper and Pearson interval of k / n. It also says what is allowed *by how sure full is*: a logistic in full's
 log-odds, fitted on clean and perturbed rows together, since clean ones alone hold too few disagreements. Rows on which
 full is sure are allowed nearly none, so that one disagreement there is worth many elsewhere. Of values the loss is the
-relative error (``service.policy.drift.regression``), and what is allowed is its mean and as much as chance adds.
+relative error (``service.policy.drift.regression``), of boxes 1 less F1 (``service.policy.drift.detection``), and what
+is allowed is its mean and as much as chance adds.
 
 **Calibration.** The chance that an answer is right, logistic in its log-odds (Platt 1999), fitted on clean validation
 rows with a weak prior at slope 1, intercept 0. Fitting it on perturbed rows as well, or making it depend on how far a
@@ -32,6 +33,7 @@ from scipy.stats import beta
 
 from variants.drift_reference import AllowedLoss, Calibration, DriftReference
 from variants.evidence import Histogram
+from variants.scoring import Boxes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,8 +90,11 @@ def describe_drift(full: Seen | None, variant: Seen, truth: Truth) -> DriftRefer
     if task == "regression":
         outputs = (full or variant).clean
         scale = float(outputs.std()) or 1.0
-        allowed = None if full is None else _allow_values(full.clean, variant.clean, scale)
+        allowed = None if full is None else _allow_losses(_relative_errors(full.clean, variant.clean, scale))
         return reference.model_copy(update={"scale": scale, "allowed": allowed})
+    if isinstance(truth.scoring, Boxes) and full is not None:
+        losses = truth.scoring.disagreement(full.clean, variant.clean)
+        return reference.model_copy(update={"allowed": _allow_losses(losses)})
     return reference
 
 
@@ -110,10 +115,13 @@ def _are_probabilities(outputs: Floats) -> bool:
     return bool(outputs.min() >= 0.0 and np.abs(outputs.sum(1) - 1.0).max() < 1e-3)  # noqa: PLR2004 - rounding of float16
 
 
-def _allow_values(full: Floats, variant: Floats, scale: float) -> AllowedLoss:
-    """Allow the mean relative error; the interval's end by the normal approximation, one-sided 90 %."""
+def _relative_errors(full: Floats, variant: Floats, scale: float) -> Reals:
     ratio = np.minimum(np.abs(variant - full) / np.maximum(np.abs(full), scale), 1.0)
-    losses = ratio.reshape(len(ratio), -1).mean(1)  # (rows,)
+    return np.asarray(ratio.reshape(len(ratio), -1).mean(1), dtype=np.float64)  # (rows,)
+
+
+def _allow_losses(losses: Reals) -> AllowedLoss:
+    """Allow the mean of ``losses`` (rows,); the interval's end by the normal approximation, one-sided 90 %."""
     measured = float(losses.mean())
     return AllowedLoss(measured=measured, rate=min(1.0, measured + _Z_90 * float(losses.std()) / sqrt(len(losses))))
 

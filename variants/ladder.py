@@ -26,7 +26,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One tier: the full model ``without`` some residual blocks, pruned unless ``pruning`` is ``None``, perhaps int8."""
+    """One tier: full ``without`` some residual blocks, pruned unless ``pruning`` is ``None``, perhaps int8."""
 
     name: str
     without: tuple[str, ...]

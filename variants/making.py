@@ -29,8 +29,10 @@ from variants.errors import RecipeError, naming_step
 from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
 from variants.pruning import prune
+from variants.ladder import rungs_of
 from variants.recipe import brings_files, is_taught, is_trained, students_of
-from variants.reducing import make_download, reduce
+from variants.reducing import make_download, quantize_rung, reduce
+from variants.residual import leave_out
 from variants.runtime import open_session, run_session
 from variants.sparsity import sparsify
 from variants.tracing import OPSET
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from variants.fitting import Lesson
+    from variants.ladder import Rung
     from variants.manifest import Step, Tier
     from variants.recipe import Draft, FileRecipe, Pruning, Recipe, Taught
     from variants.workshop import Workshop
@@ -72,6 +75,8 @@ def _make_networks(shop: Workshop, recipe: Recipe) -> tuple[Made, ...]:
     school = _School(shop, recipe, lambda: full.model)
     full = _train(school, recipe)
     made = [_export(school, full, None)]
+    if rungs := rungs_of(recipe.plan):
+        return made[0], *(_climb(school, full, made[0], rung) for rung in rungs)
     if recipe.plan.pruning is not None:
         made.append(_export(school, _prune(school, full, recipe.plan.pruning), made[0]))
     students = [_teach(school, name, made[0]) for name in students_of(recipe)]
@@ -92,6 +97,27 @@ def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
     plan = recipe.plan.download
     packed = [] if plan is None else [make_download(shop, full, plan, None)]
     return *made.values(), *(form for one in made.values() for form in reduce(shop, one)), *packed
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The trained full model, its file, and how it gives its answers to learn from; it is asked once."""
+
+    model: torch.nn.Module
+    made: Made
+    give_lesson: Callable[[], Lesson]
+
+    @property
+    def lesson(self) -> Lesson:
+        """The answers."""
+        return self.give_lesson()
+
+
+def make_teacher(shop: Workshop, recipe: Recipe) -> Teacher:
+    """Return the full model, trained now or in an earlier attempt, and the lesson that it gives."""
+    school = _School(shop, recipe, lambda: full.model)
+    full = _train(school, recipe)
+    return Teacher(full.model, _export(school, full, None), lambda: school.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +183,8 @@ class _School:
         """Return an untrained network of a variant's kind; stored weights set its widths."""
         recipe, students = self.recipe, students_of(self.recipe)
         if variant not in students and is_trained(recipe):
-            return recipe.make_model()
+            left_out = {rung.name: rung.without for rung in rungs_of(recipe.plan)}
+            return leave_out(recipe.make_model(), left_out.get(variant, ()))
         return students[variant]()
 
 
@@ -172,6 +199,30 @@ def _prune(school: _School, full: _Fitted, plan: Pruning) -> _Fitted:
     step = record_step("prune", {**asdict(plan), "teaching": asdict(school.recipe.plan.teaching)}, seed)
     total = plan.iterations * plan.training.steps if plan.training else 1
     return school.fit("pruned", step, total, lambda advance: prune(full.model, school.answers, plan, seed, advance))
+
+
+def _climb(school: _School, full: _Fitted, parent: Made, rung: Rung) -> Made:
+    """Return one tier of a ladder; its steps name what the search knew of it."""
+    shop = school.shop
+    found = record_step("search", asdict(rung.found), shop.seed)
+    slim = parent if rung.pruning is None else _export(school, _slim(school, full, rung, rung.pruning), parent)
+    made = quantize_rung(shop, slim, rung.name) if rung.is_quantized else slim
+    steps = slim.steps if made is slim else (*slim.steps, *made.steps)
+    spent = {} if made is slim else {"train_s": slim.train_s, "build_s": slim.build_s + made.build_s}
+    return replace(made, parent=parent, steps=(found, *steps), **spent)
+
+
+def _slim(school: _School, full: _Fitted, rung: Rung, plan: Pruning) -> _Fitted:
+    """Return the full model without the tier's blocks, pruned to its widths and fitted."""
+    seed = school.shop.seed + 2
+    teaching = asdict(school.recipe.plan.teaching)
+    step = record_step("prune", {**asdict(plan), "without": rung.without, "teaching": teaching}, seed)
+    total = plan.iterations * plan.training.steps if plan.training else 1
+
+    def fit(advance: Callable[[], None]) -> torch.nn.Module:
+        return prune(leave_out(full.model, rung.without), school.answers, plan, seed, advance)
+
+    return school.fit(rung.name, step, total, fit)
 
 
 def _download(school: _School, full: _Fitted, parent: Made) -> list[Made]:

@@ -59,10 +59,9 @@ def prune(
     model: torch.nn.Module, lesson: Lesson, pruning: Pruning, seed: int, advance: Callable[[], None]
 ) -> torch.nn.Module:
     """Return a smaller, fine-tuned copy; ``advance`` is called ``iterations * training.steps`` times, at least once."""
-    pruned, example = copy.deepcopy(model), lesson.inputs[:1]  # (1, ...)
+    pruned = copy.deepcopy(model)
     with deterministic(seed):
-        outputs = pruned(example).shape[1]
-    widths = {name: width for name, width in _widths(model).items() if not _is_output(model, name, outputs)}
+        widths = prunable_widths(pruned, lesson.inputs[:1])
     for done in range(pruning.iterations if pruning.training else 1):
         share = (done + 1) / pruning.iterations if pruning.training else 1.0
         goals = {name: (1.0 - share * _ratio_of(name, pruning)) * width for name, width in widths.items()}
@@ -72,6 +71,13 @@ def prune(
         else:
             advance()
     return pruned if pruning.training else _recalibrate(pruned, lesson.inputs)
+
+
+def prunable_widths(model: torch.nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """Return the output channels of every layer but the one that gives the answer; ``example`` is (1, ...)."""
+    with torch.no_grad():
+        outputs = model(example).shape[1]
+    return {name: width for name, width in _widths(model).items() if not _is_output(model, name, outputs)}
 
 
 def _widths(model: torch.nn.Module) -> dict[str, int]:
@@ -94,9 +100,13 @@ def _attentions(model: torch.nn.Module) -> list[tuple[Any, list[torch.nn.Linear]
 
 
 def _is_output(model: torch.nn.Module, name: str, outputs: int) -> bool:
-    """Tell whether a layer gives the model's answer, whose width is not ours to change."""
+    """Tell whether a layer gives the model's answer, whose width is not ours to change.
+
+    A model whose answer is put together from several layers names them in ``answering``.
+    """
     layer = model.get_submodule(name)
-    return isinstance(layer, torch.nn.Linear) and layer.out_features == outputs
+    is_last = isinstance(layer, torch.nn.Linear) and layer.out_features == outputs
+    return is_last or name in getattr(model, "answering", ())
 
 
 def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pruning: Pruning) -> torch.nn.Module:

@@ -17,6 +17,10 @@ without). Weights are therefore kept to 7 bits (``reduce_range``): 255 * (64 + 6
 checks that bound on the finished file, so safety on AVX2 and plain AVX-512 is proven by arithmetic, not by hope. Other
 formats can be asked for by ``variants.presets``; ``variants.saturation`` then says what they lose there.
 
+What follows the last product stays in float, as the boxes of a detector are decoded there: pixels and scores joined in
+one tensor would share one scale. A product of a few weights (the expectation over distances that YOLO ends with) is
+part of that: it decodes, and has learnt nothing.
+
 Int8 does not help everywhere: small layers cost more to convert than to compute, and WebGPU gives wrong results for
 QDQ. The profile and the gates decide.
 """
@@ -50,11 +54,16 @@ if TYPE_CHECKING:
 QUANTIZED_KINDS: Final = ("Conv", "Gemm", "MatMul", "Add")
 """Operators that compute in int8, and are returned to float one by one where that does harm."""
 
+PRODUCTS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
 PASSING_KINDS: Final = (
     "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Concat",
 )  # fmt: skip
 """Operators between them that stay int8, so that values are not converted back and forth. Scaling of raw inputs (Mul,
 Sub, Div, BatchNormalization) is left in float: one scale for features of different size would drown the small ones."""
+
+FEWEST_WEIGHTS: Final = 64
+"""A product of fewer is arithmetic and no layer."""
 
 MOST_AT_ONCE: Final = 20
 """Calibration rows that run together."""
@@ -111,6 +120,20 @@ def fits_int16_pairs(file: bytes) -> bool:
     return bool(largest) and 2 * ACTIVATION_MAX * max(largest) <= INT16_MAX
 
 
+def find_decoding(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Return the nodes that no product follows, and are none: they turn layers' outputs into the answer."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    needed: set[str] = set()  # what products, and what comes before them, are computed from
+    decoding = []
+    for node in reversed(graph.node):
+        is_layer = node.op_type in PRODUCTS and sizes.get(node.input[1], FEWEST_WEIGHTS) >= FEWEST_WEIGHTS
+        if is_layer or needed.intersection(node.output):
+            needed.update(node.input)
+        else:
+            decoding.append(str(node.name))
+    return tuple(reversed(decoding))
+
+
 class _Bench:
     """A prepared float file in a temporary folder, and the rows to calibrate and judge with."""
 
@@ -120,7 +143,9 @@ class _Bench:
         quant_pre_process(str(folder / "float.onnx"), str(self._prepared), skip_symbolic_shape=True)
         graph = onnx.load(str(self._prepared)).graph
         self._input = graph_inputs(graph)[0].name
-        self._nodes = tuple(str(node.name) for node in graph.node if node.op_type in QUANTIZED_KINDS)
+        self._decoding = find_decoding(graph)
+        kinds = [(str(node.name), node.op_type) for node in graph.node]
+        self._nodes = tuple(name for name, kind in kinds if kind in QUANTIZED_KINDS and name not in self._decoding)
         self._calibration, self._validation = rows
         self._divergence = divergence
         self._expected = run_logits(file, self._validation)  # (rows, ...)
@@ -140,7 +165,7 @@ class _Bench:
                 per_channel=True,
                 reduce_range=self.formats.is_reduced,
                 calibrate_method=METHODS[method],
-                nodes_to_exclude=list(float_nodes),
+                nodes_to_exclude=[*float_nodes, *self._decoding],
                 nodes_to_quantize=None if only is None else list(only),
             )
         model = onnx.load(str(self._output))

@@ -20,7 +20,7 @@ from variants.packed import unpack
 from variants.parity import compare_files
 from variants.precision import halve, quantize_dynamically
 from variants.quantization import quantize
-from variants.recipe import brings_files
+from variants.recipe import Quantization, brings_files
 from variants.weight_only import ACCURACY_LEVEL, BLOCK, pack_weights
 from variants.workshop import Made, record_step
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from variants.manifest import Step, Tier
-    from variants.recipe import Download, Quantization
+    from variants.recipe import Download
     from variants.workshop import Workshop
 
 CALIBRATED: Final = "quantize"
@@ -99,8 +99,18 @@ def _attempt(shop: Workshop, parent: Made, form: _Form) -> Made | None:
         return None
 
 
-def _make(shop: Workshop, parent: Made, form: _Form) -> Made:
-    name = form.name if parent.tier == "full" else f"{parent.name}-{form.name}"
+def quantize_rung(shop: Workshop, parent: Made, name: str) -> Made:
+    """Return the static int8 form of ``parent``, called ``name``, all of whose nodes stay int8.
+
+    What a node in float would cost is not in the latency that a search chose the tier for; what int8 loses is in its
+    accuracy.
+    """
+    plan = replace(shop.recipe.plan.quantization or Quantization(), also=(), max_float_nodes=0)
+    return _make(shop, parent, _static(shop, parent, plan, "quantized"), name)
+
+
+def _make(shop: Workshop, parent: Made, form: _Form, name: str = "") -> Made:
+    name = name or (form.name if parent.tier == "full" else f"{parent.name}-{form.name}")
 
     def make(advance: Callable[[], None]) -> bytes:
         file, chosen = form.run(advance)

@@ -1,10 +1,10 @@
 """Residual blocks: which a network has, and the network without some of them.
 
 A block adds what it computes to what it was given, so that the network still works, if worse, where the block hands on
-its input instead (Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks"). Whether a
-module is such a block is tried, not read from its class: it must return a tensor of the shape that it was given, and with
-the weights of its convolutions and linear layers set to zero its output must still follow its input. The innermost modules
-that pass are the blocks: a stage of residual blocks passes too, the branch inside a block does not.
+its input instead (Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks"). Whether
+a module is such a block is tried, not read from its class: it must return a tensor of the shape that it was given, and
+with the weights of its convolutions and linear layers set to zero its output must still follow its input. The innermost
+modules that pass are the blocks: a stage of residual blocks passes too, the branch inside a block does not.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def find_blocks(model: torch.nn.Module, rows: torch.Tensor) -> dict[str, tuple[i
 
 
 def _same_shapes(model: torch.nn.Module, rows: torch.Tensor) -> dict[str, tuple[Any, ...]]:
-    """Return what modules with weights were called with, where they returned a tensor of their first argument's shape."""
+    """Return what modules were called with, where they returned a tensor of their first argument's shape."""
     seen: dict[str, tuple[Any, ...]] = {}
 
     def watch(name: str) -> Any:  # noqa: ANN401 - torch's own type of hooks

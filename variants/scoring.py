@@ -29,8 +29,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from variants.average_precision import LEAST_SCORE, OVERLAPS, mean_average_precision
-from variants.boxes import COORDINATES, FIELDS, are_same, as_labels, corners_of, overlaps, read_answers, read_labels
+from variants.average_precision import LEAST_SCORE, mean_average_precision
+from variants.boxes import (
+    COORDINATES,
+    FIELDS,
+    OVERLAPS,
+    are_same,
+    as_labels,
+    corners_of,
+    disagreement,
+    overlaps,
+    read_answers,
+    read_labels,
+)
 from variants.drift_reference import ByBoxes, ByClass, ByValue
 from variants.probabilities import as_logits, mean_kl
 
@@ -232,10 +243,16 @@ class Boxes:
         """Return the difference of scores and boxes for each object of the reference."""
         sure = reference[:, COORDINATES:].max(1)  # (rows, places)
         scores = np.abs(reference[:, COORDINATES:] - outputs[:, COORDINATES:]).sum(dtype=np.float64)
-        boxes = [corners_of(item[:, :COORDINATES].transpose(0, 2, 1).reshape(-1, 1, 4)) for item in (reference, outputs)]
+        boxes = [
+            corners_of(item[:, :COORDINATES].transpose(0, 2, 1).reshape(-1, 1, 4)) for item in (reference, outputs)
+        ]
         shared = overlaps(*boxes).reshape(sure.shape)
         seen = max(float(sure.sum(dtype=np.float64)), float(np.finfo(np.float32).tiny))
         return float((scores + (sure * (1.0 - shared)).sum(dtype=np.float64)) / seen)
+
+    def disagreement(self, full: Floats, outputs: Floats) -> NDArray[np.float64]:
+        """Return for each picture (rows,) what a variant's boxes lack of agreeing with full's, 0..1."""
+        return disagreement(self._read(full), self._read(outputs))
 
     def beside(self, outputs: Floats, labels: Labels) -> dict[str, float]:
         """Return the mean average precision at an overlap of 0.5, and over 0.5 to 0.95."""

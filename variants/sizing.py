@@ -64,8 +64,8 @@ def measure_size(file: bytes) -> Size:
 def count_macs(model: onnx.ModelProto) -> int:
     """Return the multiply-accumulates that one row takes."""
     unpacked = _unpack_products(model)
-    shapes = _infer_shapes(unpacked)
-    return sum(_node_macs(node, shapes) for node in unpacked.graph.node)
+    shapes = infer_shapes(unpacked)
+    return sum(node_macs(node, shapes) for node in unpacked.graph.node)
 
 
 def _weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
@@ -106,7 +106,7 @@ def _unpack_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return plain
 
 
-def _infer_shapes(model: onnx.ModelProto) -> Shapes:
+def infer_shapes(model: onnx.ModelProto) -> Shapes:
     """Return every tensor's shape for a batch of one row."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
@@ -122,7 +122,8 @@ def _infer_shapes(model: onnx.ModelProto) -> Shapes:
     return shapes
 
 
-def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def node_macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the multiply-accumulates of one node for one row; none where a shape is unknown."""
     if not all(shapes.get(name) for name in (*node.input[:2], node.output[0])):
         return 0
     if node.op_type in {"Conv", "ConvInteger"}:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from variants.saturation import judge_saturation
-from variants.scoring import scoring_of
+from variants.scoring import CLASSES, scoring_of
 from variants.sources.recipes import load_recipe
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 def emulate(subject: Subject, rows: Rows, progress: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Return by variant: rows, share of the same answers, and the loss where pairs saturate."""
+    safe = [variant for variant in subject.timed if is_declared_safe(variant)]
+    scoring = scoring_of(load_recipe(subject.recipe)) if safe else CLASSES
     found = {}
-    scoring = scoring_of(load_recipe(subject.recipe))
-    for variant in subject.timed:
-        if is_declared_safe(variant):
-            progress(f"{subject.manifest.model}: emulating saturation in {variant.name}")
-            judged = judge_saturation(subject.file(variant), *rows, scoring)
-            found[variant.name] = {"rows": judged.rows, "agreement": judged.agreement, "loss": judged.loss}
+    for variant in safe:
+        progress(f"{subject.manifest.model}: emulating saturation in {variant.name}")
+        judged = judge_saturation(subject.file(variant), *rows, scoring)
+        found[variant.name] = {"rows": judged.rows, "agreement": judged.agreement, "loss": judged.loss}
     return found
 
 

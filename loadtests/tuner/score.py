@@ -3,6 +3,8 @@
 A candidate that breaks a limit ranks below every one that keeps all, by how much it misses; among the others the
 objective decides. While searching, attainment counts at its lower end, the mean less one standard error over stretches
 of time: a policy that only just keeps a floor on the arrivals it was searched on misses it on others half the time.
+No more than half of the misses that the floor allows is taken off: one brutal burst makes the error so large that no
+policy would keep the floor, and attainment would be bought at any price.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from service.domain.policy_file import ModelPolicy
 
 _STRETCHES: Final = 20
+_MOST_DOUBT: Final = 0.5
+"""The most that is taken off for the error, as a share of the misses that the floor allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,9 @@ def score(found: Sequence[Figures], limits: Limits, errors: float = 1.0) -> Scor
 
 def misses(found: Figures, limits: Limits, errors: float = 0.0) -> dict[str, float]:
     """Return the limits that are broken, and by how much."""
+    doubt = min(errors * found.error, _MOST_DOUBT * (1.0 - limits.attainment))
     short = {
-        "attainment": limits.attainment - (found.attainment - errors * found.error),
+        "attainment": limits.attainment - (found.attainment - doubt),
         "accuracy": limits.accuracy - found.answer_accuracy,
         "busy_ratio": found.busy_ratio - limits.busy_ratio,
     }

@@ -52,6 +52,7 @@ class Parts:
     dispatcher: Dispatcher
     statistics: StatisticsObserver
     decisions: Decisions = field(default_factory=Decisions)
+    handover: Handover = field(default_factory=Handover)
 
 
 class Catalog:
@@ -65,7 +66,7 @@ class Catalog:
         self._statistics = parts.statistics
         self._decisions = parts.decisions
         self._clock = parts.dispatcher.clock
-        self._handover = Handover()
+        self._handover = parts.handover
         self._is_leaving = False
 
     def leave(self) -> None:

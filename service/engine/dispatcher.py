@@ -29,7 +29,6 @@ from service.policy.scheduling import choose_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from service.domain.observer import Observer
     from service.engine.loaded import LoadedModel
@@ -77,7 +76,7 @@ class Dispatcher:
         self._look_s = math.inf  # when the first of the lanes that wait for a fuller batch looks again
 
     @property
-    def deciding(self) -> AbstractContextManager[object]:
+    def deciding(self) -> threading.Condition:
         """The lock under which runs are chosen; who holds it may change, quickly, what decisions depend on."""
         return self._changed
 

@@ -232,6 +232,10 @@ class Registry:
             for model in self._models.values():
                 model.go_by(self._rules(model.info.name), (prepared or {}).get(model))
 
+    def find(self, name: str) -> LoadedModel | None:
+        """Return a model, ``None`` where it is not loaded."""
+        return self._models.get(name)
+
     def default_budget_s(self, name: str) -> float:
         """Return the default budget of a model; the longest of all where it is not known."""
         model = self._models.get(name)

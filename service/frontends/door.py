@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from service.api.grpc_errors import grpc_status
 from service.api.http_errors import error_reply
@@ -42,6 +42,18 @@ _MOST_NAME_BYTES: Final = 127
 _TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
+class Ahead(Protocol):
+    """What a request would find behind the door."""
+
+    def is_crowded(self) -> bool:
+        """Tell whether some may have to stay outside."""
+        ...
+
+    def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
+        """Tell whether a request that has waited so long would be late; one that is turned away for it is lost."""
+        ...
+
+
 class Door:
     """Stands before one gateway's listeners, on the thread of their event loop.
 
@@ -50,6 +62,7 @@ class Door:
         clock: The engine's.
         budget_of: The default budget of a model, by its name as clients write it; '' or unknown: of any.
         on_turned_away: Hears of a protocol's refusals by criticality, a second later, or when ``report`` is called.
+        ahead: Knows who would be late even if it was let in; ``None``: nobody.
     """
 
     def __init__(
@@ -58,16 +71,19 @@ class Door:
         clock: Callable[[], float],
         budget_of: Callable[[str], float],
         on_turned_away: OnTurnedAway,
+        ahead: Ahead | None = None,
     ) -> None:
         self.clock = clock
         self._turns = turns
         self._budget_of = budget_of
         self._on_turned_away = on_turned_away
+        self._ahead = ahead
+        self._is_crowded = False
         self._counts: dict[str, dict[Criticality, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def read(self, new: asyncio.BaseTransport | None = None) -> float:
-        """Note that bytes are read, or a connection taken, now; return how long they may have waited, in seconds.
+    def read(self, new: asyncio.BaseTransport | None = None) -> bool:
+        """Note that bytes are read, or a connection taken, now; tell whether a request in them may have to go.
 
         ``new`` is the connection whose first bytes they are: it waited to be taken, one in each turn, and only the
         kernel knows since when.
@@ -77,7 +93,8 @@ class Door:
         if not turns.is_open:
             turns.begin(now_s)
             asyncio.get_running_loop().call_soon(self._end_turn)
-        return turns.waited_s(now_s)
+        self._is_crowded = self._ahead is not None and self._ahead.is_crowded()
+        return self._is_crowded or turns.waited_s(now_s) > LEAST_WAIT_S
 
     def wrote(self) -> None:
         """Note that an answer was written: the loop works, reading or not."""
@@ -86,20 +103,28 @@ class Door:
     def turns_away(self, protocol: str, model: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request that is read now must go, and count it then; header names are lower-case."""
         now_s = self.clock()
-        if self._turns.waited_s(now_s) <= LEAST_WAIT_S:
+        waited_s = self._turns.waited_s(now_s)
+        if waited_s <= LEAST_WAIT_S and not self._is_crowded:
             return False
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
-        if self._turns.may_enter(now_s, self._budget_s(model, headers), criticality):
+        name = model.partition(b"--")[0].decode("latin-1")
+        budget_s = self._budget_s(name, headers)
+        may_enter = self._turns.may_enter(now_s, budget_s, criticality)
+        if may_enter and not self._would_be_late(name, budget_s, waited_s, criticality):
             return False
         self._turns.press(now_s)
         self._count(protocol, criticality)
         return True
 
-    def _budget_s(self, model: bytes, headers: Mapping[bytes, bytes]) -> float:
+    def _would_be_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
+        ahead = self._ahead
+        return self._is_crowded and ahead is not None and ahead.is_late(name, budget_s, waited_s, criticality)
+
+    def _budget_s(self, name: str, headers: Mapping[bytes, bytes]) -> float:
         """Return within which time the request wants its answer, as far as a glance tells."""
         budget_s = _milliseconds(headers.get(b"x-latency-budget-ms"))
         if budget_s == math.inf:
-            budget_s = self._budget_of(model.partition(b"--")[0].decode("latin-1"))
+            budget_s = self._budget_of(name)
         timeout_s = _milliseconds(headers.get(b"x-request-timeout-ms"))
         return min(budget_s, timeout_s, _grpc_timeout_s(headers.get(b"grpc-timeout")))
 

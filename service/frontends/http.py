@@ -22,7 +22,6 @@ from service.frontends.alarm import Alarm
 from service.frontends.door import http_refusal, model_of_path, whole_infer
 from service.frontends.short_way import InferCycle
 from service.frontends.sockets import cut
-from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
     import socket
@@ -178,7 +177,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         door = self._door
         new, self._is_new = self.transport if self._is_new else None, False
-        if door is not None and door.read(new) > LEAST_WAIT_S and self._is_turned_away_whole(door, data):
+        if door is not None and door.read(new) and self._is_turned_away_whole(door, data):
             return
         if self._is_in_headers:
             self._header_bytes += len(data)

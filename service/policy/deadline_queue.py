@@ -66,7 +66,10 @@ class _View(Sequence["Waiting"]):
 
 
 class DeadlineQueue(Generic[E]):
-    """The waiting entries of one model in service order, and how much work they are at the least."""
+    """The waiting entries of one model in service order, and how much work they are at the least.
+
+    ``late_work_s`` is the compute, at the fastest variants, of the entries that are late.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -75,6 +78,7 @@ class DeadlineQueue(Generic[E]):
         # By criticality: the entries not set aside as late, and their work.
         self._timely = [0, 0, 0]
         self._work_s = [0.0, 0.0, 0.0]
+        self.late_work_s = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,6 +90,11 @@ class DeadlineQueue(Generic[E]):
     def head(self) -> E:
         """The entry that is served first."""
         return self._entries[0]
+
+    @property
+    def late_count(self) -> int:
+        """How many entries are late."""
+        return len(self._entries) - sum(self._timely)
 
     @property
     def least_important(self) -> E:
@@ -113,6 +122,8 @@ class DeadlineQueue(Generic[E]):
         if not is_late:
             self._timely[entry.criticality] += 1
             self._work_s[entry.criticality] += _least_work_s(entry)
+        else:
+            self.late_work_s += _least_work_s(entry)
 
     def remove(self, entry: E) -> bool:
         """Take an entry out; return whether it was waiting."""
@@ -122,6 +133,8 @@ class DeadlineQueue(Generic[E]):
         del self._entries[bisect_left(self._entries, entry.order, key=_ORDER)]  # orders are unique
         if not entry.order[0]:
             self._forget_timely(entry)
+        else:
+            self.late_work_s = self.late_work_s - _least_work_s(entry) if self._lowest_late >= 0 else 0.0
         return True
 
     def set_late_aside(self, now_s: float) -> int:
@@ -139,6 +152,7 @@ class DeadlineQueue(Generic[E]):
                 self._forget_timely(self._entries.pop(start))
                 entry.order = (True, *entry.order[1:])
                 insort(self._entries, entry, key=_ORDER)
+                self.late_work_s += _least_work_s(entry)
                 count += entry.waiting.kept_level is None
             start += self._timely[criticality]
         return count

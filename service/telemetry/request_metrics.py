@@ -25,9 +25,13 @@ from service.domain.errors import (
 )
 from service.domain.inference import Criticality, Reason
 from service.telemetry.families import BY_VARIANT
+from service.telemetry.later import Later, by_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from service.domain.inference import Answer, InferenceRequest
     from service.domain.variants import ModelInfo
@@ -65,31 +69,39 @@ class _Regret:
     best: float
     answers: int = 1
 
-    def answered(self, answer: Answer) -> None:
-        best = answer.best_accuracy
-        self.best += best
-        self.answers += 1
-        if not answer.budget_met:
-            self.late.value += best
-        elif answer.expected_accuracy < best:
-            self.smaller.value += best - answer.expected_accuracy
-
-    def lost(self) -> None:
-        self.refused.value += self.best / self.answers
+    def lost(self, requests: int) -> None:
+        self.refused.value += requests * self.best / self.answers
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """One variant's time series, found once, because finding them by label costs more than counting."""
+    """One variant's time series that all its answers share."""
 
-    answered: Mapping[str, Count]
-    decisions: Mapping[Reason, Count]
     duration: Histogram
     queue: Histogram
     met: Count
     missed: Count
     exceeded: Count
     regret: _Regret
+
+    def count(self, rows: NDArray[np.float64]) -> None:
+        """Count answers; the columns are those that ``RequestMetrics.finished`` notes."""
+        is_met = rows[:, 0] > 0.0
+        total_s, queue_s, claimed_s, expected, best = rows[:, 1:].T
+        self.duration.observe(total_s)
+        self.queue.observe(queue_s)
+        self.met.value += int(is_met.sum())
+        self.missed.value += int((~is_met).sum())
+        self.exceeded.value += int(((total_s > claimed_s) & (claimed_s > 0.0)).sum())
+        regret = self.regret
+        regret.best += float(best.sum())
+        regret.answers += len(rows)
+        regret.late.value += float(best[~is_met].sum())
+        regret.smaller.value += float((best - expected)[is_met].clip(0.0).sum())
+
+
+_Kind = tuple[str, str, str, Reason, str]
+"""What answers have in common: model, variant, protocol, reason, and how far a cascade went."""
 
 
 class RequestMetrics:
@@ -100,6 +112,11 @@ class RequestMetrics:
         self.known: set[str] = set()
         self._series: dict[tuple[str, str], _Series] = {}
         self._regrets: dict[str, _Regret] = {}
+        self._codes: dict[_Kind, int] = {}
+        self._kinds: list[tuple[_Series, tuple[Count, ...]]] = []
+        self._lost: dict[str, int] = {}
+        self._later = Later(7, self._count)
+        families.before_reading(self.settle)
         self._requests = families.tally("requests", "Requests by outcome", (*BY_VARIANT, "protocol", "outcome"))
         self._duration = families.histogram("request_duration_seconds", "From arrival to answer", BY_VARIANT, edges_s)
         self._queue = families.histogram("queue_duration_seconds", "Wait before the run", BY_VARIANT, edges_s)
@@ -122,6 +139,8 @@ class RequestMetrics:
 
     def create(self, model: ModelInfo) -> None:
         """Create a model's label sets at zero; what was counted before a reload stays."""
+        self.settle()
+        self._codes, self._kinds = {}, []
         self.known.add(model.name)
         self._create_unanswered(model.name)
         for criticality in Criticality:
@@ -149,19 +168,22 @@ class RequestMetrics:
             self._shed.labels("", criticality.name.lower(), "door").inc(count)
 
     def finished(self, request: InferenceRequest, answer: Answer) -> None:
-        """Count an answer."""
-        series = self._series[request.model, answer.variant]
-        series.answered[request.protocol].value += 1
-        series.decisions[answer.reason].value += 1
-        series.duration.observe(answer.total_s)
-        series.queue.observe(answer.queue_s)
-        (series.met if answer.budget_met else series.missed).value += 1
-        if answer.total_s > answer.claimed_s > 0.0:
-            series.exceeded.value += 1
-        series.regret.answered(answer)
-        if answer.cascade:
-            self._cascades.labels(request.model, answer.cascade).value += 1
+        """Note an answer, which is counted later."""
+        kind = request.model, answer.variant, request.protocol, answer.reason, answer.cascade
+        code = self._codes.get(kind)
+        if code is None:
+            code = self._add(kind)
+        self._later.note(
+            code,
+            answer.budget_met,
+            answer.total_s,
+            answer.queue_s,
+            answer.claimed_s,
+            answer.expected_accuracy,
+            answer.best_accuracy,
+        )
         if request.trace is not None:
+            series, _ = self._kinds[code]
             series.duration.exemplify(answer.total_s, request.trace.trace_id)
 
     def refused(self, request: InferenceRequest, error: BaseException) -> None:
@@ -169,7 +191,14 @@ class RequestMetrics:
         model = request.model if request.model in self.known else ""
         self._requests.labels(model, "", request.protocol, outcome_of(error)).value += 1
         if model and isinstance(error, Overloaded | DeadlineExceeded):
-            self._regrets[model].lost()
+            self._lost[model] = self._lost.get(model, 0) + 1
+
+    def settle(self) -> None:
+        """Count what is noted so far."""
+        self._later.settle()
+        lost, self._lost = self._lost, {}
+        for model, requests in lost.items():
+            self._regrets[model].lost(requests)
 
     def shed(self, model: str, criticality: Criticality, why: str) -> None:
         """Count a refusal for load."""
@@ -186,9 +215,11 @@ class RequestMetrics:
 
     def _create(self, model: str, variant: str) -> _Series:
         labels = (model, variant)
+        for protocol in PROTOCOLS:
+            self._requests.labels(*labels, protocol, "ok")
+        for reason in Reason:
+            self._decisions.labels(*labels, reason.value)
         return _Series(
-            answered={protocol: self._requests.labels(*labels, protocol, "ok") for protocol in PROTOCOLS},
-            decisions={reason: self._decisions.labels(*labels, reason.value) for reason in Reason},
             duration=self._duration.labels(*labels),
             queue=self._queue.labels(*labels),
             met=self._met.labels(*labels),
@@ -196,3 +227,21 @@ class RequestMetrics:
             exceeded=self._exceeded.labels(*labels),
             regret=self._regrets[model],
         )
+
+    def _add(self, kind: _Kind) -> int:
+        """Return the code of a kind of answers that is the first of its kind since its model was loaded."""
+        model, variant, protocol, reason, cascade = kind
+        answered = self._requests.labels(model, variant, protocol, "ok")
+        counts = (answered, self._decisions.labels(model, variant, reason.value))
+        if cascade:
+            counts = (*counts, self._cascades.labels(model, cascade))
+        self._kinds.append((self._series[model, variant], counts))
+        self._codes[kind] = code = len(self._kinds) - 1
+        return code
+
+    def _count(self, noted: NDArray[np.float64]) -> None:
+        for code, found in by_code(noted):
+            series, counts = self._kinds[code]
+            series.count(found)
+            for count in counts:
+                count.value += len(found)

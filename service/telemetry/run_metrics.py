@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from service.telemetry.families import BY_VARIANT
-from service.telemetry.later import Later
+from service.telemetry.later import Later, by_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from service.domain.observer import RunReport
     from service.telemetry.families import Families
@@ -37,8 +39,10 @@ class RunMetrics:
 
     def __init__(self, families: Families, edges_s: Sequence[float]) -> None:
         """Define the families."""
-        self._later: dict[tuple[str, str], Later[RunReport]] = {}
-        families.before_reading(self._settle)
+        self._codes: dict[tuple[str, str], int] = {}
+        self._series: list[_Series] = []
+        self._later = Later(7, self._count)
+        families.before_reading(self._later.settle)
         self._compute = families.histogram("compute_duration_seconds", "Run of a batch", BY_VARIANT, edges_s)
         self._rows = families.histogram("batch_size", "Rows computed together", BY_VARIANT, _ROWS)
         self._predicted = families.histogram(
@@ -51,7 +55,7 @@ class RunMetrics:
     def create(self, model: str, variant: str) -> None:
         """Create a variant's label sets at zero; what was counted before stays."""
         labels = (model, variant)
-        if labels in self._later:  # a reload: who still runs the model before it goes on counting here
+        if labels in self._codes:  # a reload: who still runs the model before it goes on counting here
             return
         series = _Series(
             compute=self._compute.labels(*labels),
@@ -61,7 +65,8 @@ class RunMetrics:
             cpu_s=self._cpu_s.labels(*labels),
         )
         self._replaced.labels(*labels)
-        self._later[labels] = Later(partial(_count, series))
+        self._series.append(series)
+        self._codes[labels] = len(self._series) - 1
 
     def hung(self, model: str, variant: str) -> None:
         """Count a run that hung, and whose lane was replaced."""
@@ -69,17 +74,22 @@ class RunMetrics:
 
     def run_finished(self, report: RunReport) -> None:
         """Count a run; a failed one tells nothing but the CPU time that it took."""
-        self._later[report.model, report.variant].note(report)
+        self._later.note(
+            self._codes[report.model, report.variant],
+            report.failed,
+            report.cpu_s,
+            report.compute_s,
+            report.predicted_s,
+            report.decision_s,
+            report.rows,
+        )
 
-    def _settle(self) -> None:
-        for later in list(self._later.values()):
-            later.settle()
-
-
-def _count(series: _Series, reports: list[RunReport]) -> None:
-    series.cpu_s.value += sum([report.cpu_s for report in reports])
-    done = [report for report in reports if not report.failed]
-    series.compute.observe_all([report.compute_s for report in done])
-    series.rows.observe_all([report.rows for report in done])
-    series.predicted.observe_all([report.predicted_s / max(report.compute_s, 1e-9) for report in done])
-    series.decision.observe_all([report.decision_s for report in done])
+    def _count(self, noted: NDArray[np.float64]) -> None:
+        for code, found in by_code(noted):
+            series, has_failed = self._series[code], found[:, 0] > 0.0
+            series.cpu_s.value += float(found[:, 1].sum())
+            compute_s, predicted_s, decision_s, rows = found[~has_failed, 2:].T
+            series.compute.observe(compute_s)
+            series.rows.observe(rows)
+            series.predicted.observe(predicted_s / compute_s.clip(1e-9))
+            series.decision.observe(decision_s)

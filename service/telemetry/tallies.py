@@ -1,8 +1,8 @@
 """Counters and histograms for what happens at every request.
 
 prometheus_client takes a lock for each value and looks at every bucket of a histogram: some 25 us for one request's
-metrics. Here counting is an addition, a bucket is found by bisection, and the exposition is made when it is scraped.
-Runs, of which each has many values, are counted in batches besides (``later``).
+metrics. Here counting is an addition, buckets are found by bisection, and the exposition is made when it is scraped.
+Requests and runs, of which each has many values, are counted in batches besides (``later``).
 
 Additions to one tally come from one thread at a time: its owner sees to that. A scrape reads while others count, and
 may find a histogram's sum one event behind its buckets; the count is the sum of the buckets, so that these agree.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
@@ -24,10 +24,8 @@ from prometheus_client.utils import floatToGoString
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
     from prometheus_client.metrics_core import Metric
-
-
-_FEW: Final = 16
 
 
 class Count:
@@ -46,30 +44,21 @@ class Histogram:
     ``exemplars`` has the last traced value of each bucket.
     """
 
-    __slots__ = ("counts", "edges", "exemplars", "total")
+    __slots__ = ("_sorted", "counts", "edges", "exemplars", "total")
 
     def __init__(self, edges: Sequence[float]) -> None:
         """Start empty; a value belongs to the first edge that it does not exceed."""
         self.edges = edges
+        self._sorted = np.array(edges)
         self.counts = [0] * (len(edges) + 1)
         self.total = 0.0
         self.exemplars: dict[int, Exemplar] = {}
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.edges, value)] += 1
-        self.total += value
-
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Count values; many together take far less time than one by one."""
-        if len(values) < _FEW:
-            for value in values:
-                self.observe(value)
-            return
-        found = np.asarray(values)
-        places = np.bincount(np.searchsorted(self.edges, found), minlength=len(self.counts))
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count values, (N,); many together take far less time than one by one."""
+        places = np.bincount(np.searchsorted(self._sorted, values), minlength=len(self.counts))
         self.counts = [count + more for count, more in zip(self.counts, places.tolist(), strict=True)]
-        self.total += float(found.sum())
+        self.total += float(values.sum())
 
     def exemplify(self, value: float, trace_id: str) -> None:
         """Keep a value that was counted as the example of its bucket, with the trace that tells its story."""

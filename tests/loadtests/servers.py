@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadtests.plan import Protocol
 
 KIND = RequestClass("all", budget_s=0.05)
+ALIKE: Final = Mix((KIND,))
 
 
 @contextmanager
@@ -46,9 +47,10 @@ def make_job(
     model: str = "null",
     timeout_s: float = 10.0,
     connections: int = 16,
+    mix: Mix = ALIKE,
 ) -> Job:
-    """Return a job of one kind of request with random rows."""
+    """Return a job with random rows, of one kind of request if no mix is given."""
     target = find_target(address, model, protocol)
     rows = np.random.default_rng(0).random((32, *target.row_shape), np.float32)
-    schedule = draw_schedule(times_s, Mix((KIND,)), len(rows), seed=0)
-    return Job(target, rows, (KIND,), schedule, timeout_s, split_cores()[0], connections)
+    schedule = draw_schedule(times_s, mix, len(rows), seed=0)
+    return Job(target, rows, mix.classes, schedule, timeout_s, split_cores()[0], connections)

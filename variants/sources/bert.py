@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -35,10 +35,12 @@ SAFETENSORS: Final = "model.safetensors"
 BINARY: Final = "pytorch_model.bin"
 DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}
 MOST_HEADER: Final = 100 * 2**20
-LAYER: Final = r"^(?:bert\.encoder|distilbert\.transformer)\.layer\.(\d+)\."
+FAMILY: Final = r"^(?:(?:bert|distilbert)\.)?"
+"""Networks without a head are published without their family's name before each weight."""
+LAYER: Final = FAMILY + r"(?:encoder|transformer)\.layer\.(\d+)\."
 NAMES: Final = {
-    r"^(?:bert|distilbert)\.embeddings\.LayerNorm\.": "norm.",
-    r"^(?:bert|distilbert)\.embeddings\.(word|position|token_type)_embeddings\.": r"\1.",
+    FAMILY + r"embeddings\.LayerNorm\.": "norm.",
+    FAMILY + r"embeddings\.(word|position|token_type)_embeddings\.": r"\1.",
     LAYER + r"attention\.self\.(query|key|value)\.": r"layers.\1.\2.",
     LAYER + r"attention\.output\.dense\.": r"layers.\1.mix.",
     LAYER + r"attention\.output\.LayerNorm\.": r"layers.\1.norm.",
@@ -53,7 +55,7 @@ NAMES: Final = {
     LAYER + r"ffn\.lin1\.": r"layers.\1.widen.",
     LAYER + r"ffn\.lin2\.": r"layers.\1.narrow.",
     LAYER + r"output_layer_norm\.": r"layers.\1.last_norm.",
-    r"^(?:bert\.pooler\.dense|pre_classifier)\.": "pool.",
+    r"^(?:(?:bert\.)?pooler\.dense|pre_classifier)\.": "pool.",
 }
 """What both families call a weight, and what it is called here; ``classifier`` is the same."""
 
@@ -131,8 +133,8 @@ class TextClassifier(nn.Module):
         return logits
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Return the sizes in a folder's config.json.
+def read_architecture(folder: Path, labels: tuple[str, ...] | None = None) -> Architecture:
+    """Return the sizes in a folder's config.json; with ``labels``, of a network that is to learn those.
 
     Raises:
         RecipeError: It cannot be read, or is of a network that is not known here.
@@ -143,27 +145,34 @@ def read_architecture(folder: Path) -> Architecture:
         family, kind = config.get("model_type"), ", ".join(config.get("architectures") or ["nothing"])
     except (OSError, ValueError, AttributeError) as error:
         raise RecipeError(f"cannot read '{path}': {error}") from error
-    if family not in {"bert", "distilbert"} or not kind.endswith("ForSequenceClassification"):
+    has_head = labels is not None or kind.endswith("ForSequenceClassification")
+    if family not in {"bert", "distilbert"} or not has_head:
         raise RecipeError(
             f"'{path}' is of model_type '{family}' with {kind}; what is read as a folder is bert and distilbert with "
             "...ForSequenceClassification. Export others with: optimum-cli export onnx --model FOLDER OUT, and build "
             "OUT/model.onnx"
         )
     try:
-        return _distilbert(config) if family == "distilbert" else _bert(config)
+        shape = _distilbert(config) if family == "distilbert" else _bert(config)
     except KeyError as error:
         raise RecipeError(f"'{path}' lacks {error}, without which the network cannot be built") from error
+    return shape if labels is None else replace(shape, labels=labels)
 
 
-def read_classifier(folder: Path) -> TextClassifier:
+def read_classifier(folder: Path, labels: tuple[str, ...] | None = None) -> TextClassifier:
     """Return the network of a folder with its weights, in evaluation mode.
+
+    With ``labels`` it is to learn those: its head stays as it was drawn unless the folder's is for them.
 
     Raises:
         RecipeError: A file is absent or cannot be read, or weights are not those of the architecture.
     """
-    model = TextClassifier(read_architecture(folder))
+    model = TextClassifier(read_architecture(folder, labels))
     weights = {_rename(name): tensor for name, tensor in _read_weights(folder).items()}
     wanted = model.state_dict()
+    if labels is not None and not _has_head_for(labels, folder, weights):
+        weights |= {name: tensor for name, tensor in wanted.items() if name.startswith("classifier.")}
+        weights = {name: tensor for name, tensor in wanted.items() if name.startswith("pool.")} | weights
     missing = sorted(wanted.keys() - weights.keys())
     if missing:
         more = len(missing) - 1
@@ -175,6 +184,11 @@ def read_classifier(folder: Path) -> TextClassifier:
             )
     model.load_state_dict({name: weights[name].float() for name in wanted})
     return model.eval()
+
+
+def _has_head_for(labels: tuple[str, ...], folder: Path, weights: dict[str, torch.Tensor]) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return "classifier.weight" in weights and _labels(config) == labels
 
 
 def _bert(config: dict[str, Any]) -> Architecture:

@@ -1,15 +1,15 @@
 """A small detector of the YOLO family: one pass, no anchors, two scales, one tensor as the answer.
 
 A backbone of residual blocks halves the picture four times; its last two maps, at strides 8 and 16, go down and up
-again through a neck (top-down: Lin et al. 2017, "Feature pyramid networks"; bottom-up: Liu et al. 2018, "Path aggregation
-network"), so that each scale knows of the other. At every place of both, one branch scores the classes and another says how
-far the sides of the box are from the middle of the place (no anchors: Tian et al. 2019, "FCOS"; apart: Ge et al. 2021,
-"YOLOX").
+again through a neck (top-down: Lin et al. 2017, "Feature pyramid networks"; bottom-up: Liu et al. 2018, "Path
+aggregation network"), so that each scale knows of the other. At every place of both, one branch scores the classes and
+another says how far the sides of the box are from the middle of the place (no anchors: Tian et al. 2019, "FCOS"; apart:
+Ge et al. 2021, "YOLOX").
 
 The answer is decoded inside the network, in float32 whatever the rest computes in, to YOLO's layout (rows, 4 + classes,
-places): centre and size in pixels, scores 0..1; ``variants.boxes`` says more. A distance is ``stride * softplus``, so that
-it is positive and a branch's output is of the size of one. ReLU takes the place of YOLO's SiLU, since a product with a
-sigmoid does not stay in 8 bits. Suppression of what several places see alike is the client's, or the scorer's.
+places): centre and size in pixels, scores 0..1; ``variants.boxes`` says more. A distance is ``stride * softplus``, so
+that it is positive and a branch's output is of the size of one. ReLU takes the place of YOLO's SiLU, since a product
+with a sigmoid does not stay in 8 bits. Suppression of what several places see alike is the client's, or the scorer's.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ class Branches(nn.Module):
 
 
 class Detector(nn.Module):
-    """Takes grey pictures (N, 1, side, side) with values 0..255."""
+    """Takes grey pictures (N, 1, side, side) of any range of values."""
 
     places: torch.Tensor
 
     def __init__(self, width: Width, classes: int, side: int) -> None:
         super().__init__()
         low, middle, high = width.maps
+        self.normalise = nn.InstanceNorm2d(1)
         self.stem = _layer(1, width.stem, 5, 2)
         self.low = self._stage(width.stem, low, width.blocks)
         self.middle = self._stage(low, middle, width.blocks)
@@ -98,7 +99,7 @@ class Detector(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return (N, 4 + classes, places): centre x, y, width, height in pixels, then scores 0..1."""
-        middle = self.middle(self.low(self.stem(image * (1.0 / 64.0) - 2.0)))  # (N, middle, side / 8, side / 8)
+        middle = self.middle(self.low(self.stem(self.normalise(image))))  # (N, middle, side / 8, side / 8)
         across = self.across(self.high(middle))  # (N, neck, side / 16, side / 16)
         fine = self.down(torch.cat([self.lateral(middle), F.interpolate(across, scale_factor=2.0)], dim=1))
         coarse = self.up(torch.cat([self.stride(fine), across], dim=1))

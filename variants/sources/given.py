@@ -3,6 +3,7 @@
 Nothing is trained. Full is the file itself, and what derives from it is quantized. With labelled rows variants are
 judged as those of any recipe are; without, what full answers counts as right, and the metric is the agreement with it.
 Answers are classes where the first output is one score for each class; else they are values, right within a tolerance.
+That they are boxes cannot be told from a file: the user says so, and ``detectors`` reads what such a file has.
 
 Rows are dealt out from one seeded permutation: some set the ranges of int8, some choose among ranges, and where there
 are no labelled rows the rest is measured. A row that occurs twice is used once, a labelled one only to measure.
@@ -11,11 +12,12 @@ are no labelled rows the rest is measured. A row that occurs twice is used once,
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from variants.boxes import COORDINATES
 from variants.data import row_hashes
 from variants.errors import RecipeError
 from variants.interface import describe_interface
@@ -23,13 +25,16 @@ from variants.recipe import DataParts, Draft, Examples, FilePlan, Quantization, 
 from variants.runtime import run_logits
 from variants.scoring import Classes, Scoring, Values
 from variants.sources.arrays import read_arrays, take_inputs, take_labels, wanted_arrays
+from variants.sources.detectors import check_boxes, read_class_names, with_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from variants.evidence import Parity
+    from variants.manifest import Task
     from variants.recipe import Floats, Inputs
+    from variants.sources.arrays import Arrays
     from variants.sources.models import Given
 
 FEWEST_ROWS: Final = 32
@@ -39,6 +44,22 @@ USUAL_SHARE: Final = 0.1
 """The tolerance of values where none is given: this share of their spread."""
 HALF: Final = 0.5
 SMALLEST: Final = 1e-6
+
+_USUAL: Final = FilePlan(
+    thresholds=Thresholds(min_full=0.0, max_loss=0.05, min_agreement=0.9),
+    quantization=Quantization(methods=("minmax", "percentile"), max_kl=0.01),
+    precisions=("dynamic", "half"),
+)
+PLANS: Final[dict[Task, FilePlan]] = {
+    "classification": _USUAL,
+    "regression": _USUAL,
+    # A box at the edge of a score or an overlap tips a whole picture over, whose share is what gates look at.
+    "detection": replace(
+        _USUAL,
+        thresholds=Thresholds(min_full=0.0, max_loss=0.05, min_agreement=0.7),
+        quantization=Quantization(methods=("minmax", "percentile"), max_kl=0.1, max_float_nodes=2),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -88,11 +109,15 @@ class GivenModel:
         if not len(rows):
             return Examples(rows, np.zeros(0, dtype=np.int64))
         answers = run_logits(self.file, rows)
-        return Examples(rows, answers.argmax(1) if self.scoring.task == "classification" else answers)
+        return Examples(rows, self.scoring.answer(answers))
 
 
-def read_given(file: bytes, given: Given, labels: tuple[str, ...] = ()) -> GivenModel:
+def read_given(
+    file: bytes, given: Given, labels: tuple[str, ...] = (), read: Callable[[Path], Arrays] = read_arrays
+) -> GivenModel:
     """Return the recipe of an ONNX file as it will be served; ``labels`` name its classes, if that is known.
+
+    ``read`` returns the arrays of the files that are given beside it.
 
     Raises:
         RecipeError: Rows are absent, or do not fit the model.
@@ -103,18 +128,17 @@ def read_given(file: bytes, given: Given, labels: tuple[str, ...] = ()) -> Given
             f"building '{given.source}' needs rows like those that clients will send: --calibration FILE.npz with "
             f"{wanted_arrays(inputs)}; some hundreds are well"
         )
-    rows = take_inputs(read_arrays(given.calibration), inputs, given.calibration)
+    rows = take_inputs(read(given.calibration), inputs, given.calibration)
     labelled = None
     if given.evaluate is not None:
-        arrays = read_arrays(given.evaluate)
+        arrays = read(given.evaluate)
         measured = take_inputs(arrays, inputs, given.evaluate)
         labelled = Examples(measured, take_labels(arrays, len(measured), given.evaluate))
     if not len(rows) or (labelled is not None and not len(labelled)):
         raise RecipeError(f"'{given.evaluate if len(rows) else given.calibration}' has no rows")
     answers = _answer(file, rows[:FEWEST_ROWS], given.source)
     scoring, labelled = _choose_scoring(answers, labelled, given)
-    is_classified = scoring.task == "classification"
-    names = (labels or tuple(map(str, range(answers.shape[1])))) if is_classified else ()
+    names = labels or _name_classes(file, scoring, answers)
     if labelled is not None and (problem := scoring.problem(labelled.labels, names)):
         raise RecipeError(f"'{given.evaluate}' has {problem}")
     return GivenModel(
@@ -123,20 +147,24 @@ def read_given(file: bytes, given: Given, labels: tuple[str, ...] = ()) -> Given
         dataset=(given.evaluate or given.calibration).name,
         labels=names,
         scoring=scoring,
-        plan=FilePlan(
-            thresholds=Thresholds(min_full=0.0, max_loss=0.05, min_agreement=0.9),
-            quantization=Quantization(methods=("minmax", "percentile"), max_kl=0.01),
-            precisions=("dynamic", "half"),
-            starts_from=hashlib.sha256(file).hexdigest(),
-        ),
+        plan=replace(PLANS[scoring.task], starts_from=hashlib.sha256(file).hexdigest()),
         file=file,
         rows=rows,
         labelled=labelled,
     )
 
 
+def _name_classes(file: bytes, scoring: Scoring, answers: Floats) -> tuple[str, ...]:
+    """Return the classes' names, their numbers where the file has none; values have none at all."""
+    if scoring.task == "classification":
+        return tuple(map(str, range(answers.shape[1])))
+    return read_class_names(file, answers.shape[1] - COORDINATES) if scoring.task == "detection" else ()
+
+
 def _choose_scoring(answers: Floats, labelled: Examples | None, given: Given) -> tuple[Scoring, Examples | None]:
     """Return what counts as right, and the labelled rows in its form; ``answers`` (rows, ...) are some of full's."""
+    if given.boxes:
+        return check_boxes(answers, given.source), with_boxes(labelled)
     is_counted = labelled is None or np.issubdtype(labelled.labels.dtype, np.integer)
     if given.tolerance is None and is_counted and answers.ndim == 2 and answers.shape[1] > 1:  # noqa: PLR2004 - a table
         return Classes(), labelled
@@ -163,6 +191,8 @@ def _choose_scoring(answers: Floats, labelled: Examples | None, given: Given) ->
 def _name_metric(scoring: Scoring, *, is_labelled: bool) -> str:
     if not is_labelled:
         return "agreement"
+    if scoring.task == "detection":
+        return "right pictures"
     return f"within {scoring.tolerance:.3g}" if isinstance(scoring, Values) else "accuracy"
 
 

@@ -46,7 +46,8 @@ OTHERS: Final = {
 class Given:
     """What the user names: ``source``, and of a trained model the rows and what cannot be told from its file.
 
-    ``tolerance`` makes answers values that are right within it; ``fixed`` gives axes beside the batch their size.
+    ``tolerance`` makes answers values that are right within it; ``fixed`` gives axes beside the batch their size;
+    ``boxes`` says that answers are a detector's, in YOLO's layout.
     """
 
     source: Path
@@ -55,6 +56,7 @@ class Given:
     name: str | None = None
     tolerance: float | None = None
     fixed: Mapping[str, int] = field(default_factory=dict)
+    boxes: bool = False
 
     def model_name(self) -> str:
         """Return the model's name: the one given, or the file's as far as names allow.
@@ -79,6 +81,7 @@ class Given:
             "--name": self.name,
             "--tolerance": self.tolerance,
             "--fix": self.fixed,
+            "--boxes": self.boxes,
         }
         return tuple(option for option, value in values.items() if value)
 

@@ -16,7 +16,7 @@ from variants.recipe import AnyRecipe, FileRecipe, Recipe
 if TYPE_CHECKING:
     from types import ModuleType
 
-BUNDLED: Final = ("digits", "forest", "images", "regression", "trees")
+BUNDLED: Final = ("detection", "digits", "forest", "images", "regression", "text", "trees")
 ACCEPTED: Final = (
     f"a bundled recipe ({', '.join(BUNDLED)}), the path of a .py file that assigns RECIPE, or a trained model: an "
     ".onnx file or a Hugging Face folder"

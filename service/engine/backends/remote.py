@@ -166,7 +166,10 @@ class _HttpEndpoint:
         called, binary = self._called, self._is_binary
         tensors = _tensors(triton_http.InferInput, call.inputs, called.info, binary_data=binary)
         wanted = [triton_http.InferRequestedOutput(spec.name, binary_data=binary) for spec in called.info.outputs]
-        answer = self._client.infer(inputs=tensors, outputs=wanted, **_asked(called, call))
+        asked = _asked(called, call)
+        if not binary:
+            asked["headers"]["content-type"] = "application/json"  # KServe takes it for bytes otherwise
+        answer = self._client.infer(inputs=tensors, outputs=wanted, **asked)
         return await _told(_outputs(answer, called.info, call.rows))
 
     async def close(self) -> None:

@@ -40,8 +40,14 @@ def test_a_candidate_that_keeps_the_limits_is_above_every_one_that_does_not() ->
 
 
 def test_attainment_counts_at_its_lower_end_while_searching() -> None:
-    assert score([figures(0.99, 0.9, error=0.01)], Limits(attainment=0.99)).kept == pytest.approx(-0.01)
+    assert score([figures(0.99, 0.9, error=0.004)], Limits(attainment=0.99)).kept == pytest.approx(-0.004)
     assert score([figures(0.99, 0.9, error=0.01)], Limits(attainment=0.98)).kept == 0.0
+
+
+def test_one_brutal_burst_does_not_put_the_floor_out_of_reach() -> None:
+    # The error is large because nearly all misses are in one stretch; of 10 points allowed, 5 are taken off.
+    assert score([figures(0.95, 0.9, error=0.2)], Limits(attainment=0.9)).kept == 0.0
+    assert score([figures(0.94, 0.9, error=0.2)], Limits(attainment=0.9)).kept == pytest.approx(-0.01)
 
 
 def test_each_limit_is_told_with_its_miss() -> None:

@@ -130,8 +130,8 @@ def test_the_runtime_is_told_and_the_copy_is_another(tmp_path: Path) -> None:
 
 
 def test_a_model_never_loses_all_its_variants(tmp_path: Path) -> None:
-    every = dict.fromkeys(("full", "quantized", "small"), UNPROVEN)
-    stored = Repository(write_int8(tmp_path, **every), Node(ARM)).find("sums")
+    root = write_int8(tmp_path, full=UNPROVEN, quantized=UNPROVEN, small=UNPROVEN)
+    stored = Repository(root, Node(ARM)).find("sums")
     assert {item.variant: item.treatment for item in stored.unproven} == {
         "full": "avoid",
         "quantized": "allow",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from service.domain.remotes_file import RemotesFile
 from service.engine.backends.backend import Call
 from service.engine.dispatcher import Dispatcher
 from service.engine.holding import Holding
+from service.engine.lanes import Lanes
 from service.engine.registry import Registry
 from service.engine.remote_variant import RemoteVariant
 from service.engine.remotes import Remotes
@@ -179,3 +181,47 @@ async def test_bfloat16_cannot_be_sent_and_the_model_says_so(tmp_path: Path) -> 
         await load(site)
         with pytest.raises(ModelNotReady, match="BF16 inputs and outputs cannot be sent"):
             site.registry.get("sums")
+
+
+def another(file: RemotesFile, calls: int) -> RemotesFile:
+    """Return the same file with another number of calls."""
+    spec = file.remotes["sums"]["full"].model_copy(update={"calls": calls})
+    return file.model_copy(update={"remotes": {"sums": {"full": spec}}})
+
+
+async def test_another_file_says_which_models_to_load_again_and_they_get_lanes_of_their_own(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        await load(site)
+        site.dispatcher.calls.serve_pools(lambda _: None)
+        before, model = remote_of(site), site.registry.get("sums")
+        file, trust = site.remotes.in_force
+        assert site.remotes.go_by(file, trust) == frozenset()
+        assert site.remotes.go_by(another(file, 2), trust) == {"sums"}
+        await load(site)
+        after = remote_of(site)
+        assert after is not before
+        assert site.dispatcher.desk.pools[after.pool].usable == 2
+        await until_closed(before)
+        async with asyncio.timeout(WAIT_S):
+            while before.pool in site.dispatcher.desk.pools:  # noqa: ASYNC110 - it ends on another thread's loop
+                await asyncio.sleep(0)
+        # Who still holds the model from before finds what is gone to be away, and nothing worse.
+        assert site.dispatcher.calls.away(model) == ["full"]
+
+
+async def test_threads_of_lanes_that_are_gone_end(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        lanes = Lanes(site.dispatcher, [None], site.events)
+        lanes.start()
+        try:
+            await load(site)
+            before = {item for item in threading.enumerate() if item.name in ("lane-1", "lane-2", "lane-3", "lane-4")}
+            assert len(before) == 4
+            file, trust = site.remotes.in_force
+            site.remotes.go_by(another(file, 1), trust)
+            await load(site)
+            async with asyncio.timeout(WAIT_S):
+                for thread in before:
+                    await asyncio.to_thread(thread.join)
+        finally:
+            await asyncio.to_thread(lanes.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def test_histograms_are_exposed_as_the_library_does(values: list[float]) -> None
     ours = family.labels("m")
     for value in values:
         theirs.observe(value)
-        ours.observe(value)
+        ours.observe(np.array([value]))
     for accept in ACCEPTS:
         assert exposed(family, ours_registry, accept) == exposed(None, theirs_registry, accept)
         ours_registry.unregister(family)

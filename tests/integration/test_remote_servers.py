@@ -1,0 +1,72 @@
+"""A variant on MLServer, and on KServe's own server, by gRPC and HTTP; ``make remote-servers`` installs both."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from loadtests import processes
+from loadtests.peers import mlserver
+from loadtests.peers.environments import SERVICES, Environment, describe, read_pins
+from tests.builders import sums_onnx
+from tests.integration.test_remote import PEERS, ask, fronting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MODEL = "sums--full"
+METADATA = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+}
+
+
+def installed(name: str) -> Environment:
+    stamp = PEERS / name / "prepared.json"
+    if not stamp.is_file() or stamp.read_text() != describe(read_pins(name)):
+        pytest.skip(f"no {name} in {PEERS}; `make remote-servers` installs it")
+    return Environment((PEERS / name).absolute())
+
+
+def mlserver_command(environment: Environment, folder: Path, http: int, grpc: int) -> processes.Command:
+    settings = mlserver.settings(http, grpc, processes.free_port())
+    named = {"name": MODEL, "implementation": "mlserver_runtime.Runtime"}
+    model = {**named, "parameters": {"uri": str(folder / "model.onnx")}, **METADATA}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps(model))
+    arguments = [environment.program("mlserver"), "start", str(folder)]
+    return processes.Command(arguments, http, "/v2/health/ready", {"PYTHONPATH": str(SERVICES)}, folder)
+
+
+def kserve_command(environment: Environment, folder: Path, http: int, grpc: int) -> processes.Command:
+    program = str(SERVICES / "kserve_service.py")
+    arguments = [environment.python, program, MODEL, str(folder / "model.onnx"), str(http), str(grpc)]
+    return processes.Command(arguments, http, "/v2/health/ready", folder=folder)
+
+
+@contextlib.contextmanager
+def running(name: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Run a server with the full variant at half its scale; yield its addresses by protocol."""
+    environment, (http, grpc) = installed(name), (processes.free_port(), processes.free_port())
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(sums_onnx(0.5))
+    make = {"mlserver": mlserver_command, "kserve": kserve_command}[name]
+    with processes.running(make(environment, folder, http, grpc)):
+        yield {"grpc": f"grpc://127.0.0.1:{grpc}", "http": f"http://127.0.0.1:{http}"}
+
+
+@pytest.mark.parametrize("name", ["mlserver", "kserve"])
+def test_the_gateway_asks_other_peoples_servers_by_either_protocol(name: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    with running(name, tmp_path / name) as addresses:
+        for protocol, address in addresses.items():
+            (tmp_path / protocol).mkdir()
+            with fronting(tmp_path / protocol, full=[address]) as gateway:
+                found, answered_by = ask(gateway, rows)
+                assert answered_by == "full", protocol
+                np.testing.assert_allclose(found, 0.5 * rows.sum(axis=1, keepdims=True), rtol=1e-5)

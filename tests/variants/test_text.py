@@ -1,0 +1,97 @@
+"""The recipe ``text``: its data, its tokens, and a tiny copy of it built from beginning to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from variants.build import build_model
+from variants.data import load_parts
+from variants.recipe import Profiling, Thresholds, Training
+from variants.recipes.text import LANGUAGES, Size, Text
+from variants.runtime import open_session
+from variants.sources.names import read_names
+from variants.sources.tokens import Trigrams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from variants.build import BuildResult
+
+
+def short(steps: int) -> Training:
+    return Training(steps, batch_size=64, learning_rate=0.01, optimizer="adamw")
+
+
+class TinyText(Text):
+    languages = ("ja", "ka", "ru")
+    held_out = {"calibration": 20, "validation": 60, "test": 200}  # noqa: RUF012 - as the recipe has it
+    full = Size(width=32, hidden=64, layers=2, heads=4)
+    student = Size(width=16, hidden=32, layers=1, heads=2)
+    plan = replace(
+        Text.plan,
+        tokens=Trigrams(length=12, buckets=512),
+        training=short(30),
+        pruning=replace(Text.plan.pruning, training=short(15)),
+        distillation=short(30),
+        thresholds=Thresholds(min_full=0.6, max_loss=0.4, min_agreement=0.8),
+        profiling=Profiling(batch_sizes=(1, 2), threads=(1,), rounds=2, runs=4, cell_s=0.1, memory_repeats=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build_model(TinyText(), tmp_path_factory.mktemp("texts"))
+
+
+def test_tokens_are_what_the_page_says() -> None:
+    tokens = Trigrams(length=8, buckets=16_384).encode(["Straße", "  STRASSE "])
+    assert tokens.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1]]
+
+
+def test_names_belong_to_one_language_each() -> None:
+    names = read_names(("da", "nb", "de"))
+    everything = [name for own in names.values() for name in own]
+    assert len(everything) == len(set(everything)) > 1000
+    assert "deutsch" in names["de"]
+    assert not any("danmark" in own for own in names.values())  # as Danes and Norwegians both write it
+
+
+def test_parts_share_no_text_and_have_every_language() -> None:
+    parts = load_parts(TinyText(), 0)
+    assert [len(part) for part in (parts.calibration, parts.validation, parts.test)] == [20, 60, 200]
+    assert parts.train.inputs.dtype == np.int64
+    assert set(parts.test.labels.tolist()) == {0, 1, 2}
+    assert len(LANGUAGES) == len(set(LANGUAGES)) == 146
+
+
+def test_a_tiny_copy_is_built_and_answers_whole_numbers(built: BuildResult) -> None:
+    manifest = built.manifest
+    assert {one.name for one in manifest.variants if one.is_published} >= {"full", "dynamic", "distilled"}
+    assert [(item.name, item.datatype, item.shape) for item in manifest.inputs] == [("tokens", "INT64", (-1, 12))]
+    assert manifest.recipe_parameters["tokens"] == {
+        "length": 12,
+        "buckets": 512,
+        "scheme": "character trigrams, CRC-32",
+    }
+    session = open_session(built.folder / "full.onnx")
+    (logits,) = session.run(None, {"tokens": Trigrams(12, 512).encode(["შეერთებული შტატები", "Соединённые Штаты"])})
+    assert logits.argmax(1).tolist() == [1, 2]
+
+
+def test_pruned_text_loses_heads_width_and_embeddings(built: BuildResult) -> None:
+    full, pruned = (one.size for one in built.manifest.variants if one.name in {"full", "pruned"})
+    assert pruned.parameters < 0.6 * full.parameters
+
+
+def test_padding_changes_no_answer(built: BuildResult) -> None:
+    session = open_session(built.folder / "full.onnx")
+    rows = Trigrams(12, 512).encode(["зима"])
+    other = rows.copy()
+    other[0, -1] = 77
+    answers = [session.run(None, {"tokens": one})[0] for one in (rows, rows, other)]
+    assert np.array_equal(answers[0], answers[1])
+    assert not np.array_equal(answers[0], answers[2])

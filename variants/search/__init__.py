@@ -1,0 +1,1 @@
+"""Architecture search: from a trained network to a ladder of tiers that the ordinary build then makes."""
