@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix dashboards bench triton remote-servers bench-observability bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
+.PHONY: help install demo test check fix dashboards bench triton remote-servers bench-observability bench-build bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side b
 
 bench-observability: $(INSTALLED)  ## measure what metrics, decisions and traces cost on the request path
 	$(BIN)/python -m loadtests.observability_bench $(BENCH_OBSERVABILITY)
+
+bench-build: $(INSTALLED)  ## build every bundled recipe, and hold size, speed and accuracy of its variants against the bars
+	$(BIN)/python -m loadtests.build_bench --plot docs/images/build.png --docs docs/benchmarks.md $(BENCH_BUILD)
 
 bench-drift: $(INSTALLED)  ## measure how soon drift is found, and how near estimates without labels are to the truth
 	$(BIN)/tiergate build digits --output repository

@@ -121,8 +121,8 @@ class Gateway:
         )
         self.metrics.watch_door(self.door.report)
         self.metrics.watch_drift(lambda: self.drift.reports)
-        if self._remotes is not None:
-            self.metrics.watch_endpoints(self._remotes.endpoints, self._remotes.states, self._is_remotes_file_refused)
+        servers, remotes = (list, list) if self._remotes is None else (self._remotes.endpoints, self._remotes.states)
+        self.metrics.watch_endpoints(servers, remotes, self._is_remotes_file_refused)
         self.metrics.policy.watch(lambda: self.policies.is_file_refused)
 
     async def start(self) -> None:

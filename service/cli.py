@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     from loadtests.tuner import cli as tuner_cli
     from service import demo_cli, doctor_cli, export_cli, policy_cli, top_cli
     from variants import cli as variants_cli
+    from variants import search_cli
 
     parser = argparse.ArgumentParser(
         prog="tiergate", description="Build the size tiers of a model, and serve them as one model within deadlines."
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo_cli.add_commands(subparsers)
     variants_cli.add_commands(subparsers)
+    search_cli.add_commands(subparsers)
     _add_serve(subparsers)
     loadtests_cli.add_commands(subparsers)
     tuner_cli.add_commands(subparsers)

@@ -30,7 +30,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     build.add_argument(
         "--output", metavar="REPOSITORY", type=Path, default=Path("repository"), help="default: %(default)s"
     )
-    build.add_argument("--seed", metavar="N", type=_seed, default=0, help="decides data split and weights; default: 0")
+    build.add_argument(
+        "--seed", metavar="N", type=parse_seed, default=0, help="decides data split and weights; default: 0"
+    )
     build.add_argument("--force", action="store_true", help="build again, from the first step, what is built already")
     build.add_argument("--json", action="store_true", help="print the manifest instead of a table; no progress")
     build.add_argument("--verbose", action="store_true", help="when a step fails, print also where it failed")
@@ -40,7 +42,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     given.add_argument("--evaluate", metavar="FILE", type=Path, help="the same with an array 'labels', to measure on")
     given.add_argument("--name", help="what clients call the model; default: the file's name")
-    given.add_argument("--tolerance", metavar="X", type=_positive, help="answers are values, right within this")
+    given.add_argument("--tolerance", metavar="X", type=positive, help="answers are values, right within this")
     given.add_argument("--boxes", action="store_true", help="answers are boxes, as YOLO's: [rows, 4 + classes, places]")
     given.add_argument(
         "--fix", metavar="AXIS=SIZE", type=_axis, action="append", default=[], help="size of an axis beside the batch"
@@ -63,7 +65,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     rows.add_argument(
         "--part", choices=("train", "calibration", "validation", "test"), default="test", help="default: %(default)s"
     )
-    rows.add_argument("--seed", metavar="N", type=_seed, default=0, help="as the build's; default: 0")
+    rows.add_argument("--seed", metavar="N", type=parse_seed, default=0, help="as the build's; default: 0")
     rows.set_defaults(run=run_rows)
 
 
@@ -76,7 +78,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     except BuildError as error:
         if arguments.verbose:
             traceback.print_exception(error)
-        return _refuse(str(error))
+        return refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("tiergate build: interrupted; run the same command again to go on where it stopped\n")
         return INTERRUPTED
@@ -92,10 +94,10 @@ def run_inspect(arguments: argparse.Namespace) -> int:
         manifest = read_manifest(folder)
         _write_documents(manifest, arguments)
     except (BuildError, ManifestError) as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except OSError as error:
-        return _refuse(f"cannot write {error.filename}: {error.strerror}")
-    _show(manifest, as_json=arguments.json)
+        return refuse(f"cannot write {error.filename}: {error.strerror}")
+    show(manifest, as_json=arguments.json)
     return 0
 
 
@@ -109,9 +111,9 @@ def run_rows(arguments: argparse.Namespace) -> int:
         part = load_parts(load_recipe(arguments.recipe), arguments.seed).named()[arguments.part]
         write_rows(part, arguments.output)
     except BuildError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except OSError as error:
-        return _refuse(f"cannot write {arguments.output}: {error.strerror}")
+        return refuse(f"cannot write {arguments.output}: {error.strerror}")
     print(f"{len(part)} {arguments.part} rows in {arguments.output}")
     return 0
 
@@ -156,7 +158,7 @@ def _build(arguments: argparse.Namespace) -> int:
     progress = choose_progress(sys.stderr, quiet=arguments.json)
     options = BuildOptions(seed=arguments.seed, force=arguments.force)
     result = build_model(recipe, arguments.output, options, progress)
-    _show(result.manifest, as_json=arguments.json)
+    show(result.manifest, as_json=arguments.json)
     if not arguments.json:
         print(
             f"published in {result.folder}"
@@ -166,7 +168,8 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(manifest: ModelManifest, *, as_json: bool) -> None:
+def show(manifest: ModelManifest, *, as_json: bool) -> None:
+    """Print the manifest, or its tables."""
     if as_json:
         print(manifest.model_dump_json(indent=2))
         return
@@ -190,14 +193,16 @@ def _write_documents(manifest: ModelManifest, arguments: argparse.Namespace) -> 
         arguments.png.write_bytes(draw_png(manifest))
 
 
-def _seed(text: str) -> int:
+def parse_seed(text: str) -> int:
+    """Return a seed, a whole number of at least 0."""
     seed = int(text)
     if seed < 0:
         raise ValueError(text)
     return seed
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Return a finite number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -214,6 +219,7 @@ def _axis(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
-def _refuse(message: str) -> int:
+def refuse(message: str) -> int:
+    """Write one line on stderr; return the exit code."""
     sys.stderr.write(f"tiergate: {message}\n")
     return REFUSED

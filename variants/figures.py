@@ -40,6 +40,7 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
         ),
         Figure("p50", "median compute time, one row, one thread", tuple(_time(cell(v, 1).p50_s) for v in variants)),
         Figure("p99", "99th percentile of the same", tuple(_time(cell(v, 1).p99_s) for v in variants)),
+        *_predicted(variants),
         Figure(
             "speed-up",
             "full's p50 over this one's, same interleaved run",
@@ -60,6 +61,23 @@ def figures(manifest: ModelManifest) -> tuple[Figure, ...]:
         Figure("0.1 % verdict", "at most 0.1 point worse than full?", tuple(_verdict(v, 1) for v in variants)),
         Figure("routing", "may routing choose it?", tuple(v.routing.state for v in variants)),
     )
+
+
+def predicted_s(variant: VariantManifest) -> float | None:
+    """Return the p50 that a search predicted for the variant, ``None`` for one that no search chose."""
+    found = [step.parameters.get("p50_s") for step in variant.steps if step.name == "search"]
+    return float(found[0]) if found and found[0] is not None else None
+
+
+def _predicted(variants: tuple[VariantManifest, ...]) -> tuple[Figure, ...]:
+    """Return a column for predicted latency where a search predicted any."""
+    known = [predicted_s(variant) for variant in variants]
+    texts = tuple(
+        "-" if time_s is None else f"{_time(time_s)} ({time_s / cell(variant, 1).p50_s - 1.0:+.1%})"
+        for time_s, variant in zip(known, variants, strict=True)
+    )
+    meaning = "the p50 that the search predicted before the variant was made, and how far that was off"
+    return (Figure("predicted p50", meaning, texts),) if any(time_s is not None for time_s in known) else ()
 
 
 def _beside(variants: tuple[VariantManifest, ...]) -> tuple[Figure, ...]:

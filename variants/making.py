@@ -28,8 +28,8 @@ from variants.distillation import distil, make_lesson
 from variants.errors import RecipeError, naming_step
 from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
-from variants.pruning import prune
 from variants.ladder import rungs_of
+from variants.pruning import prune
 from variants.recipe import brings_files, is_taught, is_trained, students_of
 from variants.reducing import make_download, quantize_rung, reduce
 from variants.residual import leave_out
@@ -206,10 +206,12 @@ def _climb(school: _School, full: _Fitted, parent: Made, rung: Rung) -> Made:
     shop = school.shop
     found = record_step("search", asdict(rung.found), shop.seed)
     slim = parent if rung.pruning is None else _export(school, _slim(school, full, rung, rung.pruning), parent)
-    made = quantize_rung(shop, slim, rung.name) if rung.is_quantized else slim
-    steps = slim.steps if made is slim else (*slim.steps, *made.steps)
-    spent = {} if made is slim else {"train_s": slim.train_s, "build_s": slim.build_s + made.build_s}
-    return replace(made, parent=parent, steps=(found, *steps), **spent)
+    if not rung.is_quantized:
+        return replace(slim, steps=(found, *slim.steps))
+    made, own = quantize_rung(shop, slim, rung.name), () if slim is parent else slim.steps
+    spent_s = 0.0 if slim is parent else slim.build_s
+    steps = (found, *own, *made.steps)
+    return replace(made, parent=parent, steps=steps, train_s=slim.train_s, build_s=spent_s + made.build_s)
 
 
 def _slim(school: _School, full: _Fitted, rung: Rung, plan: Pruning) -> _Fitted:

@@ -62,7 +62,7 @@ PASSING_KINDS: Final = (
 """Operators between them that stay int8, so that values are not converted back and forth. Scaling of raw inputs (Mul,
 Sub, Div, BatchNormalization) is left in float: one scale for features of different size would drown the small ones."""
 
-FEWEST_WEIGHTS: Final = 64
+FEWEST_WEIGHTS: Final = 32
 """A product of fewer is arithmetic and no layer."""
 
 MOST_AT_ONCE: Final = 20

@@ -27,6 +27,7 @@ BY_IMPORTANCE: Final = (
     "variant", METRIC, "p50", "file", "routing", "memory", "speed-up", "1 % verdict", "p99", "lost / gained",
     "download", "MACs", "parameters", "0.1 % verdict",
 )  # fmt: skip
+PREDICTED: Final = "predicted p50"
 CASCADES_BY_IMPORTANCE: Final = (
     "answers", "escalates to", METRIC, "expected p50", "escalated", "speed-up", "margin below",
     "lost / gained", "cascade",
@@ -43,7 +44,9 @@ def draw_table(manifest: ModelManifest, width: int) -> tuple[RenderableType, ...
     """
     every = figures(manifest)
     beside = tuple(manifest.variants[0].accuracy.beside)
-    columns = choose_columns(every, manifest.metric, width, (*BY_IMPORTANCE[:2], *beside[:1], *BY_IMPORTANCE[2:]))
+    predicted = tuple(figure.heading for figure in every if figure.heading == PREDICTED)
+    wanted = (*BY_IMPORTANCE[:2], *beside[:1], *BY_IMPORTANCE[2:3], *predicted, *BY_IMPORTANCE[3:])
+    columns = choose_columns(every, manifest.metric, width, wanted)
     tables = [_draw(f"{manifest.model} version {manifest.version}", columns)]
     if manifest.cascades:
         pairs = choose_columns(cascade_figures(manifest), manifest.metric, width, CASCADES_BY_IMPORTANCE)

@@ -17,13 +17,14 @@ from typing import Final
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from deploy.grafana.drift import DRIFT
+from deploy.grafana.fleet import FLEET
 from deploy.grafana.overview import OVERVIEW
 from deploy.grafana.panels import Page, build
 from deploy.grafana.resources import RESOURCES
 from deploy.grafana.slo import SLO
 
 FOLDER: Final = Path(__file__).parent
-PAGES: Final = (OVERVIEW, DRIFT, RESOURCES, SLO)
+PAGES: Final = (OVERVIEW, DRIFT, FLEET, RESOURCES, SLO)
 
 
 def rendered(page: Page) -> str:

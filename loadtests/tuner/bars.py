@@ -30,9 +30,10 @@ from loadtests.simulator.comparison import at_load
 from loadtests.simulator.fleet import Fleet
 from loadtests.simulator.ladder import Ladder, read_ladder
 from loadtests.traces import read_trace
-from loadtests.tuner.judge import judge, mean_of
+from loadtests.tuner.judge import judge
 from loadtests.tuner.notebook import Notebook
 from loadtests.tuner.question import Limits, Question, ask
+from loadtests.tuner.score import mean_of
 from loadtests.tuner.search import DEFAULT_BUDGET
 from loadtests.tuner.space import Candidate, Space, make_space
 from loadtests.tuner.trials import Trials

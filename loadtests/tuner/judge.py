@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from loadtests.intervals import middle, resample
-from loadtests.tuner.score import Figures, credit, figures_of, misses, play
+from loadtests.tuner.score import Figures, credit, figures_of, mean_of, misses, play
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,14 +85,6 @@ def judge(question: Question, base: ModelPolicy, tuned: ModelPolicy, *, seeds: i
         missed=missed,
         base_missed=base_missed,
     )
-
-
-def mean_of(found: Sequence[Figures]) -> Figures:
-    """Return the figures of several workloads as one, each weighted by its requests."""
-    weights = np.array([item.offered for item in found], np.float64)
-    names = [name for name in asdict(found[0]) if name != "offered"]
-    means = {name: float(np.average([getattr(item, name) for item in found], weights=weights)) for name in names}
-    return Figures(offered=int(weights.sum()), **means)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ policy would keep the floor, and attainment would be bought at any price.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -83,6 +83,14 @@ def figures_of(result: Result) -> Figures:
         busy_ratio=summary.busy_ratio,
         cpu_s=float(result.busy_s.sum()) / summary.offered,
     )
+
+
+def mean_of(found: Sequence[Figures]) -> Figures:
+    """Return the figures of several workloads as one, each weighted by its requests."""
+    weights = np.array([item.offered for item in found], np.float64)
+    names = [name for name in asdict(found[0]) if name != "offered"]
+    means = {name: float(np.average([getattr(item, name) for item in found], weights=weights)) for name in names}
+    return Figures(offered=int(weights.sum()), **means)
 
 
 def credit(result: Result, limits: Limits) -> NDArray[np.float64]:

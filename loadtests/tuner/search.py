@@ -4,8 +4,12 @@
    on a third; the best of these on all (successive halving: Jamieson and Talwalkar, AISTATS 2016).
 2. From the best: all neighbours, and the candidate that takes every step which helped alone. The best of them is the
    next centre; where none is better, the next best of the race is one (pattern search: Hooke and Jeeves, 1961).
-3. What does not pay goes back: each threshold that differs from the base is put back where that loses less than
-   ``_WORTH`` of the objective and no limit. A policy file with two changes is read; one with seven is believed.
+   A slice holds the busiest stretch, so that on a brutal trace nothing keeps the floor there, and attainment would
+   choose alone: of those that go on, every other one is chosen by the objective.
+3. The best of all, and the base, once more under other luck, three times over: the best of many is the luckiest, too.
+4. What does not pay goes back: each threshold that differs from the base is put back where that loses less than
+   ``_WORTH`` of the objective and no limit, by the same luck. A policy file with two changes is read; one with seven
+   is believed.
 
 The surface is nearly separable and flat around its top, with few thresholds that matter for a given trace, so that a
 model of it (Gaussian processes, tree-structured estimators) has nothing to gain over steps; and everything here is
@@ -21,22 +25,24 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from loadtests.tuner.trials import AGAIN
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtests.tuner.score import Score
     from loadtests.tuner.space import Candidate
     from loadtests.tuner.trials import Trials
 
-DEFAULT_BUDGET: Final = 80.0
+DEFAULT_BUDGET: Final = 100.0
 _STRIDES: Final = (9, 3)
 _KEPT: Final = 3
 _DRAWN: Final = 24
 _FINALISTS: Final = 6
 _WORTH: Final = 1e-4
 _TINY: Final = 1e-12
-_KEPT_BACK: Final = 8.0
-"""Runs of the budget that are left to putting back."""
+_SETTLING: Final = 0.2
+"""The share of the budget for other luck, and that for putting back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class Search:
     on_progress: Callable[[Progress], None] = lambda _: None
     scores: dict[Candidate, Score] = field(default_factory=dict)
     """Of all candidates tried on the whole tuning part."""
+    settled: dict[Candidate, Score] = field(default_factory=dict)
+    """Of the last ones, under other luck."""
     is_interrupted: bool = False
     best: Candidate = ()
 
@@ -68,6 +76,7 @@ class Search:
         try:
             self._try_whole([start])
             self._climb(self._race())
+            self._settle()
             self._put_back()
         except KeyboardInterrupt:
             self.is_interrupted = True
@@ -85,10 +94,10 @@ class Search:
             room = int(self.budget / 2 / len(_STRIDES) / self.trials.cost(stride))
             runners = runners[: max(_FINALISTS, room)]
             scores = self.trials.run(stride, runners)
-            order = sorted(range(len(runners)), key=lambda place: scores[place], reverse=True)
-            runners = [runners[place] for place in order[: max(_FINALISTS, len(order) // _KEPT)]]
+            order = _by_turns(scores)
+            runners = [runners[place] for place in order[: max(2 * _FINALISTS, len(order) // _KEPT)]]
             self._tell()
-        runners = list(dict.fromkeys([*runners[:_FINALISTS], space.start]))
+        runners = list(dict.fromkeys([*runners[: 2 * _FINALISTS], space.start]))
         self._try_whole(runners)
         return sorted((item for item in runners if item in self.scores), key=self._rank, reverse=True)
 
@@ -108,15 +117,22 @@ class Search:
                     break
                 centre = best  # noqa: PLW2901 - the next step starts there
 
+    def _settle(self) -> None:
+        count = max(1, int(_SETTLING * self.budget / self.trials.cost(AGAIN)) - 1)
+        ranked = sorted(self.scores, key=self._rank, reverse=True)[:count]
+        self._try_again([self.trials.space.start, *ranked])
+        for item in ranked:
+            if self._gain(item, self.best, self.settled) > 0.0:
+                self.best = item
+
     def _put_back(self) -> None:
-        found = self.best
+        found = current = self.best
         singles = self.trials.space.without(found)
-        self._try_whole(singles, within_budget=False)
-        current = found
-        for single in sorted(singles, key=lambda item: self._gain(item, found), reverse=True):
+        self._try_again(singles)
+        for single in sorted(singles, key=lambda item: self._gain(item, found, self.settled), reverse=True):
             simpler = tuple(new if new != old else kept for new, old, kept in zip(single, found, current, strict=True))
-            self._try_whole([simpler], within_budget=False)
-            if self._gain(simpler, found) < -_WORTH:
+            self._try_again([simpler])
+            if self._gain(simpler, found, self.settled) < -_WORTH:
                 break
             current = simpler
         self.best = current
@@ -128,9 +144,14 @@ class Search:
             taken = [new if new != old else kept for new, old, kept in zip(item, centre, taken, strict=True)]
         return tuple(taken)
 
-    def _try_whole(self, candidates: Sequence[Candidate], *, within_budget: bool = True) -> None:
+    def _try_again(self, candidates: Sequence[Candidate]) -> None:
+        news = [item for item in dict.fromkeys(candidates) if item not in self.settled]
+        self.settled.update(zip(news, self.trials.run(AGAIN, news), strict=True))
+        self._tell()
+
+    def _try_whole(self, candidates: Sequence[Candidate]) -> None:
         news = [item for item in dict.fromkeys(candidates) if item not in self.scores]
-        if within_budget and self.scores:
+        if self.scores:
             news = news[: max(0, int(self._left()))]
         if not news:
             return
@@ -140,9 +161,10 @@ class Search:
                 self.best = item
         self._tell()
 
-    def _gain(self, item: Candidate, other: Candidate) -> float:
+    def _gain(self, item: Candidate, other: Candidate, scores: Mapping[Candidate, Score] | None = None) -> float:
         """Return how much better a candidate is; infinitely if it keeps the limits better, and less if worse."""
-        one, two = self.scores[item], self.scores[other]
+        known = self.scores if scores is None else scores
+        one, two = known[item], known[other]
         if abs(one.kept - two.kept) > _TINY:
             return float("inf") if one.kept > two.kept else -float("inf")
         gain = one.objective - two.objective
@@ -152,7 +174,15 @@ class Search:
         return self.scores[item], tuple(-place for place in item)
 
     def _left(self) -> float:
-        return self.budget - _KEPT_BACK - self.trials.spent
+        return (1.0 - 2.0 * _SETTLING) * self.budget - self.trials.spent
 
     def _tell(self) -> None:
         self.on_progress(Progress(self.trials.spent, self.budget, self.scores[self.best], len(self.scores)))
+
+
+def _by_turns(scores: Sequence[Score]) -> list[int]:
+    """Return all places in an order in which the best by score and the best by objective take turns."""
+    every = range(len(scores))
+    by_score = sorted(every, key=lambda place: scores[place], reverse=True)
+    by_objective = sorted(every, key=lambda place: scores[place].objective, reverse=True)
+    return list(dict.fromkeys(place for pair in zip(by_score, by_objective, strict=True) for place in pair))

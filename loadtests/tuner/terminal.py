@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from loadtests.tuner.judge import Verdict, mean_of
+from loadtests.tuner.judge import Verdict
+from loadtests.tuner.score import mean_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

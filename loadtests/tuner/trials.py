@@ -10,10 +10,10 @@ import json
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadtests.tuner.question import slice_of
-from loadtests.tuner.score import Figures, Score, figures_of, play, score
+from loadtests.tuner.score import Figures, Score, figures_of, mean_of, play, score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from service.domain.policy_file import ModelPolicy
 
 
+AGAIN: Final = 0
+"""In place of a stride: the whole part, under luck that the search has not met."""
+
+_LUCKS: Final = 3
+_LUCK_OFFSET: Final = 100
+
+
 class Trials:
     """Simulates candidates; a context, because it may own processes."""
 
@@ -37,7 +44,7 @@ class Trials:
         self._notebook = notebook
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
-        self._sliced = {1: question.tuning}
+        self._sliced = {1: question.tuning, AGAIN: question.tuning * _LUCKS}
         self._whole = sum(len(load) for load in question.tuning)
         self.simulated = 0
 
@@ -89,7 +96,7 @@ class Trials:
     def _simulate(self, stride: int, policies: Sequence[ModelPolicy]) -> Iterable[tuple[Figures, ...]]:
         if self._processes <= 1 or (self._pool is None and len(policies) <= 1):
             slices = self._slices(stride)
-            return (_figures(self._question, policy, slices) for policy in policies)
+            return (_figures(self._question, policy, slices, stride) for policy in policies)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._processes,
@@ -113,9 +120,13 @@ def _begin(question: Question) -> None:
 def _try(task: tuple[int, ModelPolicy]) -> tuple[Figures, ...]:
     stride, policy = task
     if stride not in _SLICES:
-        _SLICES[stride] = tuple(slice_of(load, stride) for load in _QUESTION[0].tuning)
-    return _figures(_QUESTION[0], policy, _SLICES[stride])
+        tuning = _QUESTION[0].tuning
+        _SLICES[stride] = tuning * _LUCKS if stride == AGAIN else tuple(slice_of(load, stride) for load in tuning)
+    return _figures(_QUESTION[0], policy, _SLICES[stride], stride)
 
 
-def _figures(question: Question, policy: ModelPolicy, slices: Sequence[Workload]) -> tuple[Figures, ...]:
-    return tuple(figures_of(play(question, policy, load, question.seed + number)) for number, load in enumerate(slices))
+def _figures(question: Question, policy: ModelPolicy, slices: Sequence[Workload], stride: int) -> tuple[Figures, ...]:
+    first = question.seed + (_LUCK_OFFSET if stride == AGAIN else 0)
+    found = [figures_of(play(question, policy, load, first + number)) for number, load in enumerate(slices)]
+    count = len(question.tuning)
+    return tuple(found) if stride != AGAIN else tuple(mean_of(found[place::count]) for place in range(count))

@@ -12,7 +12,7 @@ from loadtests.tuner.judge import Judgement, Verdict, judge
 from loadtests.tuner.notebook import Notebook
 from loadtests.tuner.search import DEFAULT_BUDGET, Progress, Search
 from loadtests.tuner.space import make_space
-from loadtests.tuner.trials import Trials
+from loadtests.tuner.trials import AGAIN, Trials
 from loadtests.tuner.writing import compose, outcome_of
 from service.domain.policy_file import ModelPolicy, Provenance
 from variants.machine import describe_machine
@@ -78,7 +78,7 @@ def tune(question: Question, effort: Effort, on_progress: Callable[[Progress], N
     with Trials(question, space, notebook, processes=effort.processes) as trials:
         search = Search(trials, effort.budget, question.seed, on_progress)
         best = search.run()
-        promised = trials.figures(1, best)
+        promised = trials.figures(AGAIN if best in search.settled else 1, best)
     base, candidate = space.policy(space.start), space.policy(best)
     return Tuned(
         base=base,

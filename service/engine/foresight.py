@@ -50,7 +50,7 @@ class Foresight:
         return count > _MOST_LATE * len(desk.lanes) and late_s > _MOST_LATE_S * len(desk.lanes)
 
     def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
-        """Tell whether a newcomer for a model would be late at the lanes, and count it as lost for want of time then.
+        """Tell whether a newcomer for a model would be late at the lanes.
 
         Nobody is late for a model that is not known, or has variants elsewhere: their lanes are not looked at.
         """
@@ -64,20 +64,19 @@ class Foresight:
         busy_s = [max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in desk.lanes]
         costs = model.costs(now_s)
         needs_s = min([costs.of(variant, 1) for variant in model.backends], default=0.0)
-        needs_s += waited_s + self._handover.set_aside_s(budget_s)
-        if earliest_start_s(busy_s, queued_s) + needs_s <= budget_s:
-            return False
-        self._lose(model)
-        return True
+        needs_s += waited_s + self._handover.set_aside_s(budget_s, is_pressed=True)
+        return earliest_start_s(busy_s, queued_s) + needs_s > budget_s
 
-    def _lose(self, model: LoadedModel) -> None:
-        """Tell the model's losses of one more, as soon as nobody else holds the lanes' lock."""
-        self._lost[model] = self._lost.get(model, 0) + 1
+    def lose(self, name: str, count: int = 1) -> None:
+        """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""
+        model = self._registry.find(name)
+        if model is not None:
+            self._lost[model] = self._lost.get(model, 0) + count
         if not self._dispatcher.deciding.acquire(blocking=False):
             return
         try:
-            for item, count in self._lost.items():
-                for _ in range(count):
+            for item, lost in self._lost.items():
+                for _ in range(lost):
                     item.standing.losses.arrived()
                     item.standing.losses.lost()
         finally:

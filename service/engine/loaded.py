@@ -237,8 +237,9 @@ class LoadedModel:
 
     def may_inline(self, variant: str, rows: int, inline_s: float, now_s: float) -> bool:
         """Tell whether a run may occupy the event loop's thread: known to be short, whatever the input holds."""
-        is_known = not self.has_dynamic_shapes and now_s >= self._no_inline_until_s
-        return is_known and variant not in self.standing.pools and self.calm_s(variant, rows) <= inline_s
+        backend = self.backends.get(variant)
+        is_known = backend is not None and backend.is_steady and not self.has_dynamic_shapes
+        return is_known and now_s >= self._no_inline_until_s and self.calm_s(variant, rows) <= inline_s
 
     def bar_inline(self, now_s: float) -> None:
         """Let no run on the event loop's thread for a while: one took far longer there than was known."""

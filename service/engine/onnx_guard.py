@@ -9,7 +9,7 @@ sets have the numbers below (onnx.proto, stable since ONNX 1.0). Unknown fields 
     ModelProto.graph = 7            ModelProto.functions = 25
     ModelProto.training_info = 20   TrainingInfoProto.initialization, algorithm = 1, 2 (graphs)
     GraphProto.node = 1             GraphProto.initializer = 5       GraphProto.sparse_initializer = 15
-    NodeProto.attribute = 5         NodeProto.domain = 7
+    NodeProto.op_type = 4           NodeProto.attribute = 5         NodeProto.domain = 7
     FunctionProto.node = 7          FunctionProto.domain = 10        FunctionProto.attribute_proto = 11
     SparseTensorProto.values, indices = 1, 2
     AttributeProto.t, g = 5, 6      AttributeProto.tensors, graphs = 10, 11    .sparse_tensor(s) = 22, 23
@@ -48,13 +48,13 @@ _CHILDREN: Final[dict[str, dict[int, str]]] = {
 }
 
 
-def refuse_outside_references(model: bytes) -> None:
-    """Check that an ONNX file is whole in itself.
+def refuse_outside_references(model: bytes) -> frozenset[str]:
+    """Check that an ONNX file is whole in itself; return the names of the operators in it.
 
     Raises:
         BackendFailed: It is not an ONNX file, keeps data elsewhere, or needs a domain that is not allowed.
     """
-    domains = _Domains(set(), set())
+    domains = _Domains(set(), set(), set())
     try:
         _walk(memoryview(model), "model", domains, 0)
     except (IndexError, ValueError) as error:
@@ -65,27 +65,30 @@ def refuse_outside_references(model: bytes) -> None:
             f"the model needs operators of domain {', '.join(map(repr, foreign))}; allowed are "
             f"{', '.join(map(repr, sorted(ALLOWED_DOMAINS)))}"
         )
+    return frozenset(domains.operators)
 
 
 @dataclass(frozen=True, slots=True)
 class _Domains:
-    """Operator domains that nodes use, and those that the file defines itself by functions."""
+    """Operator domains that nodes use, those that the file defines itself by functions, and the nodes' operators."""
 
     used: set[str]
     defined: set[str]
+    operators: set[str]
 
 
 def _walk(message: memoryview, kind: str, domains: _Domains, depth: int) -> None:
     if depth > _MOST_DEPTH:
         raise ValueError(f"graphs are nested more than {_MOST_DEPTH} deep")
-    children, texts = _CHILDREN.get(kind, {}), {"node": (7, domains.used), "function": (10, domains.defined)}.get(kind)
+    children = _CHILDREN.get(kind, {})
+    texts = {"node": {4: domains.operators, 7: domains.used}, "function": {10: domains.defined}}.get(kind, {})
     for number, wire_type, value in _fields(message):
         if kind == "tensor" and (number == 13 or (number == 14 and value == 1)):  # noqa: PLR2004 - listed above
             raise BackendFailed("the model keeps weights outside the file (external data), which is not allowed")
         if wire_type != _BYTES or not isinstance(value, memoryview):
             continue
-        if texts is not None and number == texts[0]:
-            texts[1].add(bytes(value).decode("utf-8", "replace"))
+        if number in texts:
+            texts[number].add(bytes(value).decode("utf-8", "replace"))
         elif number in children:
             _walk(value, children[number], domains, depth + 1)
 

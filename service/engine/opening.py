@@ -72,8 +72,10 @@ def open_onnx_variant(stored: StoredModel, info: ModelInfo, variant: VariantMani
     Raises:
         BackendFailed: Its file is not what the manifest says, reaches outside itself, or the runtime refuses it.
     """
-    content, file = _read_checked(stored, variant)
-    return OnnxBackend(content, info.inputs, info.outputs, variant.hardware.session_options), file
+    content, file, operators = _read_checked(stored, variant)
+    backend = OnnxBackend(content, info.inputs, info.outputs, variant.hardware.session_options)
+    backend.is_steady = operators.isdisjoint(_DEPENDING_ON_DATA)
+    return backend, file
 
 
 def verify(source: Source) -> StoredFile:
@@ -102,12 +104,11 @@ def blank_inputs(info: ModelInfo, rows: int = 1) -> dict[str, np.ndarray[Any, An
     return {spec.name: _blank(spec, rows) for spec in info.inputs}
 
 
-def _read_checked(stored: StoredModel, variant: VariantManifest) -> tuple[bytes, StoredFile]:
+def _read_checked(stored: StoredModel, variant: VariantManifest) -> tuple[bytes, StoredFile, frozenset[str]]:
     if not any(row.threads == 1 for row in variant.latency.rows):
         raise BackendFailed("the manifest has no latency measured with one thread")
     content, file = read_onnx(stored.folder, variant)
-    refuse_outside_references(content)
-    return content, file
+    return content, file, refuse_outside_references(content)
 
 
 def _blank(spec: TensorSpec, rows: int) -> np.ndarray[Any, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -50,8 +51,39 @@ class Ahead(Protocol):
         ...
 
     def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
-        """Tell whether a request that has waited so long would be late; one that is turned away for it is lost."""
+        """Tell whether a request for a model, of a budget and having waited so long, would be late."""
         ...
+
+    def lose(self, name: str, count: int = 1) -> None:
+        """Count requests for a model that were turned away because they would have been late."""
+        ...
+
+
+class _Nobody:
+    """Nobody is ahead."""
+
+    def is_crowded(self) -> bool:
+        return False
+
+    def is_late(self, *_: object) -> bool:
+        return False
+
+    def lose(self, *_: object) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class _Refused:
+    """What was turned away last in this turn, and how often its like since: that has waited longer still.
+
+    A client's head comes again and again, and what was read of it is kept; so its headers are the same object.
+    """
+
+    model: bytes
+    headers: Mapping[bytes, bytes]
+    criticality: Criticality
+    is_late: bool
+    count: int = 0
 
 
 class Door:
@@ -77,8 +109,9 @@ class Door:
         self._turns = turns
         self._budget_of = budget_of
         self._on_turned_away = on_turned_away
-        self._ahead = ahead
+        self._ahead: Ahead = ahead or _Nobody()
         self._is_crowded = False
+        self._last: _Refused | None = None
         self._counts: dict[str, dict[Criticality, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,7 +126,7 @@ class Door:
         if not turns.is_open:
             turns.begin(now_s)
             asyncio.get_running_loop().call_soon(self._end_turn)
-        self._is_crowded = self._ahead is not None and self._ahead.is_crowded()
+            self._is_crowded = self._ahead.is_crowded()
         return self._is_crowded or turns.waited_s(now_s) > LEAST_WAIT_S
 
     def wrote(self) -> None:
@@ -102,6 +135,11 @@ class Door:
 
     def turns_away(self, protocol: str, model: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request that is read now must go, and count it then; header names are lower-case."""
+        last = self._last
+        if last is not None and headers is last.headers and model == last.model:
+            last.count += 1
+            self._count(protocol, last.criticality)
+            return True
         now_s = self.clock()
         waited_s = self._turns.waited_s(now_s)
         if waited_s <= LEAST_WAIT_S and not self._is_crowded:
@@ -109,16 +147,22 @@ class Door:
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
         name = model.partition(b"--")[0].decode("latin-1")
         budget_s = self._budget_s(name, headers)
-        may_enter = self._turns.may_enter(now_s, budget_s, criticality)
-        if may_enter and not self._would_be_late(name, budget_s, waited_s, criticality):
+        is_late = self._is_crowded and self._ahead.is_late(name, budget_s, waited_s, criticality)
+        if not is_late and self._turns.may_enter(now_s, budget_s, criticality):
             return False
         self._turns.press(now_s)
         self._count(protocol, criticality)
+        if is_late:
+            self._ahead.lose(name)
+        if not self._turns.more_s:
+            self._forget_last()
+            self._last = _Refused(model, headers, criticality, is_late=is_late)
         return True
 
-    def _would_be_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
-        ahead = self._ahead
-        return self._is_crowded and ahead is not None and ahead.is_late(name, budget_s, waited_s, criticality)
+    def _forget_last(self) -> None:
+        last, self._last = self._last, None
+        if last is not None and last.is_late and last.count:
+            self._ahead.lose(last.model.partition(b"--")[0].decode("latin-1"), last.count)
 
     def _budget_s(self, name: str, headers: Mapping[bytes, bytes]) -> float:
         """Return within which time the request wants its answer, as far as a glance tells."""
@@ -145,6 +189,7 @@ class Door:
 
     def _end_turn(self) -> None:
         self._turns.end(self.clock())
+        self._forget_last()
 
 
 def whole_infer(data: bytes) -> tuple[bytes, Mapping[bytes, bytes]] | None:

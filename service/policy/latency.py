@@ -31,6 +31,7 @@ _WEIGHT: Final = 0.1
 _MOST_ONE_RUN_COUNTS: Final = 4.0
 _HALF_LIFE_S: Final = 10.0
 _LAG_UP, _LAG_DOWN = 0.1, 0.01
+_OUTSIDE_RATIO: Final = 0.2
 _MOST_LAG_RATIO: Final = 0.4
 _MOST_HANDOVER_S: Final = 1e-3
 _CLAIM_STEP: Final = 5e-4
@@ -111,9 +112,14 @@ class Handover:
         self.after_s = _blend(self.after_s, seconds)
         self.lag_s += (_LAG_UP if seconds > self.lag_s else _LAG_DOWN) * (seconds - self.lag_s)
 
-    def set_aside_s(self, budget_s: float) -> float:
-        """Return what a request should leave of its budget for the time after its run."""
-        return max(self.after_s, min(self.lag_s, _MOST_LAG_RATIO * budget_s))
+    def set_aside_s(self, budget_s: float, *, is_pressed: bool = False) -> float:
+        """Return what a request should leave of its budget for the time after its run.
+
+        Where requests are turned away there are always others to serve, and being earlier costs nothing; so
+        ``is_pressed`` leaves a share more, for the time outside that is never measured here.
+        """
+        after_s = max(self.after_s, min(self.lag_s, _MOST_LAG_RATIO * budget_s))
+        return after_s + _OUTSIDE_RATIO * budget_s if is_pressed else after_s
 
 
 def _blend(mean_s: float, seconds: float) -> float:

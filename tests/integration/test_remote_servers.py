@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MODEL = "sums--full"
+SCALES = {"full": 0.5, "small": 3.0}
 METADATA = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
@@ -34,27 +34,29 @@ def installed(name: str) -> Environment:
 
 
 def mlserver_command(environment: Environment, folder: Path, http: int, grpc: int) -> processes.Command:
-    settings = mlserver.settings(http, grpc, processes.free_port())
-    named = {"name": MODEL, "implementation": "mlserver_runtime.Runtime"}
-    model = {**named, "parameters": {"uri": str(folder / "model.onnx")}, **METADATA}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    (folder / "model-settings.json").write_text(json.dumps(model))
+    (folder / "settings.json").write_text(json.dumps(mlserver.settings(http, grpc, processes.free_port())))
+    for variant in SCALES:
+        named = {"name": f"sums--{variant}", "implementation": "mlserver_runtime.Runtime"}
+        model = {**named, "parameters": {"uri": str(folder / variant / "model.onnx")}, **METADATA}
+        (folder / variant / "model-settings.json").write_text(json.dumps(model))
     arguments = [environment.program("mlserver"), "start", str(folder)]
     return processes.Command(arguments, http, "/v2/health/ready", {"PYTHONPATH": str(SERVICES)}, folder)
 
 
 def kserve_command(environment: Environment, folder: Path, http: int, grpc: int) -> processes.Command:
     program = str(SERVICES / "kserve_service.py")
-    arguments = [environment.python, program, MODEL, str(folder / "model.onnx"), str(http), str(grpc)]
+    named = [part for variant in SCALES for part in (f"sums--{variant}", str(folder / variant / "model.onnx"))]
+    arguments = [environment.python, program, str(http), str(grpc), *named]
     return processes.Command(arguments, http, "/v2/health/ready", folder=folder)
 
 
 @contextlib.contextmanager
 def running(name: str, folder: Path) -> Iterator[dict[str, str]]:
-    """Run a server with the full variant at half its scale; yield its addresses by protocol."""
+    """Run a server with both variants; yield its addresses by protocol."""
     environment, (http, grpc) = installed(name), (processes.free_port(), processes.free_port())
-    folder.mkdir()
-    (folder / "model.onnx").write_bytes(sums_onnx(0.5))
+    for variant, scale in SCALES.items():
+        (folder / variant).mkdir(parents=True)
+        (folder / variant / "model.onnx").write_bytes(sums_onnx(scale))
     make = {"mlserver": mlserver_command, "kserve": kserve_command}[name]
     with processes.running(make(environment, folder, http, grpc)):
         yield {"grpc": f"grpc://127.0.0.1:{grpc}", "http": f"http://127.0.0.1:{http}"}
@@ -63,10 +65,12 @@ def running(name: str, folder: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("name", ["mlserver", "kserve"])
 def test_the_gateway_asks_other_peoples_servers_by_either_protocol(name: str, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    with running(name, tmp_path / name) as addresses:
-        for protocol, address in addresses.items():
-            (tmp_path / protocol).mkdir()
-            with fronting(tmp_path / protocol, full=[address]) as gateway:
-                found, answered_by = ask(gateway, rows)
-                assert answered_by == "full", protocol
-                np.testing.assert_allclose(found, 0.5 * rows.sum(axis=1, keepdims=True), rtol=1e-5)
+    with (
+        running(name, tmp_path / name) as addresses,
+        fronting(tmp_path, full=[addresses["grpc"]], small=[addresses["http"]]) as gateway,
+    ):
+        for variant, scale in SCALES.items():
+            found, answered_by = ask(gateway, rows, f"sums--{variant}")
+            assert answered_by == variant
+            np.testing.assert_allclose(found, scale * rows.sum(axis=1, keepdims=True), rtol=1e-5)
+        assert ask(gateway, rows)[1] == "full"

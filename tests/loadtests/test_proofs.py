@@ -30,7 +30,7 @@ from tests.loadtests.servers import KIND, make_job, null_server, poisson
 if TYPE_CHECKING:
     import psutil
 
-    from loadtests.outcome import Summary
+    from loadtests.figures import Summary
     from loadtests.plan import Protocol
 
 SLOWEST_HZ: Final = 400.0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from service.cli import main
 from service.doctor import Patient, examine
 from service.engine.host import Host, examine_host, read_memory_limit, read_quota_cores
 from service.settings import Settings
 from tests.builders import ModelPlan, VariantPlan, write_model
-from tests.certificates import make_certificate
 from tests.service.engine.test_node import UNPROVEN, write_int8
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def test_nothing_is_wrong_with_a_good_host_and_repository(root: Path) -> None:
     assert levels(findings) == {}
     assert findings["lanes"].found == "4 lanes on 4 cores"
     assert findings["model sums"].found == "version 1: full, quantized, distilled"
-    assert findings["memory"].found == "all variants take 3.0 MiB; this process may take 16,384.0 MiB"
+    # The three have the same file, and so one copy.
+    assert findings["memory"].found == "all variants take 1.0 MiB; this process may take 16,384.0 MiB"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,9 @@ def test_int8_that_is_not_proven_on_this_processor_is_named_with_what_becomes_of
     root = write_int8(tmp_path, quantized=UNPROVEN)
     arm = replace(HOST, isa=("asimd", "asimddp"))
     assert levels(look(HOST, root)) == {}
-    assert look(replace(HOST, isa=("avx2",)), root)["int8 sums--quantized"].found.endswith("computed exactly, which is slower")
+    assert look(replace(HOST, isa=("avx2",)), root)["int8 sums--quantized"].found.endswith(
+        "computed exactly, which is slower"
+    )
     assert look(arm, root)["int8 sums--quantized"].found.endswith("routing does not choose it")
     assert look(arm, root, unproven_int8="allow")["int8 sums--quantized"].found.endswith("routed all the same")
 
@@ -176,8 +180,13 @@ def test_models_are_run_where_that_is_asked_for(root: Path) -> None:
 
 @pytest.mark.parametrize(("days", "level"), [(60, "ok"), (5, "warn"), (-1, "fail")])
 def test_a_certificate_that_ends_soon_is_told(root: Path, tmp_path: Path, days: int, level: str) -> None:
-    pair = make_certificate(tmp_path, ends_s=NOW_S + days * 86400.0)
-    assert look(HOST, root, tls_cert_file=pair[0], tls_key_file=pair[1])["certificate"].level == level
+    ends = dt.datetime.fromtimestamp(NOW_S, dt.UTC) + dt.timedelta(days=days)
+    made = trustme.CA().issue_cert("localhost", not_before=ends - dt.timedelta(days=365), not_after=ends)
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    files = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
+    finding = look(HOST, root, **files)["certificate"]
+    assert finding.level == level
+    assert f"expires in {days:.1f} days" in finding.found
 
 
 def test_limits_are_those_of_the_cgroup_and_of_all_above_it(tmp_path: Path) -> None:

@@ -51,6 +51,21 @@ class Attention(nn.Module):
         return result
 
 
+class SplitAttention(nn.Module):
+    """Queries, keys and values by a layer each, as published BERTs have them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        mixed = ((q @ k.transpose(2, 3)).softmax(3) @ v).transpose(1, 2)  # (rows, places, heads, dim)
+        result: torch.Tensor = self.out(mixed.flatten(2))
+        return result
+
+
 class FeedForward(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -96,6 +111,12 @@ TOPOLOGIES: dict[str, Callable[[], Net]] = {
         lambda net, x: net.head(net.attention(net.embed(x.flatten(1, 2))).mean(1)),
         embed=nn.Linear(8, 32),
         attention=Attention(32, 4),
+        head=nn.Linear(32, CLASSES),
+    ),
+    "separate query, key and value": lambda: Net(
+        lambda net, x: net.head(net.attention(net.embed(x.flatten(1, 2))).mean(1)),
+        embed=nn.Linear(8, 32),
+        attention=SplitAttention(32, 4),
         head=nn.Linear(32, CLASSES),
     ),
     "feed-forward width": lambda: Net(
@@ -144,6 +165,23 @@ def test_prune_gives_layers_set_apart_their_own_ratio() -> None:
 def test_prune_removes_whole_heads_and_says_how_many_are_left() -> None:
     pruned: Any = prune(make("fused qkv"), lesson(), at_once(), 0, lambda: None)
     assert (pruned.attention.heads, pruned.attention.qkv.out_features) == (2, 3 * 2 * 8)
+
+
+def test_prune_removes_the_same_heads_of_queries_keys_and_values() -> None:
+    """Heads 1 and 3 reach no answer, whatever they read."""
+    model: Any = make("separate query, key and value")
+    silent = torch.arange(32) // 8 % 2 == 1
+    with torch.no_grad():
+        model.attention.out.weight[:, silent] = 0.0
+        for part in (model.attention.query, model.attention.key, model.attention.value):
+            part.weight[silent] *= 0.01
+    only_heads = Pruning(0.5, 1, None, round_to=32, importance="group-l2")  # too coarse for any width but the heads'
+    pruned: Any = prune(model, lesson(), only_heads, 0, lambda: None)
+    assert (pruned.attention.heads, len(pruned.attention.query.weight)) == (2, 16)
+    for name in ("query", "key", "value"):
+        assert torch.equal(getattr(pruned.attention, name).weight, getattr(model.attention, name).weight[~silent])
+    with torch.inference_mode():
+        assert torch.allclose(pruned(lesson().inputs), model(lesson().inputs), atol=1e-6)
 
 
 def test_the_criterion_decides_which_channels_go() -> None:

@@ -1,9 +1,9 @@
 """Where candidates are made and scored: the teacher, the data, and a predictor of latency.
 
-A candidate inherits what is left of the full model's weights: blocks are left out, the least important channels cut, batch
-norms set anew, and the rest is fitted to the teacher's answers for a few steps. The steps are few where the candidate is
-large, since it has inherited more and each costs more. It is exported, quantized, and judged on validation rows in both
-precisions, so that one fit gives two candidates.
+A candidate inherits what is left of the full model's weights: blocks are left out, the least important channels cut,
+batch norms set anew, and the rest is fitted to the teacher's answers for a few steps. The steps are few where the
+candidate is large, since it has inherited more and each costs more. It is exported, quantized, and judged on
+validation rows in both precisions, so that one fit gives two candidates.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from variants.search.space import Choice, Precision, Space
     from variants.workshop import Workshop
 
-FITTED, HELD_OUT = 28, 8
-"""How many random shapes are timed, each in every precision, to fit the predictor to and to judge it by."""
+HELD_OUT: Final = 4
+"""One of so many timed shapes, spread over them, is kept out of the fit."""
 TIMING: Final = Profiling(batch_sizes=(1,), threads=(1,), rounds=12, runs=360)
 SHORT: Final = 6
 """A candidate is fitted for at most a sixth of the steps of a distillation,"""
@@ -84,7 +84,7 @@ class Bench:
         files = _files(self.shop, self.recipe, model, self.shop.parts.calibration)
         work = {precision: count_work(files["float32"], precision) for precision in PRECISIONS}
         paths = {precision: _write(folder / f"{precision}.onnx", file) for precision, file in files.items()}
-        footprints = measure_footprints(dict(paths), 1, lambda: None)
+        footprints = measure_footprints({str(key): path for key, path in paths.items()}, 1, lambda: None)
         expected = run_logits(self.teacher.made.file, validation.inputs)  # (rows, ...)
         found = []
         for precision in PRECISIONS:
@@ -124,11 +124,11 @@ def cut(model: torch.nn.Module, lesson: Lesson, space: Space, choice: Choice) ->
     return shorter if plan is None else prune(shorter, lesson, plan, 0, lambda: None)
 
 
-def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space) -> list[Timed]:
-    """Return timed files of random shapes, full and the smallest first, every precision of each; kept when done."""
+def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, shapes: int) -> list[Timed]:
+    """Return timed files of ``shapes`` shapes, full, the smallest, and random ones, every precision of each."""
     chance = random.Random(shop.seed)  # noqa: S311 - a sample, no secret
     most = space.dimensions
-    choices = [dict.fromkeys(most, 0), most, *(space.sample(chance) for _ in range(FITTED + HELD_OUT - 2))]
+    choices = [dict.fromkeys(most, 0), most, *(space.sample(chance) for _ in range(shapes - 2))]
     few = replace(teacher.lesson, inputs=teacher.lesson.inputs[:FEW_ROWS])
     with tempfile.TemporaryDirectory() as name:
         paths: dict[str, Path] = {}
@@ -147,11 +147,11 @@ def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space) 
         return [Timed(*works[key], rows[key][0].p50_s) for key in paths]
 
 
-def keep_timed(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space) -> list[Timed]:
+def keep_timed(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, shapes: int) -> list[Timed]:
     """Return ``time_shapes`` of this or an earlier attempt."""
 
     def make() -> bytes:
-        return json.dumps([asdict(one) for one in time_shapes(shop, recipe, teacher, space)]).encode()
+        return json.dumps([asdict(one) for one in time_shapes(shop, recipe, teacher, space, shapes)]).encode()
 
     return [Timed(**one) for one in json.loads(shop.cache.get_or_make("timed-shapes", make).payload)]
 
@@ -162,16 +162,15 @@ def fit_predictors(timed: list[Timed]) -> tuple[dict[Precision, Predictor], Chec
     errors: list[float] = []
     for precision in PRECISIONS:
         own = [one for one in timed if one.precision == precision]
-        fitted, held_out = own[: -HELD_OUT or None], own[-HELD_OUT:]
+        held_out = own[HELD_OUT - 1 :: HELD_OUT]
+        fitted = [one for one in own if one not in held_out]
         predictor = fit_predictor([one.work for one in fitted], [one.p50_s for one in fitted])
         errors += [abs(predictor.predict(one.work) / one.p50_s - 1.0) for one in held_out]
         predictors[precision] = predictor
     return predictors, Check(len(errors), sum(errors) / len(errors), max(errors))
 
 
-def _files(
-    shop: Workshop, recipe: Recipe, model: torch.nn.Module, calibration: Examples
-) -> dict[Precision, bytes]:
+def _files(shop: Workshop, recipe: Recipe, model: torch.nn.Module, calibration: Examples) -> dict[Precision, bytes]:
     """Return the model's file in each precision; ranges of int8 are the extremes, since other ways take longer."""
     validation = shop.parts.validation.inputs
     plain = export_onnx(model, recipe, validation)

@@ -1,17 +1,17 @@
 """Which candidates become tiers.
 
 A candidate is on the front if no other is at least as right, fast, small and lean, and better in one of these. Of the
-front a ladder takes the ``tiers`` that are worth most to requests whose budget may be anything between the fastest one's
-time and full's, evenly on a log scale: each is answered by the best tier in its time, so the worth of a ladder is the
-area below its staircase::
+front a ladder takes the ``tiers`` that are worth most to requests whose budget may be anything between the fastest
+one's time and full's, evenly on a log scale: each is answered by the best tier in its time, so the worth of a ladder
+is the area below its staircase::
 
     sum over tiers, fastest first, of score(i) * (log t(i+1) - log t(i)),   t(last + 1) = full's time
 
-This is the hypervolume of two objectives, whose best subset dynamic programming finds exactly (Bringmann, Friedrich and
-Klitzke 2014). It sets tiers where accuracy rises, and few where it does not.
+This is the hypervolume of two objectives, whose best subset dynamic programming finds exactly (Bringmann, Friedrich
+and Klitzke 2014). It sets tiers where accuracy rises, and few where it does not.
 
-A score is the share of validation rows that are right. Where a hundred rows judge, many candidates are equally right; the
-nearer one to full's answers is then better, by a term too small to outweigh a single row.
+A score is the share of validation rows that are right. Where a hundred rows judge, many candidates are equally right;
+the nearer one to full's answers is then better, by a term too small to outweigh a single row.
 """
 
 from __future__ import annotations

@@ -1,28 +1,29 @@
 """How long a file will take, told from its operators: a linear model, fitted to a few files that were timed.
 
-Timing every candidate would need a quiet machine for all of a search. The time of one row is instead taken for a sum over
-the nodes of its float graph, with coefficients that are never negative, for floats and for int8 apart::
+Timing every candidate would need a quiet machine for all of a search. The time of one row is instead taken for a sum
+over the nodes of its float graph, with coefficients that are never negative, for floats and for int8 apart::
 
     time = sum over kinds of node     count, and elements of output
          + sum over kinds of product  multiply-accumulates, by operator, kernel and output positions
          + sum over h                 max(0, MiB of weights - h)      h = 0, 1/4, 1/2, 1 ... 64
          + a constant
 
-Channels count as the next multiple of the processor's vector width, because that is what its kernels compute; without it
-the error was half as large again. The hinges stand for the caches: weights that do not fit into one are read from the next
-at every run, so time rises faster once they are larger than it (which alone halved the error of float files).
+Channels count as the next multiple of the processor's vector width, because that is what its kernels compute; without
+it the error was half as large again. The hinges stand for the caches: weights that do not fit into one are read from
+the next at every run, so time rises faster once they are larger than it (which alone halved the error of float
+files).
 
-Fitted by non-negative least squares on RELATIVE errors (each equation is divided by its time), so that a file of 20 us
-counts like one of 1 ms (Lawson and Hanson 1974). Files to fit to are exported from random shapes, untrained, because time
-does not depend on values; some more are timed in the same rounds and kept out of the fit: what the model is off there is
-what it may be off on a candidate. Latency predictors from operators are common in architecture search (Zhang et al. 2021,
-"nn-Meter"); this one is small because all candidates are slices of one network. It knows nothing of networks with other
-operators, of other batch sizes, or of other machines.
+Fitted by non-negative least squares on RELATIVE errors (each equation is divided by its time), so that a file of 20
+us counts like one of 1 ms (Lawson and Hanson 1974). Files to fit to are exported from random shapes, untrained,
+because time does not depend on values; some more are timed in the same rounds and kept out of the fit: what the model
+is off there is what it may be off on a candidate. Latency predictors from operators are common in architecture search
+(Zhang et al. 2021, "nn-Meter"); this one is small because all candidates are slices of one network. It knows nothing
+of networks with other operators, of other batch sizes, or of other machines.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Final
@@ -74,7 +75,7 @@ def count_work(file: bytes, precision: Precision) -> Work:
     """Return the work of a float file, or of what static int8 will make of it."""
     model = onnx.load_from_string(file)
     shapes = infer_shapes(model)
-    work: Counter[str] = Counter({"constant": 1.0})
+    work: dict[str, float] = defaultdict(float, constant=1.0)
     weight_bytes = 0.0
     for node in model.graph.node:
         output = prod(shapes.get(node.output[0]) or (0,))

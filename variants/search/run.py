@@ -1,13 +1,13 @@
 """A search from beginning to end: train full, time shapes, score candidates, choose a ladder, have it built.
 
-What a search finds is a plan. The ordinary build makes its tiers from it, with a longer fit than candidates got, measures
-them on test rows as it measures every variant, and publishes them; the search looks at validation rows alone. The trained
-full model is handed to that build, so that it is trained once.
+What a search finds is a plan. The ordinary build makes its tiers from it, with a longer fit than candidates got,
+measures them on test rows as it measures every variant, and publishes them; the search looks at validation rows
+alone. The trained full model is handed to that build, so that it is trained once.
 
-The study, the timed shapes and the full model stay in ``<repository>/.work/<model>-search-<key>``. The same command goes
-on where it was interrupted, and with more trials or minutes where it ended. Data, weights, cuts and the networks asked
-for by chance are decided by the seed; predicted times and memory are measurements, and since suggestions follow them, two
-searches need not find the same ladder.
+The study, the timed shapes and the full model stay in ``<repository>/.work/<model>-search-<key>``. The same command
+goes on where it was interrupted, and with more trials or minutes where it ended. Data, weights, cuts and the networks
+asked for by chance are decided by the seed; predicted times and memory are measurements, and since suggestions follow
+them, two searches need not find the same ladder.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ HANDED_ON = ("train-full.step", "export-full.step")
 class SearchOptions:
     """When to stop scoring (``minutes`` are of CPU time, over all attempts), and how many tiers to choose beside full.
 
-    ``force`` forgets what earlier searches of the recipe found.
+    ``shapes`` are timed to predict latency from, a quarter of them to judge the predictions. ``force`` forgets what
+    earlier searches of the recipe found.
     """
 
     seed: int = 0
     trials: int = 100
     minutes: float = 20.0
     tiers: int = 5
+    shapes: int = 36
     force: bool = False
 
 
@@ -107,7 +109,7 @@ def search_model(
         if options.force:
             shutil.rmtree(work, ignore_errors=True)
         shop = Workshop(recipe, parts, options.seed, StepCache(work / "steps"), progress)
-        bench, check = _prepare(shop, recipe)
+        bench, check = _prepare(shop, recipe, options.shapes)
         study = Study(work / "study.journal", bench.space, options.seed)
         _explore(bench, study, options)
         ladder = _climb(bench, study.candidates, options.tiers)
@@ -127,13 +129,13 @@ def search_model(
     )
 
 
-def _prepare(shop: Workshop, recipe: Recipe) -> tuple[Bench, Check]:
+def _prepare(shop: Workshop, recipe: Recipe, shapes: int) -> tuple[Bench, Check]:
     """Train full, find what can be varied, and learn to predict latency."""
     teacher = make_teacher(shop, recipe)
     with naming_step("find what can be varied"):
         space = find_space(recipe, teacher.model, torch.from_numpy(shop.parts.validation.inputs[:2]))
     with naming_step("time shapes"):
-        predictors, check = fit_predictors(keep_timed(shop, recipe, teacher, space))
+        predictors, check = fit_predictors(keep_timed(shop, recipe, teacher, space, shapes))
     shop.progress.note(
         f"latency predictor: {check.mean:.1%} off on average and {check.most:.1%} at most, on {check.files} files "
         "that it was not fitted to"
@@ -150,7 +152,7 @@ def _explore(bench: Bench, study: Study, options: SearchOptions) -> None:
     with bench.shop.progress.task("search", left) as advance, tempfile.TemporaryDirectory() as folder:
         while study.asked < options.trials and study.cpu_s < options.minutes * 60:
             began_s = _cpu_s()
-            trial, choice, precision = study.ask()
+            trial, choice = study.ask()
             with naming_step(f"candidate {trial.number}"):
                 found = study.recall(choice) or bench.score(choice, trial.number, Path(folder))
             study.tell(trial, found, _cpu_s() - began_s)

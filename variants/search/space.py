@@ -1,9 +1,9 @@
 """What a search may vary of a network: how wide its layers are, how many residual blocks it has, how exact it computes.
 
-Layers of one width share a choice, since they are what a stage is made of and additions join most of them anyway. Widths
-to choose from fall by the cube root of a half, so that each step saves the same share of time wherever it is taken, and
-are multiples of what the recipe's pruning rounds to. Of the residual blocks that pass on tensors of one shape the last
-are left out first.
+Layers of one width share a choice, since they are what a stage is made of and additions join most of them anyway.
+Widths to choose from fall by the cube root of a half, so that each step saves the same share of time wherever it is
+taken, and are multiples of what the recipe's pruning rounds to. Of the residual blocks that pass on tensors of one
+shape the last are left out first.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The study: what Optuna knows of the candidates, on disk, so that an interrupted search goes on.
 
 Suggestions come from the tree-structured Parzen estimator for several objectives (Ozaki et al. 2022, "Multiobjective
-Tree-Structured Parzen Estimator"), which needs tens of trials where NSGA-II needs hundreds. Every suggestion has a seed
-of its own, made of the search's seed and the number of suggestions before it, so that a search that was interrupted asks
-for the same networks as one that was not. One fit gives two candidates, one for each precision: the one that was not asked
-for is told as a trial of its own.
+Tree-Structured Parzen Estimator"), which needs tens of trials where NSGA-II needs hundreds. Every suggestion has a
+seed of its own, made of the search's seed and the number of suggestions before it, so that a search that was
+interrupted asks for the same networks as one that was not. One fit gives two candidates, one for each precision: the
+one that was not asked for is told as a trial of its own.
 
 The journal is a text file of Optuna's. Of a trial that was interrupted nothing counts.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from variants.search.space import Choice, Precision, Space
+    from variants.search.space import Choice, Space
 
 DIRECTIONS: Final = ("maximize", "minimize", "minimize", "minimize")
 RANDOM: Final = 16
@@ -65,8 +65,8 @@ class Study:
         """CPU time that scoring took, in all attempts."""
         return float(sum(trial.user_attrs[CPU] for trial in self._complete()))
 
-    def ask(self) -> tuple[Any, Choice, Precision]:
-        """Return a trial, its network and the precision asked for; the first is full itself."""
+    def ask(self) -> tuple[Any, Choice]:
+        """Return a trial, which knows the precision asked for, and its network; the first is full itself."""
         done = self.asked
         if done == 0:
             self._study.enqueue_trial({**dict.fromkeys(self._space.dimensions, 0), PRECISION: PRECISIONS[0]})
@@ -76,7 +76,7 @@ class Study:
             )
             trial = self._study.ask(self._distributions())
         choice = {name: int(trial.params[name]) for name in self._space.dimensions}
-        return trial, choice, trial.params[PRECISION]
+        return trial, choice
 
     def tell(self, trial: Any, candidates: Sequence[Candidate], cpu_s: float) -> None:  # noqa: ANN401 - Optuna's own type
         """Hear how a network scored in each precision."""
@@ -103,9 +103,7 @@ class Study:
         return [by_precision[precision] for precision in PRECISIONS if len(by_precision) == len(PRECISIONS)]
 
     def _knows(self, candidate: Candidate) -> bool:
-        return any(
-            one.choice == candidate.choice and one.precision == candidate.precision for one in self.candidates
-        )
+        return any(one.choice == candidate.choice and one.precision == candidate.precision for one in self.candidates)
 
     def _complete(self) -> list[Any]:
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.values is not None]

@@ -1,4 +1,4 @@
-"""The model as a KServe custom model: ``kserve_service.py NAME FILE HTTP_PORT GRPC_PORT``."""
+"""Models as KServe's custom models: ``kserve_service.py HTTP_PORT GRPC_PORT NAME FILE [NAME FILE ...]``."""
 
 from __future__ import annotations
 
@@ -34,5 +34,6 @@ class OnnxModel(Model):  # type: ignore[misc] # the package is not installed whe
 
 
 if __name__ == "__main__":
-    name, file, http_port, grpc_port = sys.argv[1:]
-    ModelServer(http_port=int(http_port), grpc_port=int(grpc_port)).start([OnnxModel(name, file)])
+    http_port, grpc_port, *named = sys.argv[1:]
+    models = [OnnxModel(name, file) for name, file in zip(named[::2], named[1::2], strict=True)]
+    ModelServer(http_port=int(http_port), grpc_port=int(grpc_port)).start(models)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Runs batches of one variant; several lanes may call ``run`` at the same time."""
+    """Runs batches of one variant; several lanes may call ``run`` at the same time.
+
+    ``is_steady`` tells that how long a run takes depends on the shapes of its inputs alone, not on what is in them.
+    """
+
+    is_steady: bool
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Compute one batch; the outputs come in the model's order, the first dimension is the batch.

@@ -42,7 +42,9 @@ ALLOWED_OPTIONS: Final = frozenset(
 
 
 class OnnxBackend:
-    """One session, shared by the lanes; ONNX Runtime allows concurrent runs."""
+    """One session, shared by the lanes; ONNX Runtime allows concurrent runs. Who read the file says ``is_steady``."""
+
+    is_steady = False
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class StubBackend:
     def __init__(self, scale: float = 1.0, compute_s: float = 0.0) -> None:
         """Keep the settings; the gate starts open."""
         self.scale = scale
+        self.is_steady = True
         self.compute_s = compute_s
         self.fails: Callable[[Mapping[str, NDArray[Any]]], bool] | None = None
         self.gate = threading.Event()

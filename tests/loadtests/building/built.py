@@ -16,7 +16,8 @@ SPEEDS = {
 
 
 def variant(tier: str, parent: str | None, file_bytes: int, macs: int, **others: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of several types
-    facts = {"tier": tier, "parent": parent, "state": "routable", "file_bytes": file_bytes, "macs": macs}
+    facts: dict[str, Any] = {"tier": tier, "parent": parent, "state": "routable"}
+    facts |= {"file_bytes": file_bytes, "macs": macs}
     facts |= {"is_packed": False, "is_static_int8": tier.endswith("quantized"), "accuracy": 0.95}
     return facts | {"lost": 20, "gained": 20} | others
 
@@ -56,8 +57,8 @@ def results() -> dict[str, Any]:
         full=variant("full", None, 40_000_000, 400),
         distilled_quantized=variant("distilled-quantized", "full", 1_000_000, 10, is_static_int8=False),
     )
-    fresh = {"rows": 20_000, "variants": {"pruned": {"lost": 20, "gained": 20, "right": 19_000}}}
-    fresh["variants"] |= {name: {"lost": 20, "gained": 20, "right": 19_000} for name in ("pruned-quantized", "full")}
+    same = {name: {"lost": 20, "gained": 20, "right": 19_000} for name in ("full", "pruned", "pruned-quantized")}
+    fresh = {"rows": 20_000, "variants": same}
     return {
         "build": {"images": images, "text": text, "digits-download": download},
         "accuracy": {"images": entry(fresh)},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ def scrape(*values: float, name: str = "wait_seconds") -> Scrape:
     families = Families()
     histogram = families.histogram(name, "Waits", ("model",), EDGES).labels("sums")
     for value in values:
-        histogram.observe(value)
+        histogram.observe(np.array([value]))
     return read_scrape(generate_latest(families.registry).decode(), 0.0)
 
 

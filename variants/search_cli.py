@@ -1,0 +1,114 @@
+"""``tiergate search``."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from variants.cli import INTERRUPTED, parse_seed, positive, refuse, show
+
+if TYPE_CHECKING:
+    from variants.search.run import SearchResult
+
+KIB: Final = 1024
+PICTURES: Final = (".png", ".svg")
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register ``search``; it sets ``run``, which takes the arguments and returns a code."""
+    search = subparsers.add_parser(
+        "search", help="find a ladder of tiers of a recipe's network: depth, widths and precision; then build it"
+    )
+    search.add_argument("recipe", metavar="RECIPE", help="a bundled recipe that trains a network, or a .py file of one")
+    search.add_argument(
+        "--output", metavar="REPOSITORY", type=Path, default=Path("repository"), help="default: %(default)s"
+    )
+    search.add_argument("--seed", metavar="N", type=parse_seed, default=0, help="default: 0")
+    search.add_argument(
+        "--trials",
+        metavar="N",
+        type=_whole,
+        default=70,
+        help="networks to score, over all attempts; default: %(default)s",
+    )
+    search.add_argument(
+        "--minutes", metavar="M", type=positive, default=20.0, help="CPU time to score them in; default: %(default)s"
+    )
+    search.add_argument(
+        "--tiers", metavar="N", type=_whole, default=5, help="tiers to choose beside full; default: %(default)s"
+    )
+    search.add_argument("--force", action="store_true", help="forget earlier searches of the recipe with this seed")
+    search.add_argument(
+        "--plot", metavar="FILE", type=_picture, help="draw all candidates and the ladder as .png or .svg"
+    )
+    search.add_argument("--json", action="store_true", help="print the manifest instead of tables; no progress")
+    search.add_argument("--verbose", action="store_true", help="when a step fails, print also where it failed")
+    search.set_defaults(run=run_search)
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """Search, build, and print the table or the manifest; return the exit code."""
+    from variants.errors import BuildError
+
+    try:
+        return _search(arguments)
+    except BuildError as error:
+        if arguments.verbose:
+            traceback.print_exception(error)
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("tiergate search: interrupted; run the same command again to go on where it stopped\n")
+        return INTERRUPTED
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from variants.progress import choose_progress
+    from variants.sources.recipes import load_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    from variants.search.run import SearchOptions, search_model  # after the check that torch is there
+
+    options = SearchOptions(
+        seed=arguments.seed,
+        trials=arguments.trials,
+        minutes=arguments.minutes,
+        tiers=arguments.tiers,
+        force=arguments.force,
+    )
+    result = search_model(recipe, arguments.output, options, choose_progress(sys.stderr, quiet=arguments.json))
+    if arguments.plot is not None:
+        from variants.search.picture import draw
+
+        arguments.plot.write_bytes(draw(result, arguments.plot.suffix[1:]))
+    show(result.build.manifest, as_json=arguments.json)
+    if not arguments.json:
+        print(_summary(result))
+    return 0
+
+
+def _summary(result: SearchResult) -> str:
+    """Return what the search did, for people."""
+    check, peak = result.check, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+    told = "published in" if result.build.is_new else "already built:"
+    return (
+        f"{result.asked} networks scored in both precisions in {result.scoring_cpu_s / 60:.1f} CPU-minutes; latency "
+        f"predicted {check.mean:.1%} off on average, {check.most:.1%} at most, on {check.files} timed files held out\n"
+        f"this run: {result.cpu_s / 60:.1f} CPU-minutes, peak memory {peak / KIB**3:.2f} GiB\n"
+        f"{told} {result.build.folder}"
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)
+
+
+def _picture(text: str) -> Path:
+    if not text.endswith(PICTURES):
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in {' or '.join(PICTURES)}")
+    return Path(text)
