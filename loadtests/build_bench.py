@@ -62,7 +62,10 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], given: Sequence
     if "build" in parsed.part:
         for model in [model for model in parsed.model if model not in find_subjects(parsed.repository, [model])]:
             tell(f"building {model}")
-            build(model, parsed.repository[0])
+            try:
+                build(model, parsed.repository[0])
+            except BenchError as error:
+                tell(f"{error}; going on without {model}")  # a recipe may need a package that is not there
     subjects = find_subjects(parsed.repository, parsed.model)
     parts["build"] = parts.get("build", {}) | {model: facts_of(subject) for model, subject in subjects.items()}
     write_results(parsed.results, parts)

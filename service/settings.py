@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     access_log: bool = Field(default=False, description="log every answered request too")
     metrics: bool = Field(default=True, description="count requests and runs for /metrics")
     decisions_kept: int = Field(
-        default=256, ge=0, le=100_000, description="last decisions of each model that the admin listener explains"
+        default=64, ge=0, le=100_000, description="last decisions of each model that the admin listener explains"
     )
     trace_endpoint: str | None = Field(
         default=None, description="URL of an OpenTelemetry collector (OTLP over HTTP); none is traced without"

@@ -205,13 +205,15 @@ def _climb(school: _School, full: _Fitted, parent: Made, rung: Rung) -> Made:
     """Return one tier of a ladder; its steps name what the search knew of it."""
     shop = school.shop
     found = record_step("search", asdict(rung.found), shop.seed)
-    slim = parent if rung.pruning is None else _export(school, _slim(school, full, rung, rung.pruning), parent)
+    if rung.pruning is None:
+        made = quantize_rung(shop, parent, rung.name)
+        return replace(made, steps=(found, *made.steps))
+    slim = _export(school, _slim(school, full, rung, rung.pruning), parent)
     if not rung.is_quantized:
         return replace(slim, steps=(found, *slim.steps))
-    made, own = quantize_rung(shop, slim, rung.name), () if slim is parent else slim.steps
-    spent_s = 0.0 if slim is parent else slim.build_s
-    steps = (found, *own, *made.steps)
-    return replace(made, parent=parent, steps=steps, train_s=slim.train_s, build_s=spent_s + made.build_s)
+    made = quantize_rung(shop, slim, rung.name)
+    steps, build_s = (found, *slim.steps, *made.steps), slim.build_s + made.build_s
+    return replace(made, parent=parent, steps=steps, train_s=slim.train_s, build_s=build_s)
 
 
 def _slim(school: _School, full: _Fitted, rung: Rung, plan: Pruning) -> _Fitted:

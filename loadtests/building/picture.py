@@ -41,7 +41,7 @@ def draw(parts: Mapping[str, Any], path: Path) -> None:
     _finish(left, "times smaller than full (file)")
     _finish(right, "times faster than full (p50, one row, one thread)")
     left.set_ylabel("points of accuracy against full")
-    _legend(right, models)
+    _legend(figure, right, models)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
 
@@ -65,9 +65,9 @@ def _finish(axes: Axes, title: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _legend(axes: Axes, models: list[str]) -> None:
+def _legend(figure: Figure, axes: Axes, models: list[str]) -> None:
     shown = [axes.scatter([], [], color=f"C{place}", label=model) for place, model in enumerate(models)]
     for tier, marker in _MARKERS.items():
         shown.append(axes.scatter([], [], color="black", marker=marker, facecolors="none", label=tier))
     shown.append(axes.scatter([], [], color="black", marker="s", label="filled: int8"))
-    axes.legend(handles=shown, fontsize=7, loc="lower left", ncols=2)
+    figure.legend(handles=shown, fontsize=8, loc="outside right center")

@@ -119,7 +119,7 @@ class Search:
 
     def _settle(self) -> None:
         count = max(1, int(_SETTLING * self.budget / self.trials.cost(AGAIN)) - 1)
-        ranked = sorted(self.scores, key=self._rank, reverse=True)[:count]
+        ranked = list(dict.fromkeys([self.best, *sorted(self.scores, key=self._rank, reverse=True)]))[:count]
         self._try_again([self.trials.space.start, *ranked])
         for item in ranked:
             if self._gain(item, self.best, self.settled) > 0.0:

@@ -50,9 +50,14 @@ class Drifts(Protocol):
         ...
 
 
+_Number = int | float
+_Box = list[str | _Number]
+_Row = str | _Number | list[_Number | _Box]
+
+
 class _Label(msgspec.Struct, forbid_unknown_fields=True):
     id: str
-    label: str | int | list[str | int]
+    label: str | _Number | list[_Row]
 
 
 class _Labels(msgspec.Struct, forbid_unknown_fields=True):

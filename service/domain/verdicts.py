@@ -99,7 +99,10 @@ class ModelDrift:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What the right answer to a request was: a class by its index or name, or a number; one for each row."""
+    """What the right answer to a request was, one entry for each row.
+
+    A class by its index or name; a number or a list of them; or a list of boxes, each a list of its class and four numbers.
+    """
 
     request_id: str
     values: tuple[Any, ...]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.policy.routing import Route
     from service.policy.situation import Waiting
 
-DEFAULT_KEPT: Final = 256
+DEFAULT_KEPT: Final = 64
 
 
 class _Kept(NamedTuple):

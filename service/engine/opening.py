@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WARM_UP_RUNS: Final = 30
 _WARM_UP_MOST_S: Final = 0.5
+_DEPENDING_ON_DATA: Final = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique"})
+"""Operators whose work, or that of what follows them, depends on the values that come in."""
 
 OpenVariant = Callable[["StoredModel", "ModelInfo", "VariantManifest"], "tuple[Backend, StoredFile]"]
 """Reads, verifies and loads one variant."""

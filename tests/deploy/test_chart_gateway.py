@@ -8,12 +8,14 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 import yaml
 
 from service.cli import build_parser
 from service.domain.policy_file import PolicyFile
 from service.domain.remotes_file import RemotesFile
 from service.engine.policy_reader import read_policy
+from service.engine.remotes_reader import read_certificates, read_remotes
 from service.settings import Settings, read_settings
 from service.telemetry.metrics import Metrics
 from tests.builders import ModelPlan, write_model
@@ -42,7 +44,8 @@ def gateway(release: Release) -> Object:
 
 def files(release: Release, folder: Path) -> Path:
     """Write what the gateway finds below /etc/tiergate, the token aside."""
-    for suffix in ("settings", "policy"):
+    names = {item["metadata"]["name"].rpartition("-")[2] for item in release.of("ConfigMap")}
+    for suffix in ("settings", "policy", *(names & {"remotes"})):
         (folder / suffix).mkdir()
         for name, content in release.one("ConfigMap", f"-{suffix}")["data"].items():
             (folder / suffix / name).write_text(content.replace("/etc/tiergate", str(folder)))
@@ -71,8 +74,32 @@ def test_gateway_takes_the_settings_the_policy_and_the_arguments(
     if settings.remotes is not None:
         remotes = RemotesFile.model_validate(yaml.safe_load(settings.remotes.read_text()))
         assert set(remotes.remotes) == {"digits", "images"}
-        assert len(remotes.remotes["digits"]["full"].endpoints) == case_values(case)["triton"]["replicas"]
-    assert (settings.remotes is None) == (case != "gpu")
+        assert len(remotes.remotes["digits"]["full"].endpoints) == 2
+    assert (settings.remotes is None) == (case not in ("gpu", "remotes"))
+
+
+def test_certificates_for_remotes_lie_where_the_remotes_file_names_them(
+    releases: Mapping[str, Release], tmp_path: Path
+) -> None:
+    release = releases["remotes"]
+    (pod,) = [spec for item, spec in pods(release) if item["kind"] == "Deployment"]
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    mounts = {mount["name"]: mount["mountPath"] for mount in gateway(release)["volumeMounts"]}
+    authority = trustme.CA()
+    pair = authority.issue_cert("gateway.example.org")
+    for volume, secret in secrets.items():
+        folder = tmp_path / mounts[volume].removeprefix("/etc/tiergate/")
+        folder.mkdir(parents=True)
+        authority.cert_pem.write_to_path(folder / "ca.crt")
+        if secret == "images-client":  # noqa: S105 - a name
+            pair.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+            pair.private_key_pem.write_to_path(folder / "tls.key")
+    path = files(release, tmp_path) / "remotes" / "remotes.yaml"
+    trust = read_certificates(read_remotes(path), path.parent)
+    assert {name: (item.ca is None, item.certificate is None) for name, item in trust.items()} == {
+        ("digits", "full"): (False, True),
+        ("images", "full"): (False, False),
+    }
 
 
 def test_build_job_has_arguments_that_the_program_takes(releases: Mapping[str, Release]) -> None:

@@ -45,6 +45,17 @@ def test_new_policy_changes_the_config_map_and_rolls_no_pod(helm: Helm, cluster:
     assert "default_budget_ms: 7" in held["data"]["policy.yaml"]
 
 
+def test_other_servers_change_the_config_map_and_roll_no_pod(helm: Helm, cluster: Cluster) -> None:
+    def values(*endpoints: str) -> dict[str, Any]:
+        return {"remotes": {"digits": {"full": {"endpoints": list(endpoints)}}}}
+
+    before = helm.install(cluster, "answers", values("grpc://one:8001"))
+    after = helm.upgrade(cluster, "answers", values("grpc://one:8001", "grpc://two:8001"))
+    assert template(after) == template(before)
+    (held,) = [item for where, item in cluster.objects.items() if where.endswith("/answers-tiergate-remotes")]
+    assert "grpc://two:8001" in held["data"]["remotes.yaml"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = {  # what the cases say that the cluster has
     "ConfigMap": {"recipes"},
-    "Secret": {"tiergate-tls", "tiergate-clients", "tiergate-admin-token"},
+    "Secret": {"tiergate-tls", "tiergate-clients", "tiergate-admin-token", "digits-authority", "images-client"},
     "PersistentVolumeClaim": {"models", "triton-models"},
     "ServiceAccount": {"default"},
 }

@@ -13,10 +13,14 @@ import yaml
 
 from service.cli import build_parser
 from service.settings import SettingsError, read_settings
+from tests.builders import ModelPlan, write_model
 from tests.deploy.chart import CHART, NEWEST, ROOT
 from tests.deploy.cluster import running_cluster
+from tests.integration.gateway_process import running_gateway
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.deploy.chart import Helm
 
 PAGE = ROOT / "deploy" / "README.md"
@@ -94,6 +98,36 @@ def test_kubectl_commands_name_what_the_chart_makes(helm: Helm) -> None:
     (forward,) = [words for words in of("kubectl") if "port-forward" in words]
     offered = {str(port["port"]) for port in service["spec"]["ports"]}
     assert {pair.partition(":")[2] for pair in forward if re.fullmatch(r"\d+:\d+", pair)} == offered
+
+
+def test_labels_and_secrets_that_kubectl_names_are_those_of_the_chart(helm: Helm) -> None:
+    values = [set_values(words) for words in of("helm") if words[1] == "upgrade"]
+    job = helm.render_values(values[0]).one("Job")
+    (selector,) = [value for words in of("kubectl") for value in flags(words, "--selector")]
+    name, _, value = selector.partition("=")
+    assert job["spec"]["template"]["metadata"]["labels"][name] == value
+    secrets = [words[words.index("secret") + 2] for words in of("kubectl") if "secret" in words]
+    used = [item for one in values for item in (one.get("tls", {}), one.get("admin", {}))]
+    assert secrets == [name for item in used for key, name in item.items() if key in ("secretName", "existingSecret")]
+
+
+def test_what_a_pod_is_told_to_run_is_a_command_of_ours() -> None:
+    told = [words[words.index("--") + 1 :] for words in of("kubectl") if "--" in words]
+    assert told
+    for program, *arguments in told:
+        assert program == "tiergate"
+        assert build_parser().parse_args(arguments).run
+
+
+def test_first_questions_are_answered_by_a_gateway(tmp_path: Path) -> None:
+    urls = [words[-1] for words in of("curl")]
+    assert len(urls) >= 3
+    write_model(tmp_path / "repository", ModelPlan(name="digits"))
+    with running_gateway(tmp_path / "repository") as gateway:
+        for url in urls:
+            status, _, content = gateway.call("GET", url.removeprefix("http://127.0.0.1:8000"))
+            assert status == 200, url
+            assert "digits" in str(content)
 
 
 def test_images_are_built_from_files_that_exist() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
+import service
 from service.cli import main
 from service.doctor import Patient, examine
 from service.engine.host import Host, examine_host, read_memory_limit, read_quota_cores
@@ -19,8 +22,6 @@ from tests.builders import ModelPlan, VariantPlan, write_model
 from tests.service.engine.test_node import UNPROVEN, write_int8
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from service.findings import Finding
 
 NOW_S = 1_800_000_000.0
@@ -212,6 +213,19 @@ def test_limits_of_the_first_version_of_cgroups_are_read_too(tmp_path: Path) -> 
     (tmp_path / "sys/fs/cgroup/memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
     assert read_quota_cores(tmp_path) == 2.0
     assert read_memory_limit(tmp_path) is None
+
+
+def test_the_page_lists_every_check(root: Path, tmp_path: Path) -> None:
+    page = (Path(service.__file__).parents[1] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    listed = {name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)}
+    path = tmp_path / "remotes.yaml"
+    path.write_text("remotes: {}")
+    told = look(
+        replace(HOST, isa=("avx2",)), write_int8(tmp_path / "int8", quantized=UNPROVEN), remotes=path, measures=True
+    )
+    kinds = {re.sub(r"^(model|int8|speed) .*", r"\1 ...", name) for name in told}
+    assert kinds - {"python"} == listed - {"repository", "certificate", "--measure"}
+    assert "repository" in look(HOST, root / "absent")
 
 
 def test_this_host_can_be_examined() -> None:

@@ -177,5 +177,5 @@ def test_a_collectors_address_must_be_a_url(value: str) -> None:
 
 def test_nothing_is_traced_unless_a_collector_is_named() -> None:
     settings = read_settings({})
-    assert (settings.trace_endpoint, settings.trace_ratio, settings.decisions_kept) == (None, 0.01, 256)
+    assert (settings.trace_endpoint, settings.trace_ratio, settings.decisions_kept) == (None, 0.01, 64)
     assert read_settings({"trace_endpoint": "https://collector:4318"}).trace_endpoint == "https://collector:4318"

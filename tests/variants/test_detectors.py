@@ -86,13 +86,15 @@ def given(folder: Path, model: onnx.ModelProto, labels: Any = None, **options: A
     return Given(source=folder / "yolo.onnx", calibration=folder / "rows.npz", boxes=True, **options)
 
 
+@pytest.mark.timeout(600)  # a whole build
 def test_a_file_in_ultralytics_form_makes_a_repository(exported: onnx.ModelProto, tmp_path: Path) -> None:
     labels = Boxes().answer(run_logits(exported.SerializeToString(), ROWS[90:]))
     labels[:6] = -1.0  # six pictures whose boxes are all false alarms
     recipe = load_source(given(tmp_path, exported, labels))
     assert isinstance(recipe, GivenModel)
     plan = replace(recipe.plan, quantization=Quantization(methods=("minmax",), max_float_nodes=0), profiling=PROFILING)
-    manifest = build_model(replace(recipe, plan=plan), tmp_path / "repository").manifest
+    result = build_model(replace(recipe, plan=plan), tmp_path / "repository")
+    manifest = result.manifest
     assert (manifest.task, manifest.metric) == ("detection", "right pictures")
     assert manifest.labels == ("person", "bicycle", "car"), "as the file's metadata has them"
     assert manifest.scoring == Boxes().form
@@ -103,6 +105,10 @@ def test_a_file_in_ultralytics_form_makes_a_repository(exported: onnx.ModelProto
     assert quantized.accuracy.value > 0.5
     assert quantized.drift is not None
     assert quantized.drift.allowed is not None
+    nodes = onnx.load(result.folder / quantized.file).graph.node
+    joins = [node for node in nodes if node.op_type == "Concat" and node.output[0] == manifest.outputs[0].name]
+    makers = {node.op_type for node in nodes for join in joins if node.output[0] in join.input}
+    assert makers == {"Mul", "Sigmoid"}, "boxes and scores meet in float"
 
 
 def test_without_labels_agreement_with_full_counts(exported: onnx.ModelProto, tmp_path: Path) -> None:

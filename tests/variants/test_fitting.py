@@ -40,7 +40,10 @@ def short(**settings: object) -> Training:
 
 def test_frozen_modules_keep_weights_and_statistics_and_others_learn() -> None:
     before, after = fitted(short(frozen=("body",)))
-    assert all(torch.equal(a, b) for a, b in zip(before.body.state_dict().values(), after.body.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.body.state_dict().values(), after.body.state_dict().values(), strict=True)
+    )
     assert not torch.equal(before.head.weight, after.head.weight)
     assert all(weight.requires_grad for weight in after.parameters())
 
@@ -51,7 +54,7 @@ def test_a_name_that_no_module_has_cannot_be_frozen() -> None:
 
 
 def test_l1_makes_weights_small() -> None:
-    sizes = [sum(w.abs().sum().item() for w in fitted(short(l1=l1))[1].parameters()) for l1 in (0.0, 0.01)]
+    sizes = [sum(w.abs().sum().item() for w in fitted(short(l1=l1))[1].parameters()) for l1 in (0.0, 0.05)]
     assert sizes[1] < 0.7 * sizes[0]
 
 

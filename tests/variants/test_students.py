@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.variants.conftest import TINY, Listener
 from variants.cache import StepCache
 from variants.making import make_variants
-from variants.recipe import Training, students_of
+from variants.recipe import Recipe, Training, students_of
 from variants.recipes.digits import ResidualNet
 from variants.sources.recipes import load_recipe
 from variants.workshop import Workshop
@@ -23,9 +23,10 @@ class Several:
     """The tiny recipe with a second student, everything else of its build left out."""
 
     def __init__(self) -> None:
-        self.tiny: Any = load_recipe(str(TINY))
-        short = Training(steps=8, batch_size=16)
-        self.plan = replace(self.tiny.plan, training=short, distillation=short, pruning=None, quantization=None)
+        tiny = load_recipe(str(TINY))
+        assert isinstance(tiny, Recipe)
+        self.tiny, short = tiny, Training(steps=8, batch_size=16)
+        self.plan = replace(tiny.plan, training=short, distillation=short, pruning=None, quantization=None)
         self.more_students = {"small": lambda: ResidualNet((4,), blocks=1)}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the tiny recipe has

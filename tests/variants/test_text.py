@@ -48,8 +48,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 
 
 def test_tokens_are_what_the_page_says() -> None:
-    tokens = Trigrams(length=8, buckets=16_384).encode(["Straße", "  STRASSE "])
-    assert tokens.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1]]
+    tokens = Trigrams(length=10, buckets=16_384).encode(["Straße", "  STRASSE  ", "Bahnhofsvorplatz"])
+    assert tokens.tolist() == [
+        [1, 5814, 2439, 11122, 9296, 13907, 5634, 0, 0, 0],
+        [1, 5814, 2439, 11122, 3654, 3370, 13059, 8264, 0, 0],
+        [1, 9069, 4832, 8697, 14689, 2976, 10847, 11464, 1086, 6812],
+    ]
 
 
 def test_names_belong_to_one_language_each() -> None:

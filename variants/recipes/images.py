@@ -4,8 +4,9 @@
 one point: 4,420 test, 442 validation, 221 calibration and 22,100 training pictures, each part from a seed of its own.
 
 The ladder is wide in time, so that the model's time and not the gateway's is what a load test sees, and has two
-students: one that loses next to nothing, and one nine times smaller that loses some points. Training is kept short: most steps see pictures at half the side (Tan and Le 2021,
-"EfficientNetV2", progressive learning) and compute in bfloat16.
+students: one that loses next to nothing, and one nine times smaller that loses some points. Training is kept short:
+most steps see pictures at half the side (Tan and Le 2021, "EfficientNetV2", progressive learning) and compute in
+bfloat16.
 
 Input is ``image`` float32 (rows, 1, 64, 64), grey values 0..255; the model normalises each picture itself.
 """
@@ -13,7 +14,7 @@ Input is ``image`` float32 (rows, 1, 64, 64), grey values 0..255; the model norm
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch

@@ -99,7 +99,7 @@ def _length(given: Given, shape: Architecture, read: Callable[[Path], Arrays]) -
     if given.calibration is None:
         raise RecipeError(
             f"building '{given.source}' needs token numbers like those that clients will send: --calibration FILE.npz "
-            f"with {wanted}; some hundreds of rows are well"
+            f"with {wanted}, or a file of texts (.txt, .tsv); some hundreds of rows are well"
         )
     found = read(given.calibration).get(TOKENS)
     if found is None or found.ndim != 2 or not found.size or found.shape[1] > shape.positions:  # noqa: PLR2004 - a table

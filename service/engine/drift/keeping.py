@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from service.domain.drift import Scoring
     from service.domain.verdicts import Label
     from service.engine.drift.predictions import Kept
     from service.engine.drift.watching import ModelWatch
@@ -54,8 +55,8 @@ class Keeping:
         return self._store is not None
 
     def share_of(self, watch: ModelWatch) -> float:
-        """Return which share of a model's answers is to be kept; none where an answer is no class."""
-        return self._settings.share if self._store is not None and _has_classes(watch) else 0.0
+        """Return which share of a model's answers is to be kept; none where no label could call one right."""
+        return self._settings.share if self._store is not None and _scoring(watch) else 0.0
 
     def open(self) -> None:
         """Open the store, where one is asked for."""
@@ -87,7 +88,7 @@ class Keeping:
             return
         now_s = self._wall()
         try:
-            self._store.add(predictions_of(answers, watch.model.info, watch.reference.agreement, now_s), now_s)
+            self._store.add(predictions_of(answers, watch.model.info, watch.reference, now_s), now_s)
             if self._retry_at_s > 0.0:
                 self._recover()
         except StoreFailed as error:
@@ -129,9 +130,11 @@ class Keeping:
         store, info, now_s = self._store, watch.model.info, self._wall()
         if store is None:
             raise NotSupported(self.why_not)
-        if not _has_classes(watch):
+        scoring = _scoring(watch)
+        if scoring is None:
             raise NotSupported(
-                f"model '{info.name}' answers with no scores of classes; labels are joined with these only"
+                f"model '{info.name}' does not say when an answer is right: its manifest has no 'scoring' (build it "
+                "again), or its first output holds no numbers"
             )
         unknown: list[str] = []
         unfit: list[str] = []
@@ -139,7 +142,7 @@ class Keeping:
         try:
             for label in labels:
                 kept = store.find(info.name, label.request_id, now_s)
-                score = None if kept is None else score_of(label, kept.prediction.predicted, info)
+                score = None if kept is None else score_of(label, kept.prediction.predicted, info, scoring)
                 if kept is None:
                     unknown.append(label.request_id)
                 elif score is None:
@@ -171,5 +174,5 @@ class Keeping:
         _LOGGER.error("predictions are kept no more: labels cannot be joined", extra={"fields": fields})
 
 
-def _has_classes(watch: ModelWatch) -> bool:
-    return watch.reference.has_classes and watch.has_scores
+def _scoring(watch: ModelWatch) -> Scoring | None:
+    return watch.reference.scoring if watch.has_scores else None

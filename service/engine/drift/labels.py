@@ -1,50 +1,113 @@
-"""Labels that come late: what is kept of an answer, and how good a label says that it was."""
+"""Labels that come late: what is kept of an answer, and how good a label says that it was.
+
+Kept of each row is its *reading* (``policy.drift.matching``): its class, its values, or its boxes. A label has one entry
+for each row of the request: a class, by its index or its name; a value, or a list of them; or a list of boxes, each as
+class, centre x, centre y, width and height in pixels of the model's input, empty where nothing is to be seen.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from service.domain.drift import ByBoxes, ByClass
 from service.engine.drift.predictions import Prediction
+from service.policy.drift.matching import matches, readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from service.domain.drift import Scoring
     from service.domain.variants import ModelInfo
     from service.domain.verdicts import Label
+    from service.engine.drift.references import ModelReference
     from service.engine.drift.taps import KeptAnswer
-    from service.policy.drift.pairs import Agreement
+
+    Reals = NDArray[np.float64]
+
+_READING: Final = 6
+"""Numbers of a box as it is read, and below as a label has it."""
+_LABELLED: Final = 5
+_NO_CLASS: Final = -1.0
+_MOST_VALUES: Final = 4096
+"""Of one row; what has more is a picture rather than an answer that somebody labels."""
 
 
 def predictions_of(
-    answers: Sequence[KeptAnswer], info: ModelInfo, agreement: Agreement, now_s: float
+    answers: Sequence[KeptAnswer], info: ModelInfo, reference: ModelReference, now_s: float
 ) -> Iterable[Prediction]:
-    """Yield what is kept of answers: the class and the confidence of each row; all rows are computed together."""
-    outputs = np.concatenate([item.output.reshape(len(item.output), -1) for item in answers])  # (rows, classes)
-    classes = outputs.argmax(1).astype(np.float64)
-    log_odds = getattr(agreement, "log_odds", None)
-    odds = np.zeros(len(outputs)) if log_odds is None else log_odds([outputs])
-    confidence = (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
-    digests = {item.name: item.digest for item in info.variants}
-    start = 0
-    for item in answers:
-        rows = slice(start, start + len(item.output))
-        start = rows.stop
-        found = classes[rows], confidence[rows]
-        yield Prediction(item.request_id, info.name, item.variant, digests[item.variant], now_s, *found)
+    """Yield what is kept of answers: the reading and the confidence of each row."""
+    scoring = reference.scoring
+    if scoring is None:
+        return
+    known = {item.name: item.digest for item in info.variants}
+    kept = [item for item in answers if isinstance(scoring, ByBoxes) or _values_of(item) <= _MOST_VALUES]
+    for item, confidence in zip(kept, _confidences(kept, reference), strict=True):
+        read = _rows(readings(item.output, scoring), scoring)
+        yield Prediction(item.request_id, info.name, item.variant, known[item.variant], now_s, read, confidence)
 
 
-def score_of(label: Label, predicted: NDArray[np.float64], info: ModelInfo) -> float | None:
-    """Return the share of rows that a label calls right, ``None`` where it does not fit the prediction."""
+def score_of(label: Label, predicted: Reals, info: ModelInfo, scoring: Scoring) -> float | None:
+    """Return the share of rows, (rows, numbers), that a label calls right, ``None`` where it does not fit them."""
     if len(label.values) != len(predicted):
         return None
-    wanted = [_class_of(value, info) for value in label.values]
-    if any(item is None for item in wanted):
+    right = []
+    for value, row in zip(label.values, predicted, strict=True):
+        reading = row.reshape(-1, _READING) if isinstance(scoring, ByBoxes) else row
+        wanted = _wanted(value, info, scoring)
+        if wanted is None or (not isinstance(scoring, ByBoxes) and wanted.shape != reading.shape):
+            return None
+        right.append(matches(reading, wanted, scoring))
+    return float(np.mean(right))
+
+
+def _wanted(value: Any, info: ModelInfo, scoring: Scoring) -> Reals | None:  # noqa: ANN401 - whatever JSON holds
+    """Return what a row's label says in the form of a reading, ``None`` where it says nothing of this model."""
+    if isinstance(scoring, ByClass):
+        place = _class_of(value, info)
+        return None if place is None else np.array([place], dtype=np.float64)
+    try:
+        if not isinstance(scoring, ByBoxes):
+            return np.atleast_1d(np.array(value, dtype=np.float64))
+        return np.array([_box(item, info) for item in value], dtype=np.float64).reshape(-1, _LABELLED)
+    except (TypeError, ValueError, OverflowError):  # a text, a list of unequal lists, a number beyond all floats
         return None
-    return float(np.mean([item == found for item, found in zip(wanted, predicted.tolist(), strict=True)]))
+
+
+def _box(item: Any, info: ModelInfo) -> list[float]:  # noqa: ANN401 - whatever JSON holds
+    name, *place = item
+    kind = _class_of(name, info)
+    if kind is None or len(place) != _LABELLED - 1:
+        raise ValueError("no class of this model, or no place and size")
+    return [float(kind), *(float(number) for number in place)]
+
+
+def _rows(found: Sequence[Reals], scoring: Scoring) -> Reals:
+    """Return the readings of all rows as one table; rows of fewer boxes are filled up with such as have no class."""
+    if not isinstance(scoring, ByBoxes):
+        return np.stack(found)
+    table = np.full((len(found), max(len(boxes) for boxes in found), _READING), _NO_CLASS)
+    for row, boxes in zip(table, found, strict=True):
+        row[: len(boxes)] = boxes
+    return table.reshape(len(found), -1)
+
+
+def _confidences(answers: Sequence[KeptAnswer], reference: ModelReference) -> list[NDArray[np.float32]]:
+    """Return how sure each row of each answer is, 0..1, all computed together; a half where the task tells nothing."""
+    counts = np.array([len(item.output) for item in answers], dtype=np.int64)
+    log_odds = getattr(reference.agreement, "log_odds", None)
+    if log_odds is None or not answers:
+        odds = np.zeros(counts.sum())
+    else:
+        odds = log_odds([np.concatenate([item.output.reshape(len(item.output), -1) for item in answers])])
+    return np.split((1.0 / (1.0 + np.exp(-odds))).astype(np.float32), counts.cumsum()[:-1]) if answers else []
+
+
+def _values_of(answer: KeptAnswer) -> int:
+    return answer.output.size // max(1, len(answer.output))
 
 
 def _class_of(value: Any, info: ModelInfo) -> int | None:  # noqa: ANN401 - whatever JSON holds

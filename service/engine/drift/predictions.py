@@ -59,7 +59,7 @@ class StoreFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One kept answer: what was predicted for each row (a class, or a value), and how sure it was (0..1).
+    """One kept answer: what was predicted for each row, and how sure it was (0..1).
 
     ``digest`` is that of the variant's file: another file is another variant, whatever its name.
     """
@@ -69,7 +69,7 @@ class Prediction:
     variant: str
     digest: str
     at_s: float
-    predicted: NDArray[np.float64]  # (rows,)
+    predicted: NDArray[np.float64]  # (rows, numbers): a class, values, or boxes of six numbers each
     confidence: NDArray[np.float32]  # (rows,)
 
 
@@ -149,8 +149,9 @@ class Predictions:
         )
         asked = (request_id, model, now_s - self._most_s)
         for place, variant, digest, at_s, predicted, confidence, score in self._select(query, asked):
-            values = np.frombuffer(predicted, dtype="<f8"), np.frombuffer(confidence, dtype="<f4")
-            return Kept(place, Prediction(request_id, model, variant, digest, at_s, *values), score)
+            sure = np.frombuffer(confidence, dtype="<f4")
+            read = np.frombuffer(predicted, dtype="<f8").reshape(len(sure), -1)
+            return Kept(place, Prediction(request_id, model, variant, digest, at_s, read, sure), score)
         return None
 
     def score(self, scores: Sequence[tuple[Kept, float]]) -> None:

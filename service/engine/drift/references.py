@@ -38,14 +38,12 @@ _Z_90: Final = 1.2816
 class ModelReference:
     """How a model's answers are compared, and what is known of its variants and inputs.
 
-    ``has_classes`` tells whether an answer is a class, which a label can call right or wrong. ``scoring`` says when any
-    answer is right; ``None`` where an older build did not write it down.
+    ``scoring`` says when an answer is right; ``None`` where an older build did not write it down.
     """
 
     agreement: Agreement
     variants: Mapping[str, VariantReference]
     inputs: tuple[InputReference, ...] = ()
-    has_classes: bool = True
     scoring: Scoring | None = field(default_factory=ByClass)
 
 
@@ -54,12 +52,11 @@ def read_reference(manifest: ModelManifest) -> ModelReference:
     described = next((item for item in manifest.published if item.drift is not None), None)
     found, scoring = manifest.input_drift, _scoring(manifest)
     return ModelReference(
-        agreement=Classification() if described is None else _agreement(described, scoring),
+        agreement=_agreement(manifest, described, scoring),
         variants={item.name: _variant(item) for item in manifest.published},
         inputs=()
         if found is None
         else (InputReference(found.name, found.rows, found.means, found.whitening, found.distances),),
-        has_classes=manifest.task == "classification",
         scoring=scoring,
     )
 
@@ -75,12 +72,13 @@ def _scoring(manifest: ModelManifest) -> Scoring | None:
     return ByBoxes(found.least_score, found.overlap, found.suppression)
 
 
-def _agreement(item: VariantManifest, scoring: Scoring | None) -> Agreement:
-    drift = item.drift
-    if drift is None or drift.agreement == "classification":
+def _agreement(manifest: ModelManifest, described: VariantManifest | None, scoring: Scoring | None) -> Agreement:
+    """Return how answers are compared; ``described`` is a variant that says more of it than the model's task does."""
+    drift = None if described is None else described.drift
+    if manifest.task == "classification":
         return Classification() if drift is None else Classification(drift.output_form)
-    if drift.agreement == "regression":
-        return Regression(drift.scale)
+    if manifest.task == "regression":
+        return Regression() if drift is None else Regression(drift.scale)
     return Detection(scoring.least_score, scoring.suppression) if isinstance(scoring, ByBoxes) else Detection()
 
 

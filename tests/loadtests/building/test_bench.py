@@ -55,8 +55,8 @@ def test_a_file_of_something_else_is_not_taken_for_results(tmp_path: Path) -> No
 def test_the_bench_keeps_what_other_parts_and_models_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = write_repository(tmp_path / "repository")
     monkeypatch.setitem(RECIPES, "sums", "a recipe that is not asked for")
-    rows = {"inputs": np.ones((3, 4), np.float32), "labels": np.zeros(3, np.int64)}
-    np.savez(tmp_path / f"sums-0-{DIGEST[:12]}.npz", **rows)
+    rows = tmp_path / f"sums-0-{DIGEST[:12]}.npz"
+    np.savez(rows, inputs=np.ones((3, 4), np.float32), labels=np.zeros(3, np.int64))
     kept = tmp_path / "build.json"
     before = results()
     write_results(kept, before)

@@ -135,6 +135,10 @@ class Bench:
         self.stubs: dict[str, StubBackend] = {}
         self.model = self.add_model(variants)
 
+    async def told(self) -> None:
+        """Let the turn of the event loop come in which is told of what was answered."""
+        await asyncio.sleep(0)
+
     def add_model(self, variants: Sequence[Variant], name: str = "sums") -> LoadedModel:
         """Load one more model; its stubs answer once, twice, three times... the sum, in the order of the variants."""
         stubs = {item.name: StubBackend(scale) for scale, item in enumerate(variants, start=1)}

@@ -52,6 +52,7 @@ async def test_a_deadline_that_passes_while_running_ends_the_request_and_throws_
     assert (bench.events.expired, bench.plane.inflight) == (["running"], 0)
     gate.set()
     assert result(await bench.plane.infer(make_request())) == 4.0
+    await bench.told()
     assert len(bench.events.finished) == 1
 
 

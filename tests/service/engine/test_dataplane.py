@@ -77,6 +77,7 @@ async def test_a_lone_request_is_answered_by_the_most_accurate_variant(bench: Be
     assert (answer.variant, answer.tier, answer.reason) == ("full", "full", Reason.WITHIN_BUDGET)
     assert (answer.budget_s, answer.budget_met, answer.expected_accuracy) == (0.1, True, 0.92)
     assert answer.total_s >= answer.queue_s >= 0.0
+    await bench.told()
     assert bench.events.finished == [answer]
 
 

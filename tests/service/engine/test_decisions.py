@@ -27,6 +27,7 @@ def verdicts(decision: Decision) -> dict[str, str]:
 async def ask(bench: Bench, **knobs: float | str) -> Decision:
     """Send a request and return what is told of its decision."""
     await bench.plane.infer(make_request(knobs=Knobs(**knobs)))  # type: ignore[arg-type]
+    await bench.told()
     return next(bench.plane.decisions("sums", 1))
 
 
@@ -68,6 +69,7 @@ async def test_a_queue_is_told_as_the_reason_of_a_smaller_variant(bench: Bench) 
     gate.set()
     for task in (first, *waiting):
         await task
+    await bench.told()
     told = tuple(bench.plane.decisions("sums", 12))
     downgraded = [item for item in told if item.answer.variant != "full" and item.queued]
     assert downgraded
@@ -87,6 +89,7 @@ async def test_a_cascade_is_told_as_what_was_chosen(bench: Bench) -> None:
     cascading = Cascading(bench)
     for number in (SURE, UNSURE):
         await bench.plane.infer(make_request(number, model="digits", knobs=Knobs(30.0)))
+    await bench.told()
     (plan,) = cascading.model.plans
     for decision in bench.plane.decisions("digits", 2):
         assert [name for name, verdict in verdicts(decision).items() if verdict == "chosen"] == [plan]
@@ -104,6 +107,7 @@ async def test_the_newest_come_first_and_the_oldest_are_forgotten(make_bench: Ca
 async def test_nothing_is_kept_where_none_are_to_be_kept(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(decisions=Decisions(0))
     await bench.plane.infer(make_request())
+    await bench.told()
     assert list(bench.plane.decisions("sums", 10)) == []
 
 

@@ -194,6 +194,7 @@ async def test_one_row_of_many_is_taken_and_holds_the_others_no_longer(bench: Be
     taps.taps["quantized"].set(0.0, 1.0, {})
     bench.model.on_answer = taps.answered
     await bench.plane.infer(make_request(rows=8, knobs=Knobs(variant="quantized")))
+    await bench.told()
     (taken,) = taps.watched
     assert taken.inputs["x"].shape == (1, 4)
     assert taken.inputs["x"].base is None
@@ -236,5 +237,6 @@ async def test_answer_is_given_where_looking_at_it_fails(bench: Bench, caplog: p
     for _ in range(2):
         response = await bench.plane.infer(make_request(knobs=Knobs(variant="quantized")))
         assert response.answer.variant == "quantized"
+    await bench.told()
     assert taps.failed == 2
     assert [record.getMessage() for record in caplog.records] == ["looking at an answer for drift failed"]

@@ -182,6 +182,7 @@ async def test_a_failed_run_teaches_nothing_about_speed(bench: Bench) -> None:
 async def test_failed_runs_are_not_in_the_statistics(bench: Bench) -> None:
     bench.stubs["full"].fails = always
     await bench.plane.infer(request())
+    await bench.told()
     (found,) = bench.plane.statistics("sums", "")
     assert (found.inference_count, found.execution_count, found.success.count, found.fail.count) == (1, 1, 1, 0)
 

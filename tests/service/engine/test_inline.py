@@ -112,3 +112,11 @@ async def test_request_that_leaves_its_turn_is_not_computed(make_bench: Callable
     await staying
     assert bench.stubs["full"].batches == [1, 1]
     assert bench.is_at_rest()
+
+
+async def test_a_backend_whose_time_depends_on_its_data_never_runs_inline(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(variants=SHORT, inline_s=1.0)
+    bench.stubs["full"].is_steady = False
+    threads = note_threads(bench.stubs["full"])
+    await bench.plane.infer(make_request())
+    assert threads != [threading.get_ident()]

@@ -189,3 +189,8 @@ def verdict(model: bytes) -> str:
     except BackendFailed as error:
         return str(error)
     return "whole"
+
+
+def test_operators_are_found_inside_branches_too() -> None:
+    content = onnx_model([conditional(WEIGHT), MATMUL])
+    assert refuse_outside_references(content) == {"If", "Constant", "MatMul"}

@@ -74,6 +74,21 @@ async def test_queue_does_not_count_late_work_as_ahead_of_newcomers(make_ticket:
     assert queue.work_s(1) == pytest.approx(0.25)
 
 
+async def test_queue_knows_how_much_late_work_waits(make_ticket: Callable[..., Ticket]) -> None:
+    queue, now_s = DeadlineQueue[Ticket](), 1.0
+    became_late, was_late, timely = make_ticket(0.5), make_ticket(0.5), make_ticket(5.0)
+    queue.push(became_late)
+    queue.push(timely)
+    queue.push(was_late, is_late=True)
+    queue.set_late_aside(now_s)
+    assert (queue.late_count, queue.late_work_s) == (2, pytest.approx(0.5))
+    queue.remove(was_late)
+    queue.remove(timely)
+    assert (queue.late_count, queue.late_work_s) == (1, pytest.approx(0.25))
+    queue.take_all()
+    assert (queue.late_count, queue.late_work_s) == (0, 0.0)
+
+
 async def test_queue_finds_the_least_important_among_late_and_timely(make_ticket: Callable[..., Ticket]) -> None:
     queue = DeadlineQueue[Ticket]()
     late_sheddable = make_ticket(0.5, Criticality.SHEDDABLE)

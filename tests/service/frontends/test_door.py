@@ -175,6 +175,57 @@ def test_loop_that_is_not_late_turns_nobody_away() -> None:
     assert not door.turns_away("http", b"m", {})
 
 
+@dataclass
+class Crowd:
+    """A crowd in which whoever asks for the model ``slow`` would be late."""
+
+    is_there: bool = True
+    asked: list[tuple[str, float, Criticality]] = field(default_factory=list)
+    lost: list[tuple[str, int]] = field(default_factory=list)
+
+    def is_crowded(self) -> bool:
+        return self.is_there
+
+    def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
+        assert waited_s >= 0.0
+        self.asked.append((name, budget_s, criticality))
+        return name == "slow"
+
+    def lose(self, name: str, count: int = 1) -> None:
+        self.lost.append((name, count))
+
+
+async def test_punctual_loop_turns_away_who_would_be_late_behind_a_crowd() -> None:
+    crowd = Crowd()
+    turns = Turns()
+    door = Door(turns, lambda: 1.0, lambda _: 0.1, lambda *_: None, crowd)
+    assert door.read()
+    assert door.turns_away("http", b"slow--full", {b"x-criticality": b"sheddable"})
+    assert not door.turns_away("http", b"quick", {})
+    assert crowd.asked == [("slow", 0.1, Criticality.SHEDDABLE), ("quick", 0.1, Criticality.NORMAL)]
+    assert turns.pressed_until_s > 1.0
+    assert crowd.lost == [("slow", 1)]
+    await asyncio.sleep(0)  # the turn's end
+    crowd.is_there = False
+    assert not door.read()
+    assert not door.turns_away("http", b"slow", {})
+
+
+async def test_the_like_of_what_was_turned_away_goes_unasked_in_the_same_turn_alone() -> None:
+    crowd = Crowd()
+    door = Door(Turns(), lambda: 1.0, lambda _: 0.1, lambda *_: None, crowd)
+    headers: dict[bytes, bytes] = {}
+    door.read()
+    assert [door.turns_away("grpc", b"slow", headers) for _ in range(3)] == [True] * 3
+    assert not door.turns_away("grpc", b"quick", headers)
+    assert [name for name, *_ in crowd.asked] == ["slow", "quick"]
+    await asyncio.sleep(0)
+    assert sum(count for _, count in crowd.lost) == 3
+    door.read()
+    assert door.turns_away("grpc", b"slow", headers)
+    assert len(crowd.asked) == 3
+
+
 PLAIN = post(b"abc", "X-A: b")
 
 

@@ -101,6 +101,12 @@ def test_time_set_aside_follows_a_busy_loop_up_to_a_share_of_the_budget_and_come
     assert handover.set_aside_s(budget_s=0.1) < 0.0003
 
 
+def test_more_is_set_aside_where_requests_are_turned_away() -> None:
+    handover = Handover(after_s=0.001)
+    assert handover.set_aside_s(0.1) == 0.001
+    assert handover.set_aside_s(0.1, is_pressed=True) == pytest.approx(0.021)
+
+
 @pytest.mark.parametrize(("quantile", "expected_s"), [("p50", 0.015), ("p95", 0.030), ("p99", 0.045)])
 def test_prediction_is_the_policys_quantile_with_its_margin(quantile: str, expected_s: float) -> None:
     policy = ModelPolicy.model_validate({"safety_quantile": quantile, "safety_margin_ratio": 0.5})

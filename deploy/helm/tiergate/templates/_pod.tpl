@@ -130,6 +130,12 @@ securityContext:
 - {name: settings, mountPath: /etc/tiergate/settings, readOnly: true}
 # Folders, not single files: only then do changes of the ConfigMap or Secret reach the container.
 - {name: policy, mountPath: /etc/tiergate/policy, readOnly: true}
+{{- if include "tiergate.remotes" . }}
+- {name: remotes, mountPath: /etc/tiergate/remotes, readOnly: true}
+{{- end }}
+{{- range $name, $secret := .Values.remoteTls }}
+- {name: remote-tls-{{ $name }}, mountPath: /etc/tiergate/remote-tls/{{ $name }}, readOnly: true}
+{{- end }}
 {{- if .Values.admin.enabled }}
 - {name: admin, mountPath: /etc/tiergate/admin, readOnly: true}
 {{- end }}
@@ -147,6 +153,14 @@ securityContext:
   configMap: {name: {{ include "tiergate.fullname" . }}-settings}
 - name: policy
   configMap: {name: {{ include "tiergate.policyConfigMap" . }}}
+{{- if include "tiergate.remotes" . }}
+- name: remotes
+  configMap: {name: {{ include "tiergate.fullname" . }}-remotes}
+{{- end }}
+{{- range $name, $secret := .Values.remoteTls }}
+- name: remote-tls-{{ $name }}
+  secret: {secretName: {{ $secret }}, defaultMode: 0440}
+{{- end }}
 {{- if .Values.admin.enabled }}
 - name: admin
   secret: {secretName: {{ include "tiergate.adminSecret" . }}, defaultMode: 0440, items: [{key: token, path: token}]}

@@ -2,7 +2,7 @@
 {{- define "tiergate.settings" -}}
 {{- $own := dict "host" .Values.listenAddress "policy" "/etc/tiergate/policy/policy.yaml" "pin_lanes" .Values.exclusiveCores -}}
 {{- if include "tiergate.remotes" . -}}
-{{- $_ := set $own "remotes" "/etc/tiergate/settings/remotes.yaml" -}}
+{{- $_ := set $own "remotes" "/etc/tiergate/remotes/remotes.yaml" -}}
 {{- end -}}
 {{- if .Values.tls.secretName -}}
 {{- $_ := set $own "tls_cert_file" "/etc/tiergate/tls/tls.crt" -}}

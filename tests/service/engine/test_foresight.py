@@ -1,0 +1,87 @@
+"""Who would be late at the lanes, as the door is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.domain.inference import Criticality, Knobs
+from service.engine.foresight import Foresight
+from service.policy.latency import Handover
+from tests.builders import make_request, make_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.service.engine.conftest import Bench, ManualClock
+
+RUN_S = 0.010
+MANY = 80
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench], manual_clock: ManualClock) -> Bench:
+    return make_bench(variants=[make_variant("full", 0.9, RUN_S)], clock=manual_clock)
+
+
+def foresight(bench: Bench, after_s: float = 0.0) -> Foresight:
+    return Foresight(bench.dispatcher, bench.registry, Handover(after_s=after_s))
+
+
+def needs_s(found: Foresight, criticality: Criticality = Criticality.NORMAL) -> float:
+    """Return the least budget, to a millisecond, with which a newcomer would not be late."""
+    budgets_ms = range(1, 10_000)
+    return next(each for each in budgets_ms if not found.is_late("sums", each / 1e3, 0.0, criticality)) / 1e3
+
+
+@pytest.mark.parametrize(("budget_s", "is_crowded"), [(0.001, True), (30.0, False)])
+async def test_late_work_makes_a_crowd_and_timely_work_does_not(
+    bench: Bench, budget_s: float, is_crowded: bool
+) -> None:
+    gate = bench.close_gates()
+    await bench.occupy(gate)
+    found = foresight(bench)
+    assert not found.is_crowded()
+    await bench.send(*(make_request(knobs=Knobs(budget_s, timeout_s=50.0)) for _ in range(MANY)))
+    assert found.is_crowded() is is_crowded
+
+
+async def test_a_few_late_requests_are_no_crowd_however_long_they_take(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(variants=[make_variant("full", 0.9, 1.0)], clock=manual_clock)
+    await bench.occupy(bench.close_gates())
+    await bench.send(*(make_request(knobs=Knobs(0.001, timeout_s=59.0)) for _ in range(16)))
+    assert not foresight(bench).is_crowded()
+
+
+async def test_newcomer_needs_the_lanes_its_own_run_and_the_time_after_it(bench: Bench) -> None:
+    found = foresight(bench, after_s=0.001)
+    idle_s = needs_s(found)
+    assert idle_s == pytest.approx((RUN_S + 0.001) / 0.8, abs=0.0011)
+    await bench.occupy(bench.close_gates())
+    await bench.send(*(make_request(knobs=Knobs(30.0)) for _ in range(4)))
+    assert needs_s(found) - idle_s == pytest.approx(5 * RUN_S / 0.8, abs=0.0011)
+    assert found.is_late("sums", 0.1, 0.05, Criticality.NORMAL)
+    assert not found.is_late("sums", 0.1, 0.01, Criticality.NORMAL)
+
+
+async def test_important_newcomer_does_not_wait_for_the_others(bench: Bench) -> None:
+    await bench.occupy(bench.close_gates())
+    await bench.send(*(make_request(knobs=Knobs(30.0)) for _ in range(10)))
+    found = foresight(bench)
+    assert needs_s(found, Criticality.NORMAL) - needs_s(found, Criticality.CRITICAL) > 9 * RUN_S
+
+
+async def test_nobody_is_late_for_a_model_that_is_not_here(bench: Bench) -> None:
+    assert not foresight(bench).is_late("unknown", 0.0, 1.0, Criticality.NORMAL)
+
+
+async def test_who_is_turned_away_counts_as_lost_for_want_of_time(bench: Bench) -> None:
+    found = foresight(bench)
+    before = bench.model.standing.losses.ratio
+    found.lose("unknown")
+    assert bench.model.standing.losses.ratio == before
+    found.lose("sums", 100)
+    assert bench.model.standing.losses.ratio > before + 0.2

@@ -1,0 +1,138 @@
+"""A search of a tiny network, from its command to a repository that loads."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from service.engine.opening import open_onnx_variant
+from service.engine.repository import Repository, describe
+from variants.figures import predicted_s
+from variants.report import render_html
+from variants.search.picture import draw
+from variants.search.run import SearchOptions, SearchResult, search_model
+from variants.search_cli import add_commands
+from variants.table import draw_table
+
+if TYPE_CHECKING:
+    from variants.recipe import Recipe
+
+OPTIONS = SearchOptions(trials=3, tiers=2, shapes=4)
+
+
+@dataclass(frozen=True)
+class Searched:
+    result: SearchResult
+    repository: Path
+    tasks: list[str]
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tiny: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+    listener: type[Any],
+    stopped: type[BaseException],
+) -> Searched:
+    """A search that is stopped after its first candidates, and goes on."""
+    repository = tmp_path_factory.mktemp("searched")
+    with pytest.raises(stopped):
+        search_model(tiny, repository, OPTIONS, listener(stop_at="2: "))
+    second = listener()
+    return Searched(search_model(tiny, repository, OPTIONS, second), repository, second.tasks)
+
+
+def test_an_interrupted_search_goes_on_where_it_stopped(searched: Searched) -> None:
+    assert searched.result.asked == 3
+    assert {"train full", "export full", "shapes to time", "time shapes"}.isdisjoint(searched.tasks)
+
+
+def test_a_search_publishes_full_and_its_ladder_as_the_build_measures_them(searched: Searched) -> None:
+    manifest = searched.result.build.manifest
+    names = [variant.name for variant in manifest.variants]
+    assert names == ["full", *(rung.name for rung in searched.result.ladder)]
+    assert len(names) > 1
+    for variant, rung in zip(manifest.variants[1:], searched.result.ladder, strict=True):
+        assert variant.parent == "full"
+        assert predicted_s(variant) == rung.found.p50_s
+        assert variant.accuracy.rows == manifest.splits["test"].rows
+        assert variant.drift is not None
+    assert [rung.found.p50_s for rung in searched.result.ladder] == sorted(
+        (rung.found.p50_s for rung in searched.result.ladder), reverse=True
+    )
+
+
+def test_every_tier_is_what_the_search_chose(searched: Searched) -> None:
+    full, *tiers = searched.result.build.manifest.variants
+    by_trial = {(one.trial, one.precision): one for one in searched.result.candidates}
+    for variant, rung in zip(tiers, searched.result.ladder, strict=True):
+        chosen = by_trial[rung.found.trial, "int8" if rung.is_quantized else "float32"]
+        assert ("INT8" in variant.size.weight_bytes) == rung.is_quantized
+        assert variant.size.file_bytes == pytest.approx(chosen.file_bytes, rel=0.02)  # methods of ranges differ
+        if rung.pruning is not None:
+            assert variant.size.macs < full.size.macs
+
+
+def test_the_full_model_is_trained_once(searched: Searched) -> None:
+    kept = list((searched.repository / ".work").rglob("train-full.step"))
+    assert len(kept) == 1
+    assert "train full" not in searched.tasks
+
+
+def test_the_gateway_loads_what_a_search_published(searched: Searched) -> None:
+    stored = Repository(searched.repository).find("tiny")
+    assert stored.manifest is not None
+    for variant in stored.manifest.published:
+        backend, _ = open_onnx_variant(stored, describe(stored.manifest), variant)
+        assert backend.run({"image": np.zeros((2, 1, 8, 8), np.float32)})[0].shape == (2, 10)
+
+
+def test_the_same_search_again_finds_the_version_that_is_there(searched: Searched, tiny: Recipe) -> None:
+    again = search_model(tiny, searched.repository, OPTIONS)
+    assert not again.build.is_new
+    assert again.ladder == searched.result.ladder
+
+
+def test_reports_show_predicted_beside_measured(searched: Searched) -> None:
+    manifest = searched.result.build.manifest
+    assert "predicted p50" in render_html(manifest)
+    table = draw_table(manifest, 200)[0]
+    assert "predicted p50" in [column.header for column in table.columns]  # type: ignore[union-attr]  # a rich table
+
+
+@pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_the_picture_is_drawn(searched: Searched, form: str, start: bytes) -> None:
+    assert draw(searched.result, form).startswith(start)
+
+
+def test_the_command_prints_tiers_and_how_good_predictions_were(
+    searched: Searched, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tiny = Path(__file__).with_name("tiny_recipe.py")
+    words = ["search", str(tiny), "--output", str(searched.repository), "--trials", "3", "--tiers", "2"]
+    assert run(*words, "--plot", str(tmp_path / "front.svg")) == 0
+    printed = capsys.readouterr().out
+    assert "rung-1" in printed
+    assert re.search(r"3 networks scored in both precisions in [\d.]+ CPU-minutes; latency predicted", printed)
+    assert "peak memory" in printed
+    assert (tmp_path / "front.svg").is_file()
+
+
+def test_a_recipe_of_files_is_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("search", "trees", "--output", str(tmp_path)) == 2
+    assert "recipe 'trees' cannot be searched: it brings files and trains no network" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser(prog="tiergate")
+    add_commands(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(words)
+    code: int = arguments.run(arguments)
+    return code
