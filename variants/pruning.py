@@ -19,8 +19,8 @@ Two other measures of importance can be asked for: ``bn-scale``, the size of the
 "Network Slimming"), which says most where that factor was trained towards zero; and ``group-taylor``, the size of
 weight times gradient of the loss on some rows (Molchanov et al. 2019), which suits transformers, whose large weights
 need not matter. An attention block with a number of ``heads`` and one ``qkv`` layer, or ``query``, ``key`` and
-``value``, loses whole heads, and says so in ``heads``. Without a training (for those who have no data to fit with) all is cut at once and batch norms alone are set
-anew from the rows there are.
+``value``, loses whole heads, and says so in ``heads``. Without a training (for those who have no data to fit with) all
+is cut at once and batch norms alone are set anew from the rows there are.
 
 The result is really smaller: dense layers of fewer channels, no masks, so files, memory, multiply-accumulates and time
 all fall. Time falls less than multiply-accumulates do; the profile measures by how much. It is the wrong tool for
@@ -93,7 +93,7 @@ def _ratio_of(name: str, pruning: Pruning) -> float:
 
 
 def _attentions(model: torch.nn.Module) -> list[tuple[Any, list[torch.nn.Linear]]]:
-    """Return the attention blocks, which have ``heads``, each with the layers that give its queries, keys and values."""
+    """Return the attention blocks, which have ``heads``, each with the layers of its queries, keys and values."""
     blocks = [item for item in model.modules() if isinstance(getattr(item, "heads", None), int)]
     found = [(item, [part for name in PROJECTIONS if (part := getattr(item, name, None))]) for item in blocks]
     return [(item, parts) for item, parts in found if parts]

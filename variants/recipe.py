@@ -103,8 +103,8 @@ class Training:
     first ones, see pictures (rows, channels, height, width) at half the side, which takes a quarter of the time.
 
     ``dropout`` is the share that the network's ``Dropout`` layers drop, by default as the network was made; ``l1``
-    times the sum of sizes of weights is added to the loss. Modules named in ``frozen`` keep their weights, and behave as
-    in evaluation: a network that starts from published weights learns nothing but its head.
+    times the sum of sizes of weights is added to the loss. Modules named in ``frozen`` keep their weights, and behave
+    as in evaluation: a network that starts from published weights learns nothing but its head.
     """
 
     steps: int
@@ -300,8 +300,8 @@ class AnyRecipe(Protocol):
 class Taught(AnyRecipe, Protocol):
     """How to make a small torch network that learns from the full model.
 
-    The network takes (rows, *input_shape), float32 or int64, and returns what the full model returns, for classes logits
-    (rows, classes).
+    The network takes (rows, *input_shape), float32 or int64, and returns what the full model returns, for classes
+    logits (rows, classes).
     """
 
     @property

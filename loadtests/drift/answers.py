@@ -13,6 +13,7 @@ import numpy as np
 from loadtests.drift.damage import flip_bits
 from loadtests.drift.shifts import SHIFTS, class_mix
 from variants.manifest import read_manifest
+from variants.packed import unpack
 from variants.runtime import run_logits
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from variants.manifest import ModelManifest
+    from variants.manifest import ModelManifest, VariantManifest
 
     Floats = NDArray[np.float32]
     Labels = NDArray[np.int64]
@@ -89,9 +90,15 @@ def gather(source: Source, kept: Path, note: Callable[[str], None]) -> Answers:
         return _restore(manifest, {name: stored[name] for name in stored.files})
 
 
+def _onnx(folder: Path, variant: VariantManifest) -> bytes:
+    """Return the ONNX file that a variant's file is, or holds."""
+    content = (folder / variant.file).read_bytes()
+    return content if variant.unpacked is None else unpack(content, variant.unpacked.bytes)
+
+
 def _run(source: Source, manifest: ModelManifest, note: Callable[[str], None]) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield every array under ``kind|condition|strength|what``."""
-    files = {item.name: (source.folder / item.file).read_bytes() for item in manifest.published}
+    files = {item.name: _onnx(source.folder, item) for item in manifest.published}
     chance = np.random.default_rng(0)
     clean = {name: run_logits(file, source.inputs) for name, file in files.items()}
     note(f"{manifest.model}: clean")

@@ -42,7 +42,7 @@ from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell, Profile, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -134,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser
+
+
+def example_questions(requests: int, names: Collection[str]) -> dict[str, Question]:
+    """Return the questions of these kinds of arrivals for the example ladder."""
+    ladder = _ladder(None, _BUDGET_S)
+    return {kind.name: _question(ladder, kind) for kind in _kinds(requests, None, None) if kind.name in names}
 
 
 def _kinds(requests: int, code: Path | None, conv: Path | None) -> list[Kind]:

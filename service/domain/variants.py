@@ -58,7 +58,8 @@ class Variant:
     ``accuracy`` is the measured metric on the test split, 0..1, higher is better. ``memory_bytes`` is what a
     process gains by loading it. ``is_routable`` is false for a dominated variant, which still
     answers when pinned. ``note`` says why, and ``dominated_by`` names the variant that is no larger, no slower and no
-    less accurate: where that one may not answer, this one may.
+    less accurate: where that one may not answer, this one may. ``doubted_accuracy`` is what the manifest claims where
+    drift has taken that claim away, ``None`` elsewhere.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Variant:
     is_routable: bool = True
     note: str = ""
     dominated_by: str = ""
+    doubted_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

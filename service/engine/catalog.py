@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from service.engine.loaded import LoadedModel
     from service.engine.registry import Registry
     from service.engine.statistics import StatisticsObserver
+    from service.policy.routing import Route
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -139,7 +140,7 @@ class Catalog:
             ModelNotFound, ModelNotReady, VariantNotFound, InvalidRequest: Nothing fits, or the file has changed.
         """
         loaded, _ = self._find(model, "")
-        name = variant or loaded.route(knobs, self._clock()).candidates[0].name
+        name = variant or _for_device(loaded.route(knobs, self._clock()), model)
         chosen = _variant(loaded, name)
         file = loaded.files.get(name)
         if file is None or not file.is_unchanged():
@@ -231,3 +232,10 @@ def _variant(loaded: LoadedModel, name: str) -> Variant:
         names = ", ".join(item.name for item in loaded.info.variants)
         raise VariantNotFound(f"model '{loaded.info.name}' has no variant '{name}'; its variants are {names}")
     return variant
+
+
+def _for_device(route: Route, model: str) -> str:
+    """Return the best variant that the client's device can run itself."""
+    if route.is_beyond_hardware:
+        raise ModelNotReady(f"drift has taken out every variant of model '{model}' that suits the client's device")
+    return route.candidates[0].name

@@ -183,11 +183,11 @@ class DataPlane(Catalog):
         if now_s > ticket.waiting.deadline_s:  # a run on this thread has no timer that could end it before
             self._observer.request_expired(request.model, was_running=True)
             raise expired(ticket)
-        typical_s = outcome.predicted_s + self._handover.after_s
+        typical_s = outcome.predicted_s + self._handover.typical_after_s(outcome.batch_size)
         claim = model.claims[variant.name]
         claimed_s = queue_s + claim.factor * typical_s
         if ticket.kept is None:  # else it waited between two stages
-            self._handover.observe_after(total_s - queue_s - outcome.compute_s)
+            self._handover.observe_after(total_s - queue_s - outcome.compute_s, outcome.batch_size)
             claim.observe(total_s - queue_s, typical_s)
         reason, best_accuracy = self._reason(ticket, outcome)
         answer = Answer(

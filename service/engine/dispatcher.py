@@ -371,7 +371,8 @@ class Dispatcher:
     def _start(self, model: LoadedModel, run: Run, tickets: Sequence[Ticket], lane: Lane, asked_s: float) -> Job:
         now_s = self.clock()
         self.desk.begin(lane, model, run, now_s)
-        job = Job(lane, model, run, tickets, now_s, now_s - asked_s)
+        rows = sum([ticket.waiting.rows for ticket in tickets])
+        job = Job(lane, model, run, tickets, now_s, now_s - asked_s, model.typical_s(run.variant, rows))
         self._running[id(job)] = job
         return job
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from service.engine.node import detect_isa
+from variants.machine import detect_isa
 
 _V2_CPU: Final = "cpu.max"
 _V2_MEMORY: Final = "memory.max"

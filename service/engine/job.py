@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Job:
     """A run that a lane has taken; ``call`` is its call to another server, while one is under way.
 
-    ``is_given_up`` tells that the run hung, and that nobody waits for it or for its thread any more.
+    ``typical_s`` is what it would most likely take, as known when it was taken. ``is_given_up`` tells that the run
+    hung, and that nobody waits for it or for its thread any more.
     """
 
     lane: Lane
@@ -28,6 +29,7 @@ class Job:
     tickets: Sequence[Ticket]
     taken_s: float
     decision_s: float
+    typical_s: float = 0.0
     call: Future[Any] | None = None
     is_given_up: bool = False
 

@@ -247,7 +247,7 @@ def _report(job: Job, moments: tuple[float, float, float], now_s: float) -> RunR
         input_s=joined_s - started_s,
         compute_s=computed_s - joined_s,
         output_s=now_s - computed_s,
-        predicted_s=job.model.typical_s(job.run.variant, sum(ticket.waiting.rows for ticket in job.tickets)),
+        predicted_s=job.typical_s,
         decision_s=job.decision_s,
         started_s=started_s,
     )
@@ -257,13 +257,12 @@ def _outcome(
     job: Job, ticket: Ticket, outputs: tuple[NDArray[Any], ...], report: RunReport, started_s: float
 ) -> Outcome:
     kept = ticket.kept
-    typical_s = job.model.typical_s(job.run.variant, report.rows)
     return Outcome(
         variant=job.run.variant,
         outputs=outputs,
         started_s=kept.started_s if kept else started_s,
         compute_s=report.compute_s + (kept.compute_s if kept else 0.0),
-        predicted_s=typical_s + (started_s - kept.started_s if kept else 0.0),
+        predicted_s=job.typical_s + (started_s - kept.started_s if kept else 0.0),
         batch_size=report.rows,
         is_late=job.run.is_late,
         is_fallback=bool(ticket.failed_on),

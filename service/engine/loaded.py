@@ -17,7 +17,7 @@ from service.policy.costs import Costs, Plan
 from service.policy.deadline_queue import DeadlineQueue
 from service.policy.desk import Standing
 from service.policy.judged import judge
-from service.policy.latency import Claim, Correction, safe_table
+from service.policy.latency import Claim, Correction, Median, safe_table
 from service.policy.scheduling import choose_run
 from service.policy.situation import Situation
 
@@ -95,6 +95,7 @@ class LoadedModel:
     _learning: threading.Lock = field(default_factory=threading.Lock)
     _routes: KnownRoutes = field(default_factory=KnownRoutes)
     _medians_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    _typical: dict[tuple[str, int], Median] = field(default_factory=dict)
     _everyone: frozenset[str] = frozenset()
     _rest_until_s: float = -math.inf
     _shapes_of: ModelInfo | None = None
@@ -201,7 +202,8 @@ class LoadedModel:
 
     def typical_s(self, variant: str, rows: int) -> float:
         """Return the median compute time of a run as this machine is now: what it will most likely take."""
-        return self._medians_s[variant][rows] * self.corrections[variant].ratio
+        seen = self._typical.get((variant, rows))
+        return self._medians_s[variant][rows] * self.corrections[variant].ratio if seen is None else seen.value_s
 
     def wanted(self, waiting: Waiting, costs: Costs) -> frozenset[str]:
         """Return the candidates no more accurate than what the objective takes where time is plenty."""
@@ -292,6 +294,10 @@ class LoadedModel:
         median_s = self._medians_s[variant][rows]
         correction = self.corrections[variant]
         with self._learning:
+            if variant not in self.remote:  # which learn their own profile
+                if (variant, rows) not in self._typical:
+                    self._typical[variant, rows] = Median(self.typical_s(variant, rows))
+                self._typical[variant, rows].observe(compute_s)
             correction.observe(compute_s, median_s, now_s)
             if variant in self.remote:
                 self._relearn(variant, rows, compute_s)

@@ -3,7 +3,8 @@
 A demoted variant has lost its claim to the manifest's accuracy: it stands in the ladder at the estimate. A quarantined
 one is no candidate; a request that pins it is still answered by it, as a dominated variant is. What a quarantined
 variant dominated may answer again. A model never loses all that its policy allows: where everything would be out, the
-most accurate of them stays; what could not be loaded does not count.
+most accurate of them stays; what could not be loaded does not count. What the manifest claimed of either stays known,
+so that a request that only they could have served is told apart from one that never had a chance.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _spared(info: ModelInfo, out: set[str], names: set[str]) -> set[str]:
 
 def _judged(item: Variant, verdict: Verdict | None, out: set[str]) -> Variant:
     if item.name in out:
-        return replace(item, is_routable=False, dominated_by="", note=f"quarantined: {verdict.why if verdict else ''}")
+        why = f"quarantined: {verdict.why if verdict else ''}"
+        return replace(item, is_routable=False, dominated_by="", note=why, doubted_accuracy=item.accuracy)
     if verdict is not None and verdict.accuracy is not None:
-        return replace(item, accuracy=verdict.accuracy)
+        return replace(item, accuracy=verdict.accuracy, doubted_accuracy=item.accuracy)
     return item

@@ -34,6 +34,9 @@ _LAG_UP, _LAG_DOWN = 0.1, 0.01
 _OUTSIDE_RATIO: Final = 0.2
 _MOST_LAG_RATIO: Final = 0.4
 _MOST_HANDOVER_S: Final = 1e-3
+_MEDIAN_STEP: Final = 0.04
+_FIRST_MEDIAN_STEP: Final = 0.5
+_MOST_AFTER_ROWS: Final = 16
 _CLAIM_STEP: Final = 5e-4
 _CLAIM_UP: Final = 1.0 + 99 * _CLAIM_STEP
 _CLAIM_DOWN: Final = 1.0 - _CLAIM_STEP
@@ -65,6 +68,24 @@ class Correction:
         """Start from a ratio measured on a calm machine, at warm-up."""
         self.base = self.ratio = ratio
         self.updated_s = now_s
+
+
+@dataclass(slots=True)
+class Median:
+    """A running median of times, which follows a machine that changes; not thread-safe.
+
+    Every time above raises it by a small share, every time below lowers it as much, so that it rests where half of
+    them are above, whatever the rest is like (Robbins and Monro 1951). The first steps are larger.
+    """
+
+    value_s: float
+    _count: int = 0
+
+    def observe(self, seconds: float) -> None:
+        """Learn from one time."""
+        self._count += 1
+        step = 1.0 + max(_MEDIAN_STEP, _FIRST_MEDIAN_STEP / self._count)
+        self.value_s = self.value_s * step if seconds > self.value_s else self.value_s / step
 
 
 @dataclass(slots=True)
@@ -102,13 +123,23 @@ class Handover:
     before_s: float = 100e-6
     after_s: float = 100e-6
     lag_s: float = 0.0
+    _typical: dict[int, Median] = field(default_factory=dict)
 
     def observe_before(self, seconds: float) -> None:
         """Learn from a request that found the machine idle and yet went through a lane."""
         self.before_s = _blend(self.before_s, seconds)
 
-    def observe_after(self, seconds: float) -> None:
-        """Learn from one answered request."""
+    def typical_after_s(self, rows: int) -> float:
+        """Return the median of the time after a run of about so many rows: their answers are written in turn."""
+        found = self._typical.get(min(rows, _MOST_AFTER_ROWS).bit_length())
+        return self.after_s if found is None else found.value_s
+
+    def observe_after(self, seconds: float, rows: int = 1) -> None:
+        """Learn from one answered request, of a run of so many rows."""
+        size = min(rows, _MOST_AFTER_ROWS).bit_length()
+        if size not in self._typical:
+            self._typical[size] = Median(max(self.after_s, 1e-6))
+        self._typical[size].observe(seconds)
         self.after_s = _blend(self.after_s, seconds)
         self.lag_s += (_LAG_UP if seconds > self.lag_s else _LAG_DOWN) * (seconds - self.lag_s)
 

@@ -6,7 +6,9 @@ every published variant is a candidate, less those outside the tiers or the memo
 that another candidate dominates, less those below the accuracy floor.
 
 A floor that no variant reaches, or a device for which nothing is suitable, is the caller's mistake and refused with
-what would be possible.
+what would be possible. Where something was, and drift has taken it out, the caller has made none: a device that is left
+without a suitable variant is answered by the others, as far as they keep the budget; a floor cannot be kept then, which
+is the model's state and not the request's fault.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Route:
     """The candidates of one request, most accurate first, and its budget in seconds from arrival.
 
     ``names`` are those that scheduling chooses among, cascades included; it is empty until they are known.
+    ``is_beyond_hardware`` tells that drift has taken out all that suits the client's device, and the others answer.
     """
 
     candidates: tuple[Variant, ...]
@@ -39,6 +42,7 @@ class Route:
     is_pinned: bool = False
     is_floored: bool = False
     is_narrowed_by_hardware: bool = False
+    is_beyond_hardware: bool = False
     names: tuple[str, ...] = ()
 
 
@@ -64,7 +68,7 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
         ModelNotReady: What the knobs ask for exists, but is not ready.
     """
     class_name = choose_class(knobs.hardware, rules.classes) if knobs.hardware else ""
-    suited, is_narrowed = list(model.variants), False
+    suited, is_narrowed, is_beyond_hardware = list(model.variants), False, False
     if knobs.variant is not None or knobs.tier is not None:
         suited = _pinned(model, knobs)
     else:
@@ -72,16 +76,15 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
         if not suited:
             raise ModelNotReady(f"model '{model.name}' has no variant that routing may choose; its policy allows none")
         fitting = [item for item in suited if _suits(item, knobs, rules.classes.get(class_name))]
+        if not fitting:
+            out = [item for item in model.variants if _is_out(item)]
+            is_beyond_hardware = any(_suits(item, knobs, rules.classes.get(class_name)) for item in out)
+            fitting = suited if is_beyond_hardware else []
         fitting, suited = _undominated(fitting, ready), _undominated(suited, ready)
         is_narrowed = bool(fitting) and _best(fitting).accuracy < _best(suited).accuracy
         suited = _need(fitting, f"client_hardware suits no variant of model '{model.name}'", model)
     if knobs.min_accuracy is not None:
-        floor = knobs.min_accuracy
-        suited = _need(
-            [item for item in suited if item.accuracy >= floor],
-            f"min_accuracy {floor:g} is above every variant of model '{model.name}' that may answer",
-            model,
-        )
+        suited = _above(knobs.min_accuracy, suited, model)
     # On a tie the manifest's order holds, full first: equal on some hundred test rows is no proof of being equal.
     usable = sorted((item for item in suited if item.name in ready), key=lambda item: -item.accuracy)
     if not usable:
@@ -93,6 +96,7 @@ def choose_route(model: ModelInfo, knobs: Knobs, rules: Rules, ready: Collection
         is_pinned=knobs.variant is not None or knobs.tier is not None,
         is_floored=knobs.min_accuracy is not None,
         is_narrowed_by_hardware=is_narrowed,
+        is_beyond_hardware=is_beyond_hardware,
     )
 
 
@@ -129,6 +133,21 @@ def _suits(variant: Variant, knobs: Knobs, hardware_class: HardwareClass | None)
         return False
     memory = knobs.hardware.memory_bytes if knobs.hardware else None
     return memory is None or variant.memory_bytes <= memory
+
+
+def _is_out(variant: Variant) -> bool:
+    """Tell whether drift has taken a variant out, which would else be a candidate."""
+    return variant.doubted_accuracy is not None and not variant.is_routable
+
+
+def _above(floor: float, suited: Iterable[Variant], model: ModelInfo) -> list[Variant]:
+    found = [item for item in suited if item.accuracy >= floor]
+    doubted = [item.name for item in model.variants if (item.doubted_accuracy or 0.0) >= floor]
+    if not found and doubted:
+        raise ModelNotReady(
+            f"model '{model.name}' cannot promise min_accuracy {floor:g} now: drift doubts {', '.join(doubted)}"
+        )
+    return _need(found, f"min_accuracy {floor:g} is above every variant of model '{model.name}' that may answer", model)
 
 
 def _need(variants: list[Variant], problem: str, model: ModelInfo) -> list[Variant]:

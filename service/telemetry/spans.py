@@ -9,6 +9,7 @@ the resource's attributes as ``OTEL_RESOURCE_ATTRIBUTES``.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 import service
 from service.telemetry.request_metrics import outcome_of
+from service.telemetry.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,6 +65,9 @@ class OtlpSpans:
         """Return spans that go to a collector in batches."""
         url = endpoint.rstrip("/")
         url = url if url.endswith(_TRACES_PATH) else url + _TRACES_PATH
+        logger = logging.getLogger(OTLPSpanExporter.__module__)
+        if not any(isinstance(item, Sparing) for item in logger.filters):
+            logger.addFilter(Sparing())
         return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
 
     def take(self, noted: RequestTrace, ended_s: float, error: BaseException | None) -> None:

@@ -184,7 +184,7 @@ def test_a_certificate_that_ends_soon_is_told(root: Path, tmp_path: Path, days: 
     ends = dt.datetime.fromtimestamp(NOW_S, dt.UTC) + dt.timedelta(days=days)
     made = trustme.CA().issue_cert("localhost", not_before=ends - dt.timedelta(days=365), not_after=ends)
     made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    files = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
+    files: dict[str, Any] = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
     finding = look(HOST, root, **files)["certificate"]
     assert finding.level == level
     assert f"expires in {days:.1f} days" in finding.found

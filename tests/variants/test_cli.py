@@ -160,7 +160,7 @@ def test_build_prints_the_manifest_and_nothing_else_as_json(
     [
         (
             "model.txt",
-            "'model.txt' is not a recipe; accepted: a bundled recipe (digits, forest, images, regression, text, trees)",
+            "accepted: a bundled recipe (detection, digits, forest, images, regression, text, trees)",
         ),
         ("nowhere.py", "there is no recipe file 'nowhere.py'"),
     ],

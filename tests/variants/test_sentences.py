@@ -114,7 +114,9 @@ def test_a_folder_takes_texts_in_place_of_tokens(folder: Path, texts: Path, tmp_
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
     state |= {"classifier.weight": torch.ones(2, 24), "classifier.bias": torch.tensor([0.0, 1.0])}
     torch.save(state, folder / "pytorch_model.bin")
-    (tmp_path / "unlabelled.txt").write_text("\n".join(f"a {word}" * count for word in WORDS[4:] for count in range(1, 6)))
+    (tmp_path / "unlabelled.txt").write_text(
+        "\n".join(f"a {word}" * count for word in WORDS[4:] for count in range(1, 6))
+    )
     recipe: Any = load_source(Given(folder, calibration=tmp_path / "unlabelled.txt", evaluate=texts))
     given: GivenModel = recipe
     assert given.labelled is not None

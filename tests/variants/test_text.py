@@ -17,8 +17,6 @@ from variants.sources.names import read_names
 from variants.sources.tokens import Trigrams
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from variants.build import BuildResult
 
 
@@ -99,3 +97,10 @@ def test_padding_changes_no_answer(built: BuildResult) -> None:
     answers = [session.run(None, {"tokens": one})[0] for one in (rows, rows, other)]
     assert np.array_equal(answers[0], answers[1])
     assert not np.array_equal(answers[0], answers[2])
+
+
+def test_tokens_out_of_range_fail_no_request(built: BuildResult) -> None:
+    session = open_session(built.folder / "full.onnx")
+    rows = np.array([[1, 5, 511, 0] + [0] * 8, [1, 5, 99_999, 0] + [0] * 8], dtype=np.int64)
+    logits = session.run(None, {"tokens": rows})[0]
+    assert np.allclose(logits[0], logits[1], atol=1e-5)

@@ -60,7 +60,9 @@ class SplitAttention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        q, k, v = (
+            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
         mixed = ((q @ k.transpose(2, 3)).softmax(3) @ v).transpose(1, 2)  # (rows, places, heads, dim)
         result: torch.Tensor = self.out(mixed.flatten(2))
         return result

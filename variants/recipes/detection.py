@@ -41,7 +41,7 @@ class Detection:
 
     name = "detection"
     metric = "right pictures"
-    scoring = Boxes()
+    scoring = Boxes(least_score=0.3)
     objectives = BoxObjectives(centres(SIDE)[:2])
     dataset = "drawn shapes"
     labels = CLASSES

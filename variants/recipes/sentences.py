@@ -28,16 +28,18 @@ from variants.sources.bert import TextClassifier, read_architecture, read_classi
 from variants.sources.wordpiece import PADDING, read_texts, read_wordpiece
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 SHARES: Final = {"calibration": 0.05, "validation": 0.1, "test": 0.25}
 MOST_TOKENS: Final = 128
+LEAST: Final = 3
+"""A start, a token, an end."""
 FEWEST_TEXTS: Final = 40
-BACKBONE: Final = ("net.word", "net.position", "net.norm", "net.layers")
+HEAD: Final = ("pool", "classifier", "dropout")
 
 
 class Sentence(torch.nn.Module):
-    """A text classifier that finds padding in its tokens."""
+    """A text classifier that finds padding in its tokens, and takes numbers out of range for the nearest in it."""
 
     def __init__(self, net: TextClassifier, padding: int) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Sentence(torch.nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Map token numbers (N, length) to logits (N, classes)."""
-        logits: torch.Tensor = self.net(tokens, tokens != self.padding)
+        logits: torch.Tensor = self.net(tokens.clamp(0, self.net.word.num_embeddings - 1), tokens != self.padding)
         return logits
 
 
@@ -72,9 +74,10 @@ class Sentences:
         self._shape = read_architecture(self._folder, self.labels)
         self._tokeniser = read_wordpiece(self._folder)
         self.input_shape = (self._length(length),)
-        frozen = () if trains_all else BACKBONE
-        start = read_classifier(self._folder, self.labels).state_dict()
-        self.plan = replace(PLAN, training=replace(PLAN.training, frozen=frozen), starts_from=_digest(start))
+        start = read_classifier(self._folder, self.labels)
+        body = tuple(f"net.{name}" for name, _ in start.named_children() if name not in HEAD)
+        training = replace(PLAN.training, frozen=() if trains_all else body)
+        self.plan = replace(PLAN, training=training, starts_from=_digest(start.state_dict()))
 
     def load(self, seed: int) -> DataParts:
         """Deal the texts out; texts of the same tokens count once."""
@@ -94,9 +97,7 @@ class Sentences:
         """Return a network of two layers, a third as wide."""
         heads = max(1, self._shape.heads // 3)
         width = 16 * heads * max(1, self._shape.width // (48 * heads))
-        return self._reader(
-            TextClassifier(replace(self._shape, width=width, hidden=2 * width, layers=2, heads=heads))
-        )
+        return self._reader(TextClassifier(replace(self._shape, width=width, hidden=2 * width, layers=2, heads=heads)))
 
     def augment(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002 - nothing is drawn
         """Return the rows as they are: a word less may turn a sentence's meaning round."""
@@ -106,10 +107,14 @@ class Sentences:
         return Sentence(net, self._tokeniser.vocabulary[PADDING])
 
     def _length(self, wanted: int | None) -> int:
-        most = min(self._shape.positions, MOST_TOKENS) if wanted is None else wanted
-        if not 3 <= most <= self._shape.positions:  # noqa: PLR2004 - a start, a token, an end
-            raise RecipeError(f"length {wanted} is not allowed; '{self._folder}' takes 3 to {self._shape.positions}")
-        return wanted or min(most, _longest(self._tokeniser.tokens(text) for text in self._texts) + 2)
+        if wanted is None:
+            longest = _longest(self._tokeniser.tokens(text) for text in self._texts) + 2  # a start and an end
+            return min(longest, self._shape.positions, MOST_TOKENS)
+        if not LEAST <= wanted <= self._shape.positions:
+            raise RecipeError(
+                f"length {wanted} is not allowed; '{self._folder}' takes {LEAST} to {self._shape.positions}"
+            )
+        return wanted
 
 
 PLAN: Final = Plan(
@@ -123,7 +128,7 @@ PLAN: Final = Plan(
 )
 
 
-def _longest(rows: Sequence[list[int]]) -> int:
+def _longest(rows: Iterable[list[int]]) -> int:
     return max(map(len, rows))
 
 

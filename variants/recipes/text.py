@@ -28,14 +28,15 @@ from variants.sources.tokens import PADDING, START, Trigrams
 if TYPE_CHECKING:
     from variants.recipe import ComputePrecision
 
-LANGUAGES: Final = tuple(
-    "ab af ak am ar as ast az be bew bg blo bn br brx bs ca ccp ce ceb chr ckb cs cv cy da de dsb dz ee el en eo es et "
-    "eu fa fi fil fo fr frr fy ga gd gl gsw gu ha he hi hr hsb hu hy ia id ie ig is it ja jv ka kab kea kgp kk km kn "
-    "ko kok ks ksh ku kxv ky lb lij lld lo lt lv mai mi mk ml mn mr ms my nb nds ne nl nqo oc om or pa pcm pl ps pt qu "
-    "rif rm ro ru sat sc scn sd si sk sl so sq sr sv sw syr szl ta te tg th ti tk to tr tt ug uk ur uz vec vi wo xh "
-    "xnr yo yrl yue zh zu".split()
+CODES: Final = (
+    "ab af ak am ar as ast az be bew bg blo bn br brx bs ca ccp ce ceb chr ckb cs cv cy da de dsb dz ee el en eo es "
+    "et eu fa fi fil fo fr frr fy ga gd gl gsw gu ha he hi hr hsb hu hy ia id ie ig is it ja jv ka kab kea kgp kk km "
+    "kn ko kok ks ksh ku kxv ky lb lij lld lo lt lv mai mi mk ml mn mr ms my nb nds ne nl nqo oc om or pa pcm pl ps "
+    "pt qu rif rm ro ru sat sc scn sd si sk sl so sq sr sv sw syr szl ta te tg th ti tk to tr tt ug uk ur uz vec vi "
+    "wo xh xnr yo yrl yue zh zu"
 )
-"""Those with names enough of their own; left out are tables that repeat another's (Haitian, Norwegian beside Bokmal)."""
+LANGUAGES: Final = tuple(CODES.split())
+"""Those with names enough of their own; left out are tables that repeat another's (Haitian, Nynorsk)."""
 HELD_OUT: Final = {"calibration": 500, "validation": 3_000, "test": 20_000}
 HIDDEN: Final = 0.05
 
@@ -58,7 +59,10 @@ class Size:
 
 
 class Reader(nn.Module):
-    """A BERT that finds padding in its tokens."""
+    """A BERT that finds padding in its tokens; numbers that no token has are taken for the nearest that one has.
+
+    Requests of many clients run together, and a number out of range would fail them all.
+    """
 
     def __init__(self, size: Size, tokens: Trigrams, labels: tuple[str, ...]) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class Reader(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Map token numbers (N, length) to logits (N, languages)."""
-        logits: torch.Tensor = self.net(tokens, tokens != PADDING)
+        logits: torch.Tensor = self.net(tokens.clamp(0, self.net.word.num_embeddings - 1), tokens != PADDING)
         return logits
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from variants.build import BuildOptions, build_model
+from variants.build import BuildOptions, build_model, find_built
 from variants.cache import StepCache
 from variants.data import load_parts
 from variants.errors import RecipeError, naming_step
@@ -57,15 +57,15 @@ HANDED_ON = ("train-full.step", "export-full.step")
 class SearchOptions:
     """When to stop scoring (``minutes`` are of CPU time, over all attempts), and how many tiers to choose beside full.
 
-    ``shapes`` are timed to predict latency from, a quarter of them to judge the predictions. ``force`` forgets what
-    earlier searches of the recipe found.
+    ``shapes`` (4 or more) are timed to predict latency from, a quarter of them to judge the predictions. ``force``
+    forgets what earlier searches of the recipe found.
     """
 
     seed: int = 0
     trials: int = 100
     minutes: float = 20.0
     tiers: int = 5
-    shapes: int = 36
+    shapes: int = 48
     force: bool = False
 
 
@@ -116,7 +116,8 @@ def search_model(
         searched = _with_plan(recipe, ladder)
         with naming_step("identify"):
             key = identify(searched, parts, options.seed, describe_machine().isa).key
-        _hand_on(work / "steps", work_folder(output, recipe.name, key) / "steps")
+        if find_built(output, recipe.name, key) is None:
+            _hand_on(work / "steps", work_folder(output, recipe.name, key) / "steps")
         build = build_model(searched, output, BuildOptions(seed=options.seed), progress)
     return SearchResult(
         candidates=tuple(study.candidates),

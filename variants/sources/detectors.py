@@ -43,8 +43,8 @@ def check_boxes(answers: Floats, source: Path) -> Boxes:
     wanted = "--boxes is for answers [rows, 4 + classes, places]: centre x, y, width, height, then a score per class"
     if answers.ndim != AXES or answers.shape[1] <= COORDINATES or answers.shape[1] > answers.shape[2]:
         raise RecipeError(
-            f"'{source}' answers {shape}; {wanted}. A file that suppresses boxes itself is exported without (nms=False), "
-            "one of YOLOv5's form by a newer Ultralytics"
+            f"'{source}' answers {shape}; {wanted}. A file that suppresses boxes itself is exported "
+            "without (nms=False), one of YOLOv5's form by a newer Ultralytics"
         )
     scores = answers[:, COORDINATES:]
     if scores.min() < 0.0 or scores.max() > HIGHEST:

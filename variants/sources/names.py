@@ -1,4 +1,4 @@
-"""Names in many languages, as Unicode's CLDR has them: languages, countries, scripts, currencies, months, units, places.
+"""Names in many languages, from Unicode's CLDR: languages, countries, scripts, currencies, months, units, places.
 
 Babel carries the collection (Unicode License v3), so nothing is downloaded. What a language does not say itself is
 inherited from another there, and neighbours share many words: a name is kept only where one of the languages asked for

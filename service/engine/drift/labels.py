@@ -1,8 +1,8 @@
 """Labels that come late: what is kept of an answer, and how good a label says that it was.
 
-Kept of each row is its *reading* (``policy.drift.matching``): its class, its values, or its boxes. A label has one entry
-for each row of the request: a class, by its index or its name; a value, or a list of them; or a list of boxes, each as
-class, centre x, centre y, width and height in pixels of the model's input, empty where nothing is to be seen.
+Kept of each row is its *reading* (``policy.drift.matching``): its class, its values, or its boxes. A label has one
+entry for each row of the request: a class, by its index or its name; a value, or a list of them; or a list of boxes,
+each as class, centre x, centre y, width and height in pixels of the model's input, empty where nothing is to be seen.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _READING: Final = 6
 """Numbers of a box as it is read, and below as a label has it."""
 _LABELLED: Final = 5
+_PLACE: Final = 4
+"""Rows of a detector's answer before those of its classes."""
 _NO_CLASS: Final = -1.0
 _MOST_VALUES: Final = 4096
 """Of one row; what has more is a picture rather than an answer that somebody labels."""
@@ -44,10 +46,10 @@ def predictions_of(
     if scoring is None:
         return
     known = {item.name: item.digest for item in info.variants}
-    kept = [item for item in answers if isinstance(scoring, ByBoxes) or _values_of(item) <= _MOST_VALUES]
-    for item, confidence in zip(kept, _confidences(kept, reference), strict=True):
-        read = _rows(readings(item.output, scoring), scoring)
-        yield Prediction(item.request_id, info.name, item.variant, known[item.variant], now_s, read, confidence)
+    is_small = isinstance(scoring, ByClass | ByBoxes)
+    kept = [item for item in answers if is_small or item.output[:1].size <= _MOST_VALUES]
+    for item, read, sure in zip(kept, _read(kept, scoring), _confidences(kept, reference), strict=True):
+        yield Prediction(item.request_id, info.name, item.variant, known[item.variant], now_s, read, sure)
 
 
 def score_of(label: Label, predicted: Reals, info: ModelInfo, scoring: Scoring) -> float | None:
@@ -67,10 +69,12 @@ def score_of(label: Label, predicted: Reals, info: ModelInfo, scoring: Scoring) 
 def _wanted(value: Any, info: ModelInfo, scoring: Scoring) -> Reals | None:  # noqa: ANN401 - whatever JSON holds
     """Return what a row's label says in the form of a reading, ``None`` where it says nothing of this model."""
     if isinstance(scoring, ByClass):
-        place = _class_of(value, info)
+        place = _class_of(value, info, info.outputs[0].shape[-1])
         return None if place is None else np.array([place], dtype=np.float64)
     try:
         if not isinstance(scoring, ByBoxes):
+            if isinstance(value, str):  # numpy would read it
+                return None
             return np.atleast_1d(np.array(value, dtype=np.float64))
         return np.array([_box(item, info) for item in value], dtype=np.float64).reshape(-1, _LABELLED)
     except (TypeError, ValueError, OverflowError):  # a text, a list of unequal lists, a number beyond all floats
@@ -79,17 +83,24 @@ def _wanted(value: Any, info: ModelInfo, scoring: Scoring) -> Reals | None:  # n
 
 def _box(item: Any, info: ModelInfo) -> list[float]:  # noqa: ANN401 - whatever JSON holds
     name, *place = item
-    kind = _class_of(name, info)
-    if kind is None or len(place) != _LABELLED - 1:
+    kind = _class_of(name, info, info.outputs[0].shape[1] - _PLACE)
+    if kind is None or len(place) != _PLACE:
         raise ValueError("no class of this model, or no place and size")
     return [float(kind), *(float(number) for number in place)]
 
 
-def _rows(found: Sequence[Reals], scoring: Scoring) -> Reals:
-    """Return the readings of all rows as one table; rows of fewer boxes are filled up with such as have no class."""
-    if not isinstance(scoring, ByBoxes):
-        return np.stack(found)
-    table = np.full((len(found), max(len(boxes) for boxes in found), _READING), _NO_CLASS)
+def _read(answers: Sequence[KeptAnswer], scoring: Scoring) -> list[Reals]:
+    """Return the readings of each answer, (rows, numbers); classes, the most frequent task, are read all together."""
+    if isinstance(scoring, ByClass) and answers:
+        table = np.stack(readings(_joined(answers), scoring))
+        return np.split(table, np.cumsum([len(item.output) for item in answers])[:-1])
+    read = [readings(item.output, scoring) for item in answers]
+    return [_filled(rows) if isinstance(scoring, ByBoxes) else np.stack(rows) for rows in read]
+
+
+def _filled(found: Sequence[Reals]) -> Reals:
+    """Return the boxes of all rows as one table; rows of fewer are filled up with such as have no class."""
+    table = np.full((len(found), max(1, *map(len, found)), _READING), _NO_CLASS)
     for row, boxes in zip(table, found, strict=True):
         row[: len(boxes)] = boxes
     return table.reshape(len(found), -1)
@@ -97,23 +108,22 @@ def _rows(found: Sequence[Reals], scoring: Scoring) -> Reals:
 
 def _confidences(answers: Sequence[KeptAnswer], reference: ModelReference) -> list[NDArray[np.float32]]:
     """Return how sure each row of each answer is, 0..1, all computed together; a half where the task tells nothing."""
-    counts = np.array([len(item.output) for item in answers], dtype=np.int64)
+    if not answers:
+        return []
+    ends = np.cumsum([len(item.output) for item in answers])
     log_odds = getattr(reference.agreement, "log_odds", None)
-    if log_odds is None or not answers:
-        odds = np.zeros(counts.sum())
-    else:
-        odds = log_odds([np.concatenate([item.output.reshape(len(item.output), -1) for item in answers])])
-    return np.split((1.0 / (1.0 + np.exp(-odds))).astype(np.float32), counts.cumsum()[:-1]) if answers else []
+    odds = np.zeros(ends[-1]) if log_odds is None else log_odds([_joined(answers)])
+    return np.split((1.0 / (1.0 + np.exp(-odds))).astype(np.float32), ends[:-1])
 
 
-def _values_of(answer: KeptAnswer) -> int:
-    return answer.output.size // max(1, len(answer.output))
+def _joined(answers: Sequence[KeptAnswer]) -> NDArray[Any]:
+    return np.concatenate([item.output.reshape(len(item.output), -1) for item in answers])  # (rows of all, classes)
 
 
-def _class_of(value: Any, info: ModelInfo) -> int | None:  # noqa: ANN401 - whatever JSON holds
-    """Return the index of the class that a label names by its index or its name."""
+def _class_of(value: Any, info: ModelInfo, scores: int) -> int | None:  # noqa: ANN401 - whatever JSON holds
+    """Return the index of the class that a label names by its index or its name; ``scores`` is how many there are."""
     if isinstance(value, str):
         return info.labels.index(value) if value in info.labels else None
-    classes = len(info.labels) or info.outputs[0].shape[-1]  # negative where the manifest leaves their number open
+    classes = len(info.labels) or scores  # negative where the manifest leaves their number open
     is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return value if is_index and (classes < 0 or value < classes) else None

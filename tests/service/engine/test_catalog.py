@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.domain.errors import InvalidRequest, ModelNotFound, ModelNotReady, VariantNotFound
-from service.domain.inference import Knobs, Reason
+from service.domain.inference import ClientHardware, Knobs, Reason
 from service.domain.policy_file import PolicyFile
+from service.domain.verdicts import Verdict
 from service.engine.catalog import Catalog, Identity, Parts
 from service.engine.dispatcher import Dispatcher
 from service.engine.registry import Registry
@@ -99,6 +100,18 @@ def test_an_artifact_is_picked_by_the_knobs_where_none_is_named(stored: Catalog)
     assert stored.artifact("sums", "", Knobs(tier="distilled")).variant == "distilled"
     with pytest.raises(InvalidRequest):
         stored.artifact("sums", "", Knobs(min_accuracy=1.0))
+
+
+def test_no_artifact_is_handed_to_a_device_that_only_quarantined_variants_suit(stored: Catalog) -> None:
+    model = stored._registry.get("sums")
+    least = min(item.memory_bytes for item in model.info.variants)
+    knobs = Knobs(hardware=ClientHardware(memory_bytes=least))
+    suited = stored.artifact("sums", "", knobs).variant
+    out = [item.name for item in model.info.variants if item.memory_bytes <= least]
+    model.believe({name: Verdict("quarantined", is_out=True) for name in out})
+    with pytest.raises(ModelNotReady, match="drift has taken out every variant"):
+        stored.artifact("sums", "", knobs)
+    assert stored.artifact("sums", suited, knobs).variant == suited
 
 
 def test_an_artifact_that_changed_since_it_was_verified_is_not_handed_out(stored: Catalog) -> None:

@@ -35,7 +35,7 @@ def test_predictions_are_found_by_id_after_the_file_was_opened_again(tmp_path: P
     store = opened(tmp_path / "kept.db")
     found = store.find("winds", "b", NOW_S)
     assert found is not None
-    assert found.prediction.predicted.tolist() == [0.0, 1.0, 2.0]
+    assert found.prediction.predicted.tolist() == [[0.0], [1.0], [2.0]]
     assert found.prediction.variant == "pruned"
     assert store.find("winds", "c", NOW_S) is None
     assert store.find("other", "a", NOW_S) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from service.domain.errors import ModelNotReady
 from service.domain.policy_file import PolicyFile
 from service.domain.remotes_file import RemotesFile
 from service.engine.backends.backend import Call
+from service.engine.backends.trust import Trust
 from service.engine.dispatcher import Dispatcher
 from service.engine.holding import Holding
 from service.engine.lanes import Lanes
@@ -207,6 +209,17 @@ async def test_another_file_says_which_models_to_load_again_and_they_get_lanes_o
                 await asyncio.sleep(0)
         # Who still holds the model from before finds what is gone to be away, and nothing worse.
         assert site.dispatcher.calls.away(model) == ["full"]
+
+
+async def test_a_renewed_certificate_is_another_place_and_the_same_one_is_not(tmp_path: Path) -> None:
+    async with serving(tmp_path, "full") as site:
+        file, _ = site.remotes.in_force
+        old, same, renewed = (
+            {("sums", "full"): Trust(pem, None, None, ssl.create_default_context())} for pem in (b"one", b"one", b"two")
+        )
+        site.remotes.go_by(file, old)
+        assert site.remotes.go_by(file, same) == frozenset()
+        assert site.remotes.go_by(file, renewed) == {"sums"}
 
 
 async def test_threads_of_lanes_that_are_gone_end(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.domain.errors import BackendFailed
-from tests.builders import make_request
+from tests.builders import make_request, make_variant
 
 if TYPE_CHECKING:
-    from tests.service.engine.conftest import Bench
+    from collections.abc import Callable
+
+    from tests.service.engine.conftest import Bench, ManualClock
 
 BURNT_S = 0.01
 
@@ -57,3 +59,25 @@ async def test_a_failed_run_reports_its_cpu_time_too(bench: Bench) -> None:
         await bench.plane.infer(make_request())
     assert all(run.failed and run.cpu_s >= BURNT_S for run in bench.events.runs)
     assert bench.events.runs
+
+
+async def test_prediction_is_the_median_of_its_like_and_is_made_before_the_run(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(variants=[make_variant("full", 0.9, 0.010)], clock=manual_clock)
+    took_s = 0.020
+
+    def pass_time(_: object) -> bool:
+        manual_clock.now_s += took_s
+        return False
+
+    bench.stubs["full"].fails = pass_time
+    for _ in range(100):
+        await bench.plane.infer(make_request())
+    took_s = 0.100  # one stall of many
+    await bench.plane.infer(make_request())
+    took_s = 0.020
+    await bench.plane.infer(make_request())
+    assert bench.events.runs[0].predicted_s == pytest.approx(0.010)
+    assert bench.events.runs[100].predicted_s == pytest.approx(0.020, rel=0.05)
+    assert bench.events.runs[101].predicted_s == pytest.approx(0.020, rel=0.05)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.domain.inference import NO_KNOBS, Knobs
+from service.domain.errors import InvalidRequest, ModelNotReady
+from service.domain.inference import NO_KNOBS, ClientHardware, Knobs
 from service.domain.policy_file import ModelPolicy, PolicyFile
 from service.domain.verdicts import Verdict
 from service.policy.judged import judge
@@ -16,7 +17,7 @@ from tests.builders import make_model, make_variant
 FULL = make_variant("full", 0.92, 0.030)
 QUANTIZED = make_variant("quantized", 0.915, 0.009)
 PRUNED = replace(make_variant("pruned", 0.91, 0.010, is_routable=False), dominated_by="quantized")
-DISTILLED = make_variant("distilled", 0.86, 0.002)
+DISTILLED = replace(make_variant("distilled", 0.86, 0.002), memory_bytes=1000)
 MODEL = make_model((FULL, QUANTIZED, PRUNED, DISTILLED))
 OUT = Verdict("quarantined", is_out=True, why="proven")
 
@@ -26,6 +27,23 @@ def candidates(verdicts: dict[str, Verdict], knobs: Knobs = NO_KNOBS, policy: Mo
     rules = Rules(policy, PolicyFile().hardware_classes, 60.0)
     names = {item.name for item in MODEL.variants}
     return [item.name for item in choose_route(judge(MODEL, verdicts, policy), knobs, rules, names).candidates]
+
+
+def test_device_that_only_quarantined_variants_suit_is_answered_by_the_others() -> None:
+    small = Knobs(hardware=ClientHardware(memory_bytes=DISTILLED.memory_bytes))
+    assert candidates({}, small) == ["distilled"]
+    assert candidates({"distilled": OUT}, small) == ["full", "quantized"]
+    with pytest.raises(InvalidRequest, match="suits no variant"):  # it never had one
+        candidates({"distilled": OUT}, Knobs(hardware=ClientHardware(memory_bytes=1)))
+
+
+def test_floor_that_only_doubted_variants_claimed_to_reach_is_the_models_state_and_no_mistake() -> None:
+    verdicts = {"full": Verdict("demoted", accuracy=0.7), "quantized": OUT}
+    assert candidates(verdicts, Knobs(min_accuracy=0.8)) == ["pruned", "distilled"]
+    with pytest.raises(ModelNotReady, match=r"cannot promise min_accuracy 0\.912 now: drift doubts full, quantized"):
+        candidates(verdicts, Knobs(min_accuracy=0.912))
+    with pytest.raises(InvalidRequest, match="above every variant"):
+        candidates(verdicts, Knobs(min_accuracy=0.99))
 
 
 def test_model_without_verdicts_is_the_model() -> None:

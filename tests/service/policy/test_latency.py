@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell
-from service.policy.latency import Claim, Correction, Handover, safe_quantile_s, safe_table
+from service.policy.latency import Claim, Correction, Handover, Median, safe_quantile_s, safe_table
 from tests.builders import make_variant
 
 if TYPE_CHECKING:
@@ -99,6 +99,27 @@ def test_time_set_aside_follows_a_busy_loop_up_to_a_share_of_the_budget_and_come
     for _ in range(1000):
         handover.observe_after(0.0002)
     assert handover.set_aside_s(budget_s=0.1) < 0.0003
+
+
+@given(st.integers(0, 2**32))
+def test_median_rests_where_half_of_the_times_are_above(seed: int) -> None:
+    rng, median, below = random.Random(seed), Median(1.0), 0  # noqa: S311 - no secret
+    for count in range(3000):
+        seconds = 0.001 * rng.lognormvariate(0.0, 1.0)
+        median.observe(seconds)
+        below += count >= 1000 and seconds < median.value_s
+    assert 0.4 < below / 2000 < 0.6
+
+
+def test_typical_time_after_a_run_is_told_by_its_rows() -> None:
+    handover = Handover(after_s=0.001)
+    assert handover.typical_after_s(8) == 0.001
+    for _ in range(200):
+        handover.observe_after(0.0001, rows=1)
+        handover.observe_after(0.0008, rows=8)
+    assert handover.typical_after_s(1) == pytest.approx(0.0001, rel=0.05)
+    assert handover.typical_after_s(8) == pytest.approx(0.0008, rel=0.05)
+    assert handover.typical_after_s(2) == handover.after_s
 
 
 def test_more_is_set_aside_where_requests_are_turned_away() -> None:
