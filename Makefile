@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check fix dashboards bench triton remote-servers bench-observability bench-build bench-drift bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
+.PHONY: help install demo test check fix dashboards bench triton remote-servers bench-observability bench-build bench-search bench-drift bench-drift-live bench-peers bench-serving bench-scaling bench-rollout deploy-tools clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,14 @@ bench-observability: $(INSTALLED)  ## measure what metrics, decisions and traces
 
 bench-build: $(INSTALLED)  ## build every bundled recipe, and hold size, speed and accuracy of its variants against the bars
 	$(BIN)/python -m loadtests.build_bench --plot docs/images/build.png --docs docs/benchmarks.md $(BENCH_BUILD)
+
+bench-search: $(INSTALLED)  ## search a ladder of tiers of digits, and hold time and predictions against the bars
+	$(BIN)/python -m loadtests.search_bench --docs docs/search.md --plot docs/images/search.svg $(BENCH_SEARCH)
+
+bench-drift-live: $(INSTALLED)  ## measure what the watch over drift costs live traffic, and how soon damage is out
+	$(BIN)/tiergate build digits --output repository
+	$(BIN)/tiergate rows digits repository/digits-rows.npz
+	$(BIN)/python -m loadtests.drift_live --docs docs/drift.md $(BENCH_DRIFT_LIVE)
 
 bench-drift: $(INSTALLED)  ## measure how soon drift is found, and how near estimates without labels are to the truth
 	$(BIN)/tiergate build digits --output repository

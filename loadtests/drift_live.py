@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -28,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from loadtests.drift.damage import flip_bits
-from loadtests.gateway import split_cores
 from loadtests.h2load import LoadError
 from loadtests.intervals import percentile_interval
 from loadtests.marked_page import Marks, MarksMissing, table
@@ -53,6 +53,7 @@ _BYTES_PER_FLIP: Final = 16
 """One flipped bit for so many bytes of the file: about one weight in four, or in sixteen of an 8-bit file."""
 _IDLE_CLASS: Final = "5"
 _OK: Final = 200
+_OVERLOADED: Final = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Live:
         self._bodies = bodies
         self._public, self._admin = (HTTPConnection("127.0.0.1", port, timeout=30.0) for port in ports)
         self._sent = 0
+        self.refused = 0
 
     def watch(self, most: str) -> None:
         """Switch the watch by the policy, and wait until it is followed."""
@@ -95,7 +97,7 @@ class Live:
         while due_s < began_s + duration_s:
             waits_s.append(self.send(due_s))
             due_s += 1.0 / rate_hz
-        elapsed_s = (time.perf_counter() - began_s) * len(split_cores()[1] | {split_cores()[0]})
+        elapsed_s = (time.perf_counter() - began_s) * len(os.sched_getaffinity(0))
         cpu_s, shadow_s = (now - before for now, before in zip(self._used_s(), (cpu_s, shadow_s), strict=True))
         return Turn(cpu_s / elapsed_s, shadow_s / elapsed_s, float(np.percentile(waits_s, 99.0)))
 
@@ -103,7 +105,13 @@ class Live:
         """Send one request when it is due; return how long its answer took since then, in seconds."""
         time.sleep(max(0.0, due_s - time.perf_counter()))
         self._sent += 1
-        _ask(self._public, "POST", f"{self._path}/infer", self._bodies[self._sent % len(self._bodies)])
+        status, content = _send(
+            self._public, "POST", f"{self._path}/infer", self._bodies[self._sent % len(self._bodies)]
+        )
+        if status == _OVERLOADED:
+            self.refused += 1
+        elif status != _OK:
+            raise LoadError(f"an inference answered {status}: {content[:200].decode(errors='replace')}")
         return time.perf_counter() - due_s
 
     def _used_s(self) -> tuple[float, float]:
@@ -132,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bodies = _bodies(rows, manifest.inputs[0].name, variant)
         with _serving(parsed.repository, parsed.model, bodies) as live:
             document["costs"] = [_cost(live, rate_hz, parsed) for rate_hz in _RATES_HZ]
-            document["shadow_runs"] = live.drift(variant)["shadow_runs"]
+            document |= {"shadow_runs": live.drift(variant)["shadow_runs"], "refused": live.refused}
         document["quarantines"] = [
             _quarantine(parsed, folder, name, _bodies(rows, manifest.inputs[0].name, name)) for name in small
         ]
@@ -245,7 +253,8 @@ def _page(document: dict[str, Any]) -> list[str]:
     machine = document["machine"]
     head = (
         f"`{document['command']}`, commit {document['commit']}, {document['date']}, {machine['cpu']}, "
-        f"{machine['cores']} cores; {document['model']}, asked of `{document['variant']}`. CPU in shares of all cores; "
+        f"{machine['cores']} cores; {document['model']}, asked of `{document['variant']}`, "
+        f"{document['refused']} requests refused. CPU in shares of all cores; "
         "what the watch adds is the median over pairs of turns with it and without, with its 95 % interval."
     )
     costs = [
@@ -280,12 +289,16 @@ def _span(found: dict[str, float], scale: float, unit: str) -> str:
 
 
 def _ask(connection: HTTPConnection, method: str, path: str, body: bytes = b"") -> bytes:
+    status, content = _send(connection, method, path, body)
+    if status != _OK:
+        raise LoadError(f"{method} {path} answered {status}: {content[:200].decode(errors='replace')}")
+    return content
+
+
+def _send(connection: HTTPConnection, method: str, path: str, body: bytes) -> tuple[int, bytes]:
     connection.request(method, path, body, {"content-type": "application/json"})
     reply = connection.getresponse()
-    content = reply.read()
-    if reply.status != _OK:
-        raise LoadError(f"{method} {path} answered {reply.status}: {content[:200].decode(errors='replace')}")
-    return content
+    return reply.status, reply.read()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Gateway:
         """
         policy = read_policy(settings.policy)
         self._settings = settings
-        self._token = _read_token(settings)
+        self._token = read_token(settings)
         statistics, uses = StatisticsObserver(), Uses()
         budget_bytes = settings.memory_budget_bytes
         heard = (statistics,) if budget_bytes is None else (statistics, uses)  # only evictions go by the uses
@@ -294,7 +294,12 @@ def _tls(settings: Settings, metrics: Metrics) -> Tls | None:
         raise SettingsError(str(error)) from None
 
 
-def _read_token(settings: Settings) -> str:
+def read_token(settings: Settings) -> str:
+    """Return the admin token, '' without one.
+
+    Raises:
+        SettingsError: Its file cannot be read or used.
+    """
     path = settings.admin_token_file
     if path is None:
         return ""

@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 
 _CANNOT_START = 2
 _INTERRUPTED = 130
+_UNREAD = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 done, 2 refused with a message, 130 interrupted."""
+    """Run the command line; return the exit status: 0 done, 2 refused with a message, 130 interrupted, 141 unread."""
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever reads has enough, as in `tiergate doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's end would fail on it
+        return _UNREAD
     return status
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.doctor_host import certificates, cores, open_files, optional_parts, ports, processor
+from service.doctor_host import admin_token, certificates, cores, open_files, optional_parts, ports, processor
 from service.doctor_models import examine_remotes, memory, policy, read_models, repository, speeds, unproven
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ def examine(patient: Patient) -> Iterator[Finding]:
     yield open_files(patient.host, patient.settings)
     yield from ports(patient.settings)
     yield from certificates(patient.settings, patient.now_s)
+    yield from admin_token(patient.settings)
     yield from optional_parts(patient.settings)
     models = list(read_models(patient.settings))
-    remotes, findings = examine_remotes(patient.settings)
+    remotes, findings = examine_remotes(patient.settings, models)
     yield from findings
     yield from repository(patient.settings, models, remotes)
     yield policy(patient.settings, models)

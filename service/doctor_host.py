@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from service.app import read_token
 from service.findings import Finding
 from service.frontends.sockets import ListenError, bind
-from service.frontends.tls import expires_at
+from service.frontends.tls import TlsError, TlsFiles, usable_until
+from service.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,32 +79,47 @@ def open_files(host: Host, settings: Settings) -> Finding:
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
-    """Tell of every listener whether its port is free."""
+    """Tell of every listener whether its port is free, and no other listener's."""
     listeners = [("http_port", settings.host), ("grpc_port", settings.host), ("admin_port", settings.admin_host)]
-    for name, host in listeners:
-        port: int = getattr(settings, name)
-        try:
-            bind(host, port, name).close()
-        except ListenError as error:
-            yield Finding(
-                name, "fail", str(error), f"end what listens there, or give another --{name.replace('_', '-')}"
-            )
-        else:
-            yield Finding(name, "ok", f"{host} port {port} is free" if port else "a free one is taken")
+    if settings.frontend == "pyvoy":  # which answers gRPC on the HTTP port
+        del listeners[1]
+    with ExitStack() as bound:
+        for name, host in listeners:
+            port: int = getattr(settings, name)
+            try:
+                bound.enter_context(bind(host, port, name))
+            except ListenError as error:
+                advice = f"end what listens there, or give another --{name.replace('_', '-')}, or another address"
+                yield Finding(name, "fail", str(error), advice)
+            else:
+                yield Finding(name, "ok", f"{host} port {port} is free" if port else "a free one is taken")
 
 
 def certificates(settings: Settings, now_s: float) -> Iterator[Finding]:
-    """Tell when the listeners' certificate expires."""
-    if settings.tls_cert_file is None:
+    """Tell whether the listeners' certificate can be used with its key, and when it expires."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
         return
     try:
-        left_s = expires_at(settings.tls_cert_file) - now_s
-    except OSError as error:  # what OpenSSL cannot read is one too
-        yield Finding("certificate", "fail", f"{settings.tls_cert_file}: {error}", "give a PEM certificate")
+        left_s = usable_until(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
+        left_s -= now_s
+    except TlsError as error:
+        yield Finding("certificate", "fail", str(error), "give a PEM certificate that is valid, and its key")
         return
     level: Level = "fail" if left_s <= 0 else "warn" if left_s < _SOON_S else "ok"
     shown = f"{settings.tls_cert_file} expires in {left_s / 86400.0:.1f} days"
     yield Finding("certificate", level, shown, "" if level == "ok" else "renew it; the new file is taken while serving")
+
+
+def admin_token(settings: Settings) -> Iterator[Finding]:
+    """Tell whether the admin listener's token can be read, where there is one."""
+    if settings.admin_token_file is None:
+        return
+    try:
+        read_token(settings)
+    except SettingsError as error:
+        yield Finding("admin token", "fail", str(error), "write a token there that this user may read")
+    else:
+        yield Finding("admin token", "ok", f"{settings.admin_token_file} holds one")
 
 
 def optional_parts(settings: Settings) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from service.engine.policy_reader import PolicyError, read_policy
 from service.engine.remotes_reader import RemotesError, read_certificates, read_remotes
 from service.engine.repository import Repository, describe
 from service.findings import Finding
+from service.policy.pools import pool_name
 from service.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ _PROCESS_BYTES: Final = 110 * _MIB
 _CONNECTS_S: Final = 1.0
 _RUNS: Final = 15
 _AS_BUILT: Final = (0.5, 2.0)
-_EXACT: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-_PARTS: Final = (
-    ("build", "torch", "`tiergate build`", "pip install 'tiergate[build]'"),
-    ("bento", "bentoml", "`bentoml serve` and `tiergate export --to bento`", "pip install 'tiergate[bento]'"),
-    ("pyvoy", "pyvoy", "`--frontend pyvoy`", "pip install 'tiergate[pyvoy]'"),
-    ("otel", "opentelemetry.exporter", "`--trace-endpoint`", "pip install 'tiergate[otel]'"),
-)
 
 
 def repository(settings: Settings, models: list[StoredModel], remotes: RemotesFile) -> Iterator[Finding]:
@@ -48,7 +42,7 @@ def repository(settings: Settings, models: list[StoredModel], remotes: RemotesFi
         yield Finding(
             "repository", "fail", found, "tiergate build RECIPE --output FOLDER, or name the folder of models"
         )
-    able = 0
+    able = set()
     for stored in models:
         if stored.manifest is None:
             yield Finding(f"model {stored.name}", "warn", stored.problem, "build it again, or take its folder away")
@@ -56,7 +50,8 @@ def repository(settings: Settings, models: list[StoredModel], remotes: RemotesFi
         broken = dict(_broken(stored, remotes))
         published = [item.name for item in stored.manifest.published]
         shown = f"version {stored.version}: {', '.join(published)}"
-        able += len(broken) < len(published)
+        if len(broken) < len(published):
+            able.add(stored.name)
         if broken:
             told = "; ".join(f"{name}: {why}" for name, why in broken.items())
             yield Finding(f"model {stored.name}", "warn", told, "copy these files again, or build the model again")
@@ -64,6 +59,9 @@ def repository(settings: Settings, models: list[StoredModel], remotes: RemotesFi
             yield Finding(f"model {stored.name}", "ok", shown)
     if models and not able:
         yield Finding("repository", "fail", "no model has a variant that can be loaded", "see the models above")
+    if missing := [name for name in settings.required_models if name not in able]:
+        found = f"required_models names {', '.join(missing)}, which cannot be loaded: this server is never ready"
+        yield Finding("repository", "fail", found, "build them, or take the names out")
 
 
 def policy(settings: Settings, models: list[StoredModel]) -> Finding:
@@ -161,7 +159,7 @@ def read_models(settings: Settings) -> Iterator[StoredModel]:
         return
 
 
-def examine_remotes(settings: Settings) -> tuple[RemotesFile, list[Finding]]:
+def examine_remotes(settings: Settings, models: list[StoredModel]) -> tuple[RemotesFile, list[Finding]]:
     """Return the remotes file, empty where there is none that can be used, and what is to be said of it."""
     if settings.remotes is None:
         return read_remotes(None), []
@@ -173,10 +171,22 @@ def examine_remotes(settings: Settings) -> tuple[RemotesFile, list[Finding]]:
     items = [item for variants in file.remotes.values() for item in variants.values()]
     addresses = Counter(address for item in items for address in item.endpoints)
     away = [address for address in addresses if not _answers(address)]
-    if not away:
-        return file, [Finding("remotes", "ok", f"all {len(addresses)} servers accept connections")]
-    advice = "start them, or let the way there through; until then requests go to other variants"
-    return file, [Finding("remotes", "warn", f"no connection to {', '.join(away)}", advice)]
+    findings = [Finding("remotes", "ok", f"all {len(addresses)} servers accept connections")]
+    if away:
+        advice = "start them, or let the way there through; until then requests go to other variants"
+        findings = [Finding("remotes", "warn", f"no connection to {', '.join(away)}", advice)]
+    if odd := _not_built(file, models):
+        advice = "these are left out: correct the names, or publish the variants"
+        findings.append(Finding("remotes", "warn", f"the repository has no {', '.join(odd)}", advice))
+    return file, findings
+
+
+def _not_built(file: RemotesFile, models: list[StoredModel]) -> list[str]:
+    """Return what the file names and no manifest publishes, as MODEL--VARIANT."""
+    built = {item.name: item.manifest for item in models if item.manifest is not None}
+    published = {(name, one.name) for name, manifest in built.items() for one in manifest.published}
+    named = [(model, variant) for model, variants in file.remotes.items() for variant in variants]
+    return [pool_name(*pair) for pair in named if pair not in published]
 
 
 def _answers(address: str) -> bool:

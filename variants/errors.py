@@ -6,6 +6,7 @@
     ├── StepFailed       a library, or a method of the recipe, raised inside a step; the cause is chained
     ├── RecipeError      the recipe cannot be found, loaded or trusted (overlapping splits, wrong shapes)
     ├── MissingPart      an optional package is not installed; names the extra that brings it
+    ├── LeftOut          one variant cannot be made of this model, and the others can do without it
     ├── GateFailed       the full variant misses its gate, so there is nothing to build on
     ├── BuildBusy        another build of the same model holds the lock
     └── OutputError      the repository cannot be written (full disk, permissions)
@@ -34,6 +35,10 @@ class RecipeError(BuildError):
 
 class MissingPart(BuildError):
     """An optional package is not installed."""
+
+
+class LeftOut(BuildError):
+    """A variant cannot be made of this model; the others are made all the same."""
 
 
 class GateFailed(BuildError):

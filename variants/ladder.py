@@ -14,11 +14,13 @@ from variants.recipe import Plan, Pruning
 class Found:
     """What the search knew of a tier when it chose it: ``trial`` numbers the candidate in its study.
 
+    ``network`` tells its widths and depth in words.
     ``accuracy`` and ``divergence`` (from full) are of validation rows after a short fit, ``p50_s`` is predicted for one
     row on one thread.
     """
 
     trial: int
+    network: str
     accuracy: float
     divergence: float
     p50_s: float

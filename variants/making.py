@@ -29,7 +29,7 @@ from variants.errors import RecipeError, naming_step
 from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
 from variants.ladder import rungs_of
-from variants.pruning import prune
+from variants.pruning import fitting_steps, prune
 from variants.recipe import brings_files, is_taught, is_trained, students_of
 from variants.reducing import make_download, quantize_rung, reduce
 from variants.residual import leave_out
@@ -197,7 +197,7 @@ def _train(school: _School, recipe: Recipe) -> _Fitted:
 def _prune(school: _School, full: _Fitted, plan: Pruning) -> _Fitted:
     seed = school.shop.seed + 2
     step = record_step("prune", {**asdict(plan), "teaching": asdict(school.recipe.plan.teaching)}, seed)
-    total = plan.iterations * plan.training.steps if plan.training else 1
+    total = fitting_steps(plan)
     return school.fit("pruned", step, total, lambda advance: prune(full.model, school.answers, plan, seed, advance))
 
 
@@ -221,7 +221,7 @@ def _slim(school: _School, full: _Fitted, rung: Rung, plan: Pruning) -> _Fitted:
     seed = school.shop.seed + 2
     teaching = asdict(school.recipe.plan.teaching)
     step = record_step("prune", {**asdict(plan), "without": rung.without, "teaching": teaching}, seed)
-    total = plan.iterations * plan.training.steps if plan.training else 1
+    total = fitting_steps(plan)
 
     def fit(advance: Callable[[], None]) -> torch.nn.Module:
         return prune(leave_out(full.model, rung.without), school.answers, plan, seed, advance)

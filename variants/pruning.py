@@ -11,9 +11,10 @@ and in each layer the least important go, rounded to a multiple of ``round_to`` 
 (odd ones trained four times slower here). Layers are pruned by the same ratio, not by a global ranking, which here
 starves the narrow early layers.
 
-Iterations matter: after removing a third of the channels the rest is retrained before importance is judged again
-(Han et al. 2015); one cut to the final size loses more than several. Between cuts the model is fitted to the
-teacher's answers, not to the labels alone.
+Iterations matter where training is short: after removing a third of the channels the rest is retrained before
+importance is judged again (Han et al. 2015), and one cut to the final size loses more than several. Where training is
+long one cut does as well, and what counts is the last fit, ``settle``: on pictures that were learnt at half the side,
+steps at the full one. Models are fitted to the teacher's answers, not to the labels alone.
 
 Two other measures of importance can be asked for: ``bn-scale``, the size of the batch norm's factor (Liu et al. 2017,
 "Network Slimming"), which says most where that factor was trained towards zero; and ``group-taylor``, the size of
@@ -58,7 +59,7 @@ ROUNDING: Final = 1e-9  # a goal of 40 of 48 must not come out as 39.99 and be c
 def prune(
     model: torch.nn.Module, lesson: Lesson, pruning: Pruning, seed: int, advance: Callable[[], None]
 ) -> torch.nn.Module:
-    """Return a smaller, fine-tuned copy; ``advance`` is called ``iterations * training.steps`` times, at least once."""
+    """Return a smaller, fine-tuned copy; ``advance`` is called ``fitting_steps`` times."""
     pruned = copy.deepcopy(model)
     with deterministic(seed):
         widths = prunable_widths(pruned, lesson.inputs[:1])
@@ -70,7 +71,16 @@ def prune(
             pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
         else:
             advance()
-    return pruned if pruning.training else _recalibrate(pruned, lesson.inputs)
+    if not pruning.training:
+        return _recalibrate(pruned, lesson.inputs)
+    return fit(pruned, lesson, pruning.settle, seed + pruning.iterations, advance) if pruning.settle else pruned
+
+
+def fitting_steps(pruning: Pruning) -> int:
+    """Return how many steps of work pruning takes, at least one."""
+    if not pruning.training:
+        return 1
+    return pruning.iterations * pruning.training.steps + (pruning.settle.steps if pruning.settle else 0)
 
 
 def prunable_widths(model: torch.nn.Module, example: torch.Tensor) -> dict[str, int]:

@@ -19,8 +19,7 @@ a small network learns from its full file. Three attributes are optional in all 
 answer is where answers are no classes (``variants.scoring``), ``objectives`` what training minimises
 (``variants.losses``), ``more_students`` how to make others: ``{"small": make_smaller}`` gives ``distilled-small``.
 
-The frozen dataclasses here are the nouns that steps take as arguments. This module does not import torch, so that a
-serving-only install can still say what a recipe is.
+The frozen dataclasses are the nouns that steps take. Torch is not imported: a serving-only install knows recipes too.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ class Teaching:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """Remove ``ratio`` of the channels of every layer over ``iterations``, each followed by ``training``.
+    """Remove ``ratio`` of every layer's channels over ``iterations``, each followed by ``training``; then ``settle``.
 
     Without a ``training`` all is removed at once, and only batch norms are set anew. ``importance`` says which channels
     go first (``variants.pruning``). ``apart`` gives layers, by the beginning of their names, ratios of their own.
@@ -169,6 +168,7 @@ class Pruning:
     round_to: int = 8
     importance: Importance = "group-l2"
     apart: tuple[tuple[str, float], ...] = ()
+    settle: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,18 +106,20 @@ def _unpack_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return plain
 
 
-def infer_shapes(model: onnx.ModelProto) -> Shapes:
-    """Return every tensor's shape for a batch of one row."""
+def infer_shapes(model: onnx.ModelProto, rows: int = 1) -> Shapes:
+    """Return every tensor's shape for a batch of ``rows``."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
     for value in graph_inputs(single.graph):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+        value.type.tensor_type.shape.dim[0].dim_value = rows
     single.graph.ClearField("value_info")
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
     shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
+        if not value.type.tensor_type.HasField("shape"):
+            continue
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
     return shapes
 

@@ -34,7 +34,7 @@ def draw(parts: Mapping[str, Any], path: Path) -> None:
         for name in cell["blocks_s"]:
             points = max(_LOWEST, 100 * (facts[name]["accuracy"] - facts["full"]["accuracy"]))
             style = {"marker": _marker(facts[name]["tier"]), "color": f"C{place}", "s": 42, "alpha": 0.8}
-            is_filled = name == "full" or facts[name]["is_static_int8"]
+            is_filled = name == "full" or facts[name]["is_int8"]
             style |= {} if is_filled else {"facecolors": "none"}
             left.scatter(facts["full"]["file_bytes"] / facts[name]["file_bytes"], points, **style)
             right.scatter(ratio(cell, "full", name).value, points, **style)

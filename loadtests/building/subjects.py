@@ -33,6 +33,9 @@ RECIPES: Final[Mapping[str, str]] = {name: name for name in BUNDLED} | {
 """What ``tiergate build`` takes for each model: the bundled recipes, and one for the download tier."""
 
 
+INT8_STEPS: Final = ("quantize", "quantize-dynamic")
+
+
 class BenchError(RuntimeError):
     """A build or its rows could not be had."""
 
@@ -95,7 +98,7 @@ def _facts_of(variant: VariantManifest) -> dict[str, Any]:
         "parent": variant.parent,
         "state": variant.routing.state,
         "is_packed": variant.unpacked is not None,
-        "is_static_int8": any(step.name == "quantize" for step in variant.steps),
+        "is_int8": any(step.name in INT8_STEPS for step in variant.steps),
         "file_bytes": variant.size.file_bytes,
         "macs": variant.size.macs,
         "accuracy": accuracy.value,

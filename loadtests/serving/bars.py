@@ -73,6 +73,8 @@ def all_bars(parts: Mapping[str, Any]) -> dict[str, list[Bar]]:
         found["Real gateway against the simulator"] = agreement(parts["real"]["rows"])
         found["Real gateway against constants"] = constants(parts["real"]["rows"])
         found["Overload (real gateway)"] = overloaded(parts["real"]["overload"])
+        if "overload_heavier" in parts["real"]:
+            found["Overload (real gateway, quantized only)"] = overloaded(parts["real"]["overload_heavier"])
     if "reliability" in parts:
         found["Predicted latency (real gateway)"] = predictions(parts["reliability"]["all"])
     if "idle" in parts:

@@ -54,6 +54,7 @@ class Foresight:
 
         Nobody is late for a model that is not known, or has variants elsewhere: their lanes are not looked at.
         """
+        name, _, pinned = name.partition("--")
         model = self._registry.find(name)
         if model is None or model.standing.pools:
             return False
@@ -63,13 +64,14 @@ class Foresight:
             queued_s += item.queue.work_s(criticality)
         busy_s = [max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in desk.lanes]
         costs = model.costs(now_s)
-        needs_s = min([costs.of(variant, 1) for variant in model.backends], default=0.0)
+        backends = (pinned,) if pinned in model.backends else model.backends
+        needs_s = min([costs.of(variant, 1) for variant in backends], default=0.0)
         needs_s += waited_s + self._handover.set_aside_s(budget_s, is_pressed=True)
         return earliest_start_s(busy_s, queued_s) + needs_s > budget_s
 
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""
-        model = self._registry.find(name)
+        model = self._registry.find(name.partition("--")[0])
         if model is not None:
             self._lost[model] = self._lost.get(model, 0) + count
         if not self._dispatcher.deciding.acquire(blocking=False):

@@ -44,7 +44,7 @@ _TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 
 
 
 class Ahead(Protocol):
-    """What a request would find behind the door."""
+    """What a request would find behind the door; ``name`` is what the client wrote: a model, perhaps with a variant."""
 
     def is_crowded(self) -> bool:
         """Tell whether some may have to stay outside."""
@@ -145,8 +145,8 @@ class Door:
         if waited_s <= LEAST_WAIT_S and not self._is_crowded:
             return False
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
-        name = model.partition(b"--")[0].decode("latin-1")
-        budget_s = self._budget_s(name, headers)
+        name = model.decode("latin-1")
+        budget_s = self._budget_s(name.partition("--")[0], headers)
         is_late = self._is_crowded and self._ahead.is_late(name, budget_s, waited_s, criticality)
         if not is_late and self._turns.may_enter(now_s, budget_s, criticality):
             return False
@@ -162,7 +162,7 @@ class Door:
     def _forget_last(self) -> None:
         last, self._last = self._last, None
         if last is not None and last.is_late and last.count:
-            self._ahead.lose(last.model.partition(b"--")[0].decode("latin-1"), last.count)
+            self._ahead.lose(last.model.decode("latin-1"), last.count)
 
     def _budget_s(self, name: str, headers: Mapping[bytes, bytes]) -> float:
         """Return within which time the request wants its answer, as far as a glance tells."""

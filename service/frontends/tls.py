@@ -136,11 +136,10 @@ class Tls:
             if found == self._seen:
                 return
             self._contexts = _make(self._files)
+            self._say()
         except TlsError as error:
             if found != self._seen:
                 self._on_tls.tls_refused(str(error))
-        else:
-            self._say()
         self._seen = found
 
     async def watch(self) -> None:
@@ -150,13 +149,27 @@ class Tls:
             self.look()
 
     def _say(self) -> None:
-        self._on_tls.tls_loaded(self._files.certificate, expires_at(self._files.certificate))
+        self._on_tls.tls_loaded(self._files.certificate, _expires_at(self._files.certificate))
 
 
-def expires_at(certificate: Path) -> float:
+def usable_until(files: TlsFiles) -> float:
+    """Return the Unix time after which files that a listener could go by now are not valid any more.
+
+    Raises:
+        TlsError: They cannot be used.
+    """
+    files.read()
+    _make(files)
+    return _expires_at(files.certificate)
+
+
+def _expires_at(certificate: Path) -> float:
     """Return the Unix time after which the first certificate of a PEM file is not valid any more."""
     # Python offers no other way to read a certificate that is not a peer's without a further library.
-    decoded = _ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined] # noqa: SLF001
+    try:
+        decoded = _ssl._test_decode_cert(str(certificate))  # type: ignore[attr-defined] # noqa: SLF001
+    except OSError as error:  # it was replaced since it was loaded; what OpenSSL cannot read is one too
+        raise TlsError(f"TLS file {certificate} cannot be read: {error.strerror or error}") from None
     return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
 
 
@@ -176,12 +189,14 @@ def _context(files: TlsFiles, alpn: Alpn) -> ssl.SSLContext:
         context.load_cert_chain(files.certificate, files.key, password=str)
     except ssl.SSLError as error:
         raise TlsError(_pair_problem(files, error)) from None
-    if expires_at(files.certificate) <= time.time():
+    except OSError as error:  # it went after it was read: whoever replaces it is not done
+        raise TlsError(f"a TLS file cannot be read: {error.strerror or error}") from None
+    if _expires_at(files.certificate) <= time.time():
         raise TlsError(f"the certificate in tls_cert_file {files.certificate} has expired; give one that is valid")
     if files.client_ca is not None:
         try:
             context.load_verify_locations(files.client_ca)
-        except ssl.SSLError:
+        except OSError:  # what OpenSSL cannot read is one too
             message = f"tls_client_ca_file {files.client_ca} holds no PEM certificate"
             raise TlsError(message) from None
         context.verify_mode = ssl.CERT_REQUIRED

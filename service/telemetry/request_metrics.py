@@ -232,7 +232,7 @@ class RequestMetrics:
         """Return the code of a kind of answers that is the first of its kind since its model was loaded."""
         model, variant, protocol, reason, cascade = kind
         answered = self._requests.labels(model, variant, protocol, "ok")
-        counts = (answered, self._decisions.labels(model, variant, reason.value))
+        counts: tuple[Count, ...] = (answered, self._decisions.labels(model, variant, reason.value))
         if cascade:
             counts = (*counts, self._cascades.labels(model, cascade))
         self._kinds.append((self._series[model, variant], counts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import socket
 from dataclasses import replace
@@ -179,11 +180,55 @@ def test_models_are_run_where_that_is_asked_for(root: Path) -> None:
     assert "30.000 ms where it was built" in findings["speed sums--full"].found
 
 
+def test_listeners_must_not_want_the_same_port(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    findings = look(HOST, root, http_port=port, grpc_port=port)
+    assert levels(findings) == {"grpc_port": "fail"}
+    # Envoy answers both on the HTTP port.
+    assert "grpc_port" not in look(HOST, root, http_port=port, grpc_port=port, frontend="pyvoy")
+
+
+def test_remotes_of_what_is_not_built_are_told(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "remotes.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spec = {"endpoints": [f"grpc://127.0.0.1:{server.getsockname()[1]}"]}
+        path.write_text(json.dumps({"remotes": {"sums": {"full": spec, "huge": spec}, "other": {"full": spec}}}))
+        finding = look(HOST, root, remotes=path)["remotes"]
+    assert (finding.level, finding.found) == ("warn", "the repository has no sums--huge, other--full")
+
+
+def test_a_model_that_is_required_and_absent_fails(root: Path) -> None:
+    finding = look(HOST, root, required_models=("sums", "other"))["repository"]
+    assert (finding.level, finding.found.partition(",")[0]) == ("fail", "required_models names other")
+
+
+@pytest.mark.parametrize(("token", "level"), [("open sesame", "ok"), (" \n", "fail"), (None, "fail")])
+def test_an_admin_token_that_cannot_be_used_fails(root: Path, tmp_path: Path, token: str | None, level: str) -> None:
+    path = tmp_path / "token"
+    if token is not None:
+        path.write_text(token)
+    assert look(HOST, root, admin_token_file=path)["admin token"].level == level
+
+
+@pytest.mark.parametrize("key", ["", "not a key", None])
+def test_a_certificate_without_its_key_fails(root: Path, tmp_path: Path, key: str | None) -> None:
+    made = trustme.CA().issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    if key is not None:
+        (tmp_path / "key.pem").write_text(key)
+    files: dict[str, Any] = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
+    finding = look(HOST, root, **files)["certificate"]
+    assert finding.level == "fail"
+    assert "key.pem" in finding.found
+
+
 @pytest.mark.parametrize(("days", "level"), [(60, "ok"), (5, "warn"), (-1, "fail")])
 def test_a_certificate_that_ends_soon_is_told(root: Path, tmp_path: Path, days: int, level: str) -> None:
     ends = dt.datetime.fromtimestamp(NOW_S, dt.UTC) + dt.timedelta(days=days)
     made = trustme.CA().issue_cert("localhost", not_before=ends - dt.timedelta(days=365), not_after=ends)
     made.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    made.private_key_pem.write_to_path(tmp_path / "key.pem")
     files: dict[str, Any] = {"tls_cert_file": tmp_path / "cert.pem", "tls_key_file": tmp_path / "key.pem"}
     finding = look(HOST, root, **files)["certificate"]
     assert finding.level == level
@@ -224,7 +269,7 @@ def test_the_page_lists_every_check(root: Path, tmp_path: Path) -> None:
         replace(HOST, isa=("avx2",)), write_int8(tmp_path / "int8", quantized=UNPROVEN), remotes=path, measures=True
     )
     kinds = {re.sub(r"^(model|int8|speed) .*", r"\1 ...", name) for name in told}
-    assert kinds - {"python"} == listed - {"repository", "certificate", "--measure"}
+    assert kinds - {"python"} == listed - {"repository", "certificate", "admin token", "--measure"}
     assert "repository" in look(HOST, root / "absent")
 
 
@@ -232,6 +277,14 @@ def test_this_host_can_be_examined() -> None:
     host = examine_host()
     assert 0.0 < host.usable_cores <= host.cores
     assert 0 < host.usable_bytes <= host.memory_bytes
+
+
+def test_the_command_ends_where_nobody_reads_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        assert main(["doctor", str(root)]) == 141
 
 
 def test_the_command_prints_json_and_its_status_says_whether_something_fails(

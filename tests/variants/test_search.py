@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from loadtests.search_bench import MARKS, errors, write_page
 from service.engine.opening import open_onnx_variant
 from service.engine.repository import Repository, describe
-from variants.figures import predicted_s
+from variants.figures import cell, predicted_s
 from variants.report import render_html
 from variants.search.picture import draw
 from variants.search.run import SearchOptions, SearchResult, search_model
@@ -110,6 +111,20 @@ def test_reports_show_predicted_beside_measured(searched: Searched) -> None:
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_the_picture_is_drawn(searched: Searched, form: str, start: bytes) -> None:
     assert draw(searched.result, form).startswith(start)
+
+
+def test_the_benchmark_writes_how_far_off_predictions_were(searched: Searched, tmp_path: Path) -> None:
+    page, plot = tmp_path / "search.md", tmp_path / "search.svg"
+    page.write_text(f"before\n{MARKS.begin}\n{MARKS.end}\nafter\n", encoding="utf-8")
+    write_page(searched.result, page, plot)
+    rung, text = searched.result.ladder[0], page.read_text(encoding="utf-8")
+    measured_s = cell(searched.result.build.manifest.variant(rung.name), 1).p50_s
+    assert errors(searched.result)[0] == pytest.approx((rung.found.p50_s - measured_s) / measured_s)
+    assert f"| {rung.name} | {rung.found.network}, " in text
+    assert f"{errors(searched.result)[0]:+.1%}" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert plot.is_file()
 
 
 def test_the_command_prints_tiers_and_how_good_predictions_were(

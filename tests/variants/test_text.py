@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from variants.build import build_model
 from variants.data import load_parts
-from variants.recipe import Profiling, Thresholds, Training
+from variants.recipe import Profiling, Pruning, Thresholds, Training
 from variants.recipes.text import LANGUAGES, Size, Text
 from variants.runtime import open_session
 from variants.sources.names import read_names
@@ -32,8 +34,8 @@ class TinyText(Text):
     plan = replace(
         Text.plan,
         tokens=Trigrams(length=12, buckets=512),
-        training=short(30),
-        pruning=replace(Text.plan.pruning, training=short(15)),
+        training=short(40),
+        pruning=Pruning(ratio=0.5, iterations=1, training=short(15), importance="group-taylor"),
         distillation=short(30),
         thresholds=Thresholds(min_full=0.6, max_loss=0.4, min_agreement=0.8),
         profiling=Profiling(batch_sizes=(1, 2), threads=(1,), rounds=2, runs=4, cell_s=0.1, memory_repeats=1),
@@ -52,6 +54,15 @@ def test_tokens_are_what_the_page_says() -> None:
         [1, 5814, 2439, 11122, 3654, 3370, 13059, 8264, 0, 0],
         [1, 9069, 4832, 8697, 14689, 2976, 10847, 11464, 1086, 6812],
     ]
+
+
+def test_a_client_makes_the_same_tokens_by_the_page() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "recipes.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*def encode\(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - the page's own lines
+    texts = ["", "ab", "Straße  nach\u00a0Süden", "Österreichisch-Ungarische Monarchie", "日本標準時"]
+    assert [names["encode"](text) for text in texts] == Text.plan.tokens.encode(texts).tolist()
 
 
 def test_names_belong_to_one_language_each() -> None:
@@ -80,8 +91,10 @@ def test_a_tiny_copy_is_built_and_answers_whole_numbers(built: BuildResult) -> N
         "scheme": "character trigrams, CRC-32",
     }
     session = open_session(built.folder / "full.onnx")
-    (logits,) = session.run(None, {"tokens": Trigrams(12, 512).encode(["შეერთებული შტატები", "Соединённые Штаты"])})
-    assert logits.argmax(1).tolist() == [1, 2]
+    test = load_parts(TinyText(), 0).test
+    right = session.run(None, {"tokens": test.inputs})[0].argmax(1) == test.labels
+    assert right.mean() == pytest.approx(manifest.variants[0].accuracy.value)
+    assert right.mean() > 0.7
 
 
 def test_pruned_text_loses_heads_width_and_embeddings(built: BuildResult) -> None:

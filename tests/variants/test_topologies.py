@@ -13,8 +13,8 @@ from torch import nn
 from variants.determinism import deterministic
 from variants.fitting import Lesson
 from variants.losses import LabelLoss
-from variants.pruning import prune
-from variants.recipe import Pruning
+from variants.pruning import fitting_steps, prune
+from variants.recipe import Pruning, Training
 from variants.weights import dump_weights, load_weights
 
 if TYPE_CHECKING:
@@ -162,6 +162,16 @@ def test_prune_gives_layers_set_apart_their_own_ratio() -> None:
     plan = replace(at_once(), apart=(("", 0.25), ("b", 0.75)))
     pruned: Any = prune(make("chain"), lesson(), plan, 0, lambda: None)
     assert (pruned.a[0].out_channels, pruned.b[0].out_channels) == (12, 4)
+
+
+def test_prune_settles_after_the_last_cut_and_counts_its_steps() -> None:
+    short = Training(steps=8, batch_size=8)
+    plan, steps = Pruning(0.5, 2, short, round_to=4), []
+    settled = replace(plan, settle=replace(short, steps=9))
+    without = prune(make("chain"), lesson(), plan, 0, lambda: None)
+    after = prune(make("chain"), lesson(), settled, 0, lambda: steps.append(1))
+    assert (len(steps), fitting_steps(settled), fitting_steps(plan)) == (25, 25, 16)
+    assert dump_weights(after) != dump_weights(without)
 
 
 def test_prune_removes_whole_heads_and_says_how_many_are_left() -> None:

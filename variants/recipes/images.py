@@ -63,15 +63,17 @@ class Images:
         teaching=Teaching(copies=1, temperature=2.0, weight=0.9, precision="bfloat16"),
         pruning=Pruning(
             ratio=0.5,
-            iterations=2,
+            iterations=1,
             training=Training(
-                steps=200,
-                learning_rate=0.002,
+                steps=1600,
+                learning_rate=0.003,
                 weight_decay=0.05,
                 optimizer="adamw",
                 precision="bfloat16",
-                coarse_share=0.5,
+                coarse_share=0.85,
             ),
+            apart=(("layer4.1.conv1", 0.53),),  # a little more, so that a quarter of the work is left
+            settle=Training(steps=400, learning_rate=0.003, weight_decay=0.05, optimizer="adamw", precision="bfloat16"),
         ),
         distillation=Training(steps=1600, learning_rate=0.005, weight_decay=0.05, optimizer="adamw", coarse_share=0.6),
         thresholds=Thresholds(min_full=0.85, max_loss=0.12, min_agreement=0.93),

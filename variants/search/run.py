@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from variants.search.choosing import Candidate
     from variants.search.space import Space
 
-HANDED_ON = ("train-full.step", "export-full.step")
+SHORTFALL: Final = 3.0
+"""A candidate may lose so many times what the gate allows: its short fit gives back less than the long one to come."""
+HANDED_ON: Final = ("train-full.step", "export-full.step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +175,11 @@ def _climb(bench: Bench, candidates: Sequence[Candidate], tiers: int) -> tuple[R
     """Return the tiers of the ladder, most accurate first."""
     plan = bench.recipe.plan
     full = next(one for one in candidates if one.precision == "float32" and bench.space.shape(one.choice).is_full)
-    least = full.accuracy - plan.thresholds.max_loss
+    least = full.accuracy - SHORTFALL * plan.thresholds.max_loss
     chosen = choose_ladder([one for one in candidates if one.accuracy >= least], tiers, full.p50_s)
     if not chosen:
         raise RecipeError(
-            f"no candidate of recipe '{bench.recipe.name}' is faster than full and within {plan.thresholds.max_loss:g} "
+            f"no candidate of recipe '{bench.recipe.name}' is faster than full and within {full.accuracy - least:g} "
             f"of its accuracy {full.accuracy:.4g}, after {len(candidates)}; search longer (--trials, --minutes)"
         )
     if len(chosen) < tiers:
@@ -192,7 +194,13 @@ def _rung(bench: Bench, candidate: Candidate, number: int) -> Rung:
         without=shape.without,
         pruning=bench.space.plan(shape, bench.recipe.plan.distillation),
         is_quantized=candidate.precision == "int8",
-        found=Found(candidate.trial, candidate.accuracy, candidate.divergence, candidate.p50_s),
+        found=Found(
+            trial=candidate.trial,
+            network=bench.space.describe(candidate.choice),
+            accuracy=candidate.accuracy,
+            divergence=candidate.divergence,
+            p50_s=candidate.p50_s,
+        ),
     )
 
 

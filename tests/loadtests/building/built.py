@@ -18,7 +18,7 @@ SPEEDS = {
 def variant(tier: str, parent: str | None, file_bytes: int, macs: int, **others: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of several types
     facts: dict[str, Any] = {"tier": tier, "parent": parent, "state": "routable"}
     facts |= {"file_bytes": file_bytes, "macs": macs}
-    facts |= {"is_packed": False, "is_static_int8": tier.endswith("quantized"), "accuracy": 0.95}
+    facts |= {"is_packed": False, "is_int8": tier.endswith("quantized"), "accuracy": 0.95}
     return facts | {"lost": 20, "gained": 20} | others
 
 
@@ -51,11 +51,11 @@ def results() -> dict[str, Any]:
     )
     download = facts(
         full=variant("full", None, 40_000_000, 400),
-        download=variant("pruned-quantized", "full", 1_000_000, 400, is_packed=True, is_static_int8=False),
+        download=variant("pruned-quantized", "full", 1_000_000, 400, is_packed=True, is_int8=False),
     )
     text = facts(
         full=variant("full", None, 40_000_000, 400),
-        distilled_quantized=variant("distilled-quantized", "full", 1_000_000, 10, is_static_int8=False),
+        distilled_quantized=variant("distilled-quantized", "full", 1_000_000, 10, is_int8=False),
     )
     same = {name: {"lost": 20, "gained": 20, "right": 19_000} for name in ("full", "pruned", "pruned-quantized")}
     fresh = {"rows": 20_000, "variants": same}

@@ -51,7 +51,14 @@ def make_parts() -> dict[str, Any]:
     return {
         "simulated": {**RUN, **simulated},
         "hindsight": {**RUN, **simulated},
-        "real": {**RUN, "budget_s": 0.1, "full_hz": 30.0, "rows": rows, "overload": overload},
+        "real": {
+            **RUN,
+            "budget_s": 0.1,
+            "full_hz": 30.0,
+            "rows": rows,
+            "overload": overload,
+            "overload_heavier": overload,
+        },
         "reliability": {**RUN, "rows": [], "all": found, "variants": variants},
         "idle": {**RUN, "p50_s": {"tiergate": 6e-4, "raw frontend": 5e-4, "bare": 1e-5}},
     }

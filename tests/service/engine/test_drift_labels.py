@@ -20,10 +20,15 @@ from tests.builders import make_model
 
 if TYPE_CHECKING:
     from service.domain.drift import Scoring
+    from service.policy.drift.pairs import Agreement
 
 BOXES = ByBoxes(least_score=0.25, overlap=0.5, suppression=0.45)
 DISC, RING = [0, 10.0, 10.0, 8.0, 8.0], [1, 30.0, 30.0, 8.0, 8.0]
-AGREEMENTS = {ByClass: Classification("logits"), ByValue: Regression(), ByBoxes: Detection()}
+AGREEMENTS: dict[type[Scoring], Agreement] = {
+    ByClass: Classification("logits"),
+    ByValue: Regression(),
+    ByBoxes: Detection(),
+}
 
 
 def boxes(*found: list[float]) -> np.ndarray[Any, Any]:

@@ -74,6 +74,16 @@ async def test_important_newcomer_does_not_wait_for_the_others(bench: Bench) -> 
     assert needs_s(found, Criticality.NORMAL) - needs_s(found, Criticality.CRITICAL) > 9 * RUN_S
 
 
+async def test_newcomer_that_names_a_variant_needs_the_time_of_that_one(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    variants = [make_variant("full", 0.9, 0.1), make_variant("small", 0.8, RUN_S)]
+    found = foresight(make_bench(variants=variants, clock=manual_clock))
+    assert not found.is_late("sums", 0.05, 0.0, Criticality.NORMAL)
+    assert not found.is_late("sums--small", 0.05, 0.0, Criticality.NORMAL)
+    assert found.is_late("sums--full", 0.05, 0.0, Criticality.NORMAL)
+
+
 async def test_nobody_is_late_for_a_model_that_is_not_here(bench: Bench) -> None:
     assert not foresight(bench).is_late("unknown", 0.0, 1.0, Criticality.NORMAL)
 

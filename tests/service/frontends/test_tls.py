@@ -128,6 +128,34 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> byt
     return await reader.readexactly(5)
 
 
+@dataclass(frozen=True)
+class Replaced(TlsFiles):
+    """Files of which the certificate goes after it was read, once ``goes`` is set: somebody is writing it anew."""
+
+    goes: threading.Event = field(default_factory=threading.Event)
+
+    def read(self) -> tuple[bytes, ...]:
+        found = super().read()
+        if self.goes.is_set():
+            self.certificate.unlink(missing_ok=True)
+        return found
+
+
+def test_files_that_go_while_they_are_loaded_are_refused_and_looked_at_again(folder: Folder) -> None:
+    files = Replaced(folder.files.certificate, folder.files.key)
+    tls = Tls(files, folder.heard)
+    before = tls.in_force("h2")
+    folder.issue()
+    files.goes.set()
+    tls.look()
+    assert len(folder.heard.refused) == 1
+    assert tls.in_force("h2") is before
+    files.goes.clear()
+    folder.issue()
+    tls.look()
+    assert tls.in_force("h2") is not before
+
+
 async def test_http_is_answered_over_tls(served: Served, folder: Folder) -> None:
     async with served.connected(folder.client()) as (reader, writer):
         assert await ask(reader, writer) == b"https"
