@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from loadtests.h2load import LoadError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     RateCurve = Callable[[Times], Times]
 
 _GRID_POINTS: Final = 20_001
+_MOST_MOMENTS: Final = 20_000_000
+_MOST_STAYS: Final = 1_000_000
 
 
 def constant(rate_hz: float, duration_s: float) -> Times:
@@ -51,7 +55,13 @@ def gamma_renewal(rate_hz: float, cv: float, duration_s: float, rng: Generator) 
 
 
 def mmpp(rates_hz: Sequence[float], stays_s: Sequence[float], duration_s: float, rng: Generator) -> Times:
-    """Return a Markov-modulated Poisson process: ``stays_s`` are the states' mean stays, the next is any other."""
+    """Return a Markov-modulated Poisson process: ``stays_s`` are the states' mean stays, the next is any other.
+
+    Raises:
+        LoadError: The states change more than a million times.
+    """
+    if duration_s > _MOST_STAYS * min(stays_s):
+        raise LoadError(f"stays_s has {min(stays_s):g} s; in {duration_s:g} s that is over {_MOST_STAYS:,} changes")
     starts, rates = [0.0], []
     state = int(rng.integers(len(rates_hz)))
     while starts[-1] < duration_s:
@@ -101,6 +111,12 @@ def flash_crowd(base_hz: float, peak_hz: float, at_s: float, phases_s: tuple[flo
 
 
 def _time_change(moments_s: Times, expected: Times, rng: Generator) -> Times:
-    """Draw a Poisson process whose expected count up to ``moments_s[i]`` is ``expected[i]``, linear in between."""
+    """Draw a Poisson process whose expected count up to ``moments_s[i]`` is ``expected[i]``, linear in between.
+
+    Raises:
+        LoadError: They are more than fit into memory.
+    """
+    if not expected[-1] <= _MOST_MOMENTS:
+        raise LoadError(f"{expected[-1]:.3g} arrivals are asked for; at most {_MOST_MOMENTS:,} can be drawn")
     count = int(rng.poisson(expected[-1]))
     return np.interp(np.sort(rng.uniform(0.0, expected[-1], count)), expected, moments_s)

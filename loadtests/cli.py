@@ -70,6 +70,7 @@ def _scenario_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="in place of the scenario's")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="arrivals from a CSV file, at the scenario's rate")
+    parser.add_argument("--column", metavar="NAME", help="of the times in the CSV file, or its place from 1 up")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report, one HTML file")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write all figures and every request, as JSON")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -96,9 +97,12 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_scenario(parsed: argparse.Namespace) -> int:
+    from loadtests.outputs import check_output
     from loadtests.trial import run_trial
 
     scenario = _scenario(parsed)
+    for path in (parsed.save, parsed.report):
+        check_output(path)
     with _site(parsed, scenario) as site, _progress(parsed, scenario) as on_progress:
         document = run_trial(scenario, site, _options(parsed), on_progress)
     _publish(document, parsed)
@@ -106,7 +110,10 @@ def _run_scenario(parsed: argparse.Namespace) -> int:
 
 
 def _scenario(parsed: argparse.Namespace) -> Scenario:
-    from loadtests.scenario import Trace, read_scenario
+    from pydantic import ValidationError
+
+    from loadtests.h2load import LoadError
+    from loadtests.scenario import Scenario, Trace, explain, read_scenario
 
     scenario = read_scenario(parsed.scenario)
     said: dict[str, Any] = {
@@ -115,12 +122,17 @@ def _scenario(parsed: argparse.Namespace) -> Scenario:
         "model": parsed.model,
         "protocol": parsed.protocol,
     }
-    if parsed.trace is not None:
+    if parsed.trace is not None or parsed.column is not None:
         found = scenario.arrivals
         rate = {"rate_hz": found.rate_hz, "load_ratio": found.load_ratio}
         own = found.model_dump() if isinstance(found, Trace) else {"kind": "trace", **rate}
-        said["arrivals"] = Trace.model_validate({**own, "file": parsed.trace})
-    return scenario.model_copy(update={name: value for name, value in said.items() if value is not None})
+        of_trace = {"file": parsed.trace, "column": parsed.column}
+        said["arrivals"] = {**own, **{name: value for name, value in of_trace.items() if value is not None}}
+    changes = {name: value for name, value in said.items() if value is not None}
+    try:
+        return Scenario.model_validate({**scenario.model_dump(), **changes})
+    except ValidationError as error:
+        raise LoadError(f"scenario '{parsed.scenario}' cannot be used as asked: {explain(error)}") from None
 
 
 def _options(parsed: argparse.Namespace) -> Options:
@@ -133,15 +145,16 @@ def _options(parsed: argparse.Namespace) -> Options:
 def _site(parsed: argparse.Namespace, scenario: Scenario) -> Iterator[Site]:
     from dataclasses import replace
 
-    from loadtests.gateway import read_address, split_cores
+    from loadtests.gateway import read_address, read_host_port, split_cores
     from loadtests.trial import Site, own_gateway
 
     if parsed.url is None:
         with own_gateway(parsed.repository, scenario, parsed.core, share_cores=parsed.share_cores) as site:
             yield site
         return
-    address = read_address(parsed.url, parsed.grpc)
-    yield Site(replace(address, admin=parsed.admin or address.admin), None, split_cores(parsed.core)[0])
+    address = read_address(parsed.url, read_host_port(parsed.grpc, "--grpc") if parsed.grpc else "")
+    admin = read_host_port(parsed.admin, "--admin") if parsed.admin else address.admin
+    yield Site(replace(address, admin=admin), None, split_cores(parsed.core)[0])
 
 
 @contextlib.contextmanager
@@ -160,17 +173,19 @@ def _progress(parsed: argparse.Namespace, scenario: Scenario) -> Iterator[Callab
 def _publish(document: Document, parsed: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from loadtests.outputs import write_whole
     from loadtests.page import render_page
     from loadtests.terminal import show
 
-    if parsed.save is not None:
-        parsed.save.write_text(document.model_dump_json(), encoding="utf-8")
-    if parsed.report is not None:
-        parsed.report.write_text(render_page(document), encoding="utf-8")
+    # First what cannot fail: a full disk must not take the figures of a long run with it.
     if parsed.json:
-        print(document.model_dump_json(exclude={"requests"}, indent=1))
+        print(document.model_dump_json(exclude={"requests"}, indent=1), flush=True)
     else:
         show(document, Console(highlight=False))
+    if parsed.save is not None:
+        write_whole(parsed.save, document.model_dump_json())
+    if parsed.report is not None:
+        write_whole(parsed.report, render_page(document))
 
 
 def _compare_parser() -> argparse.ArgumentParser:

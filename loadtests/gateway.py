@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _WAIT_S: Final = 10.0
+_MOST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,19 @@ def read_address(url: str, grpc: str = "") -> Address:
         raise LoadError(f"'{url}' is no address; expected http://HOST:PORT")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(f"{host}:{port}", grpc or f"{host}:{port + 1}", f"{host}:{port}")
+
+
+def read_host_port(text: str, flag: str) -> str:
+    """Return ``HOST:PORT`` as a flag gives it, with ``http://`` before it or without.
+
+    Raises:
+        LoadError: It is none.
+    """
+    found = text.removeprefix("http://").rstrip("/")
+    host, _, port = found.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) <= _MOST_PORT:
+        raise LoadError(f"{flag} is '{text}'; expected HOST:PORT")
+    return found
 
 
 def find_target(address: Address, model: str, protocol: Protocol) -> Target:
@@ -143,12 +157,10 @@ def get_json(address: str, path: str) -> dict[str, Any]:
 
 
 def _get(address: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=_WAIT_S)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except (OSError, http.client.HTTPException) as error:
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=_WAIT_S)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:  # what is no address among the latter
         raise LoadError(f"http://{address}{path} cannot be reached: {error}") from None
-    finally:
-        connection.close()

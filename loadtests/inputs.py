@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from loadtests.clients.bodies import DTYPES
 from loadtests.h2load import LoadError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from variants.manifest import ModelManifest
 
 _RANDOM_ROWS: Final = 256
+_NUMBERS: Final = "biuf"
+"""Kinds of numpy's types that become any of the protocol's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +91,10 @@ def check_inputs(inputs: Inputs, target: Target) -> Inputs:
     Raises:
         LoadError: It does not.
     """
+    if target.datatype not in DTYPES:
+        raise LoadError(f"model '{target.model}' takes {target.datatype}; a load test can send {', '.join(DTYPES)}")
+    if inputs.rows.dtype.kind not in _NUMBERS:
+        raise LoadError(f"the inputs are of type {inputs.rows.dtype}; model '{target.model}' takes {target.datatype}")
     shape = inputs.rows.shape[1:]
     fits = len(shape) == len(target.row_shape) and all(
         want in (-1, have) for have, want in zip(shape, target.row_shape, strict=True)

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from loadtests import gateway
 from loadtests.figures import Figures
+from loadtests.h2load import LoadError
 from loadtests.intervals import binomial_cdf, samples_for_bound
 from loadtests.plan import Job, Protocol
 from loadtests.recording import Status
@@ -44,6 +45,7 @@ _DOUBT: Final = 0.01
 _LEAST_S: Final = 2.0
 _PIECES: Final = 4
 _MOST_HZ: Final = 100_000.0
+_INTERRUPTED: Final = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +86,27 @@ class Peak(Figures):
     bound_s: float
     steps: tuple[Step, ...]
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Tell whether the search was ended before its answer."""
+        return bool(self.steps) and self.steps[-1].verdict == _INTERRUPTED
+
 
 def find_peak(question: Question, site: Site, options: Options, on_step: Callable[[Step], None]) -> Peak:
-    """Search the peak rate.
+    """Search the peak rate; Ctrl-C ends the search with what passed so far.
 
     Raises:
-        LoadError: The server cannot be asked.
+        LoadError: The server cannot be asked, or the first rate is above all that is tried.
     """
+    if question.start_hz > _MOST_HZ:
+        raise LoadError(f"--start is {question.start_hz:g}; at most {_MOST_HZ:g} requests/s are tried")
     steps: list[Step] = []
     passed, failed = 0.0, None
     while (rate_hz := next_rate(passed, failed, question)) is not None:
         steps.append(_step(question, site, options, rate_hz))
         on_step(steps[-1])
+        if steps[-1].verdict == _INTERRUPTED:
+            break
         if steps[-1].verdict == "pass":
             passed = rate_hz
         else:
@@ -147,10 +158,11 @@ def draw(peak: Peak, console: Console) -> None:
             f"{step.rate_hz:,.1f}/s", count(step.requests), count(step.over), duration(step.p99_s), step.verdict
         )
     console.print(table)
+    ended = "; interrupted, the peak may be higher" if peak.is_interrupted else ""
     if peak.rate_hz:
-        console.print(f"peak: [bold]{peak.rate_hz:,.1f}[/bold] requests/s")
+        console.print(f"peak: [bold]{peak.rate_hz:,.1f}[/bold] requests/s{ended}")
     else:
-        console.print("no rate kept the bound")
+        console.print(f"no rate kept the bound{ended}")
 
 
 def _step(question: Question, site: Site, options: Options, rate_hz: float) -> Step:
@@ -161,13 +173,16 @@ def _step(question: Question, site: Site, options: Options, rate_hz: float) -> S
     faults: tuple[str, ...] = ()
     for piece in range(_PIECES):
         run = _run(scenario_of(question, rate_hz, length_s, piece), site, options)
+        _check_asked_rightly(run, question)
         latencies += _latencies_s(run)
         faults = run.lag.faults
         over = sum(time_s > question.bound_s for time_s in latencies)
         verdict = judge(len(latencies), over)
         if verdict != "open" or run.recording.is_interrupted:
             break
-    named = "fail" if verdict == "fail" else verdict if not faults else "invalid"
+    named: str = "fail" if verdict == "fail" else verdict if not faults else "invalid"
+    if run.recording.is_interrupted:  # what was under way counts as unanswered, and would fail the rate
+        named = _INTERRUPTED
     p99_s = float(np.percentile(latencies, 99, method="inverted_cdf")) if latencies else 0.0
     return Step(
         rate_hz=rate_hz,
@@ -185,6 +200,12 @@ def _run(scenario: Scenario, site: Site, options: Options) -> Run:
     mix = scenario.make_mix(None)
     schedule = make_schedule(scenario, scenario.arrivals.rate(None), len(rows.rows))
     return run_job(Job(target, rows.rows, mix.classes, schedule, scenario.timeout_s, site.generator_core))
+
+
+def _check_asked_rightly(run: Run, question: Question) -> None:
+    if (run.recording.measured()["status"] == Status.INVALID).all():
+        variant = f" and its variant '{question.variant}'" if question.variant else ""
+        raise LoadError(f"the server calls every request invalid; it was asked for model '{question.model}'{variant}")
 
 
 def _latencies_s(run: Run) -> list[float]:

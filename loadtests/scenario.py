@@ -28,6 +28,7 @@ FOLDER: Final = Path(__file__).parent / "scenarios"
 MOST_REQUESTS: Final = 2_000_000
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Relative = Annotated[float, Field(ge=0.0, le=1e6)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -96,7 +97,7 @@ class Mmpp(_Rated):
     """A rate that jumps between states; ``relative`` rates, of which the mean over time is scaled to the rate."""
 
     kind: Literal["mmpp"]
-    relative: tuple[Annotated[float, Field(ge=0.0)], ...] = Field(min_length=2, max_length=16)
+    relative: tuple[Relative, ...] = Field(min_length=2, max_length=16)
     stays_s: tuple[Positive, ...] = Field(min_length=2, max_length=16)
 
     @model_validator(mode="after")
@@ -130,7 +131,7 @@ class Step(_Rated):
 
     kind: Literal["step"]
     starts_ratio: tuple[Share, ...] = Field(min_length=1, max_length=100)
-    relative: tuple[Annotated[float, Field(ge=0.0)], ...] = Field(min_length=1, max_length=100)
+    relative: tuple[Relative, ...] = Field(min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _lists_fit(self) -> Step:
@@ -209,7 +210,7 @@ class ClassOfRequests(_Strict):
     """One kind of request; a budget is absolute or a multiple of the most accurate variant's predicted time."""
 
     name: str = Field(min_length=1, max_length=64)
-    share: Positive = 1.0
+    share: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     budget_ms: Positive | None = None
     budget_ratio: Positive | None = Field(default=None, description="budget over one full run's p95 on one lane")
     hardware: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,63})?$")
@@ -253,6 +254,13 @@ class Scenario(_Strict):
     mix: tuple[ClassOfRequests, ...] = Field(min_length=1, max_length=255)
     events: tuple[Event, ...] = Field(default=(), max_length=100)
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Scenario:
+        names = [item.name for item in self.mix]
+        if len(set(names)) < len(names):
+            raise ValueError("the kinds of the mix need names that differ")
+        return self
+
     def make_mix(self, full_s: float | None) -> Mix:
         """Return the mix; ``full_s`` is the time that budgets given as ratios refer to.
 
@@ -275,8 +283,8 @@ def read_scenario(source: str) -> Scenario:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Scenario.model_validate(content)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = _explain(error) if isinstance(error, ValidationError) else str(error)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = explain(error) if isinstance(error, ValidationError) else str(error)
         raise LoadError(f"scenario '{source}' cannot be used: {reason}; bundled are {', '.join(bundled())}") from None
 
 
@@ -293,5 +301,6 @@ def _budget_s(item: ClassOfRequests, full_s: float | None) -> float:
     return item.budget_ratio * full_s
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """Return what is wrong with a scenario, each fault after the name of its field."""
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'scenario'}: {item['msg']}" for item in error.errors()[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.markup import escape
 from rich.table import Table
 
 from loadtests.wording import count, duration, percent, share
@@ -28,13 +29,15 @@ def show(document: Document, console: Console) -> None:
 def _parts(document: Document) -> Iterator[RenderableType]:
     summary, scenario = document.summary, document.scenario
     yield (
-        f"\n[bold]{scenario['name']}[/bold]: {count(summary.all.offered)} requests for model {scenario['model']} in "
-        f"{summary.duration_s:.1f} s ({summary.offered_hz:,.0f}/s, {scenario['protocol']}, {document.inputs})"
+        f"\n[bold]{escape(scenario['name'])}[/bold]: {count(summary.all.offered)} requests for model "
+        f"{scenario['model']} in {summary.duration_s:.1f} s ({summary.offered_hz:,.0f}/s, {scenario['protocol']}, "
+        f"{document.inputs})"
     )
     yield _verdict(summary)
     table = Table()
     for column in ("requests", "offered", "on time", "correct and on time", "right of answers", "p50", "p99"):
-        table.add_column(column, justify="left" if column == "requests" else "right")
+        is_name = column == "requests"
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for group in (summary.all, *summary.classes):
         table.add_row(*_cells(group))
     table.add_section()
@@ -50,14 +53,14 @@ def _verdict(summary: Summary) -> str:
     lag += "; interrupted before its end" if summary.is_interrupted else ""
     if summary.is_valid:
         return f"[green]valid[/green]: {lag}"
-    return f"[bold red]INVALID[/bold red]: {'; '.join(summary.faults)} ({lag})"
+    return f"[bold red]INVALID[/bold red]: {escape('; '.join(summary.faults))} ({lag})"
 
 
 def _cells(group: Group) -> tuple[str, ...]:
     name = group.name if group.budget_s is None else f"{group.name} (budget {duration(group.budget_s)})"
     times = {item.percent: duration(item.value) for item in group.latency}
     return (
-        name,
+        escape(name),
         count(group.offered),
         share(group.attainment),
         share(group.effective_accuracy),

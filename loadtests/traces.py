@@ -77,7 +77,7 @@ def read_trace(path: Path, *, column: str | None = None, seed: int = 0) -> Times
             lines = csv.reader(file)
             rows = ((lines.line_num, row) for row in lines if any(map(str.strip, row)))
             times = _read_rows(rows, column, seed)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise LoadError(f"trace {path} cannot be read: {reason}") from None
     if len(times) < 2:  # noqa: PLR2004 - a rate needs two
@@ -101,7 +101,7 @@ def play(times_s: Times, count: int, duration_s: float) -> Times:
     times = repeat(times_s, turns * length_s + float(times_s[1]))
     end_s = times[count] if count < len(times) else turns * length_s
     if not end_s > 0.0:
-        raise LoadError(f"the first {count + 1} arrivals of the trace are all at one moment; send more, or scale by rate")
+        raise LoadError(f"the trace's first {count + 1} arrivals are all at one moment; send more, or scale by rate")
     return times[:count] * (duration_s / float(end_s))
 
 

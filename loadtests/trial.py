@@ -119,6 +119,8 @@ def make_schedule(scenario: Scenario, rate_hz: float, mix_rows: int) -> Schedule
             f"{rate_hz:g} requests/s for {scenario.duration_s:g} s are over {MOST_REQUESTS} requests; run it in parts"
         )
     times = scenario.arrivals.draw(rate_hz, scenario.duration_s, scenario.seed)
+    if len(times) > MOST_REQUESTS:
+        raise LoadError(f"scenario '{scenario.name}' has {len(times):,} requests, over {MOST_REQUESTS}; run parts")
     if not len(times):
         raise LoadError(f"scenario '{scenario.name}' has no arrivals in {scenario.duration_s:g} s at {rate_hz:g} Hz")
     rng = np.random.default_rng([scenario.seed, _WARMUP_SEED])

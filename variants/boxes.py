@@ -72,6 +72,26 @@ def read_labels(labels: Labels) -> Found:
     return Found(corners_of(labels[..., 1:]), classes, (classes >= 0).astype(np.float32))
 
 
+def label_problem(labels: Labels, classes: int) -> str:
+    """Return what is wrong with labels (rows, most, 5) of ``classes`` classes, '' if nothing is."""
+    if labels.ndim != 3 or labels.shape[2] != FIELDS or not np.issubdtype(labels.dtype, np.floating):  # noqa: PLR2004 - pictures, objects, fields
+        return (
+            f"labels {labels.dtype}{list(labels.shape)}; expected floats [rows, most objects, {FIELDS}]: class, "
+            "centre x, y, width, height, and class -1 where a picture has fewer"
+        )
+    found = labels[..., 0]  # (rows, most)
+    checks = (
+        (~np.isfinite(labels).all(-1), "every field of a label is a finite number"),
+        (~np.isin(found, np.arange(-1, classes)), f"classes are whole numbers 0..{classes - 1}, and -1 for no object"),
+        ((found >= 0.0) & (labels[..., 3:] <= 0.0).any(-1), "width and height are above 0"),
+    )
+    for are_wrong, allowed in checks:
+        if are_wrong.any():
+            row, place = (int(number) for number in np.argwhere(are_wrong)[0])
+            return f"the label {np.round(labels[row, place], 3).tolist()} at row {row}; {allowed}"
+    return ""
+
+
 def as_labels(found: Found) -> Labels:
     """Return boxes as labels (rows, n, 5)."""
     low, high = found.corners[..., :2], found.corners[..., 2:]

@@ -8,7 +8,7 @@ A torch recipe, without ``pruned`` where its plan has no pruning::
 
 A recipe that brings files, whose full file is the teacher where there is a student::
 
-    full, and other files ----> reduce -> quantized, ...
+    full, and other files (pruned) -> reduce -> quantized, ...
       +-> teach -> distil -> export -> distilled -> reduce -> distilled-quantized
 
 ``reducing`` gives a float file its forms of lower precision. These two modules and ``measuring`` are the only ones
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from variants.distillation import distil, make_lesson
-from variants.errors import RecipeError, naming_step
+from variants.errors import LeftOut, RecipeError, naming_step
 from variants.evidence import Parity
 from variants.export import export_onnx, measure_parity
 from variants.ladder import rungs_of
@@ -89,7 +89,10 @@ def _make_files(shop: Workshop, recipe: FileRecipe) -> tuple[Made, ...]:
     """Take the recipe's files, and make what derives from them."""
     made: dict[str, Made] = {}
     for draft in recipe.draft(shop.parts, shop.seed):
-        made[draft.name] = _finish(shop, draft, None if draft.parent is None else made[draft.parent])
+        try:
+            made[draft.name] = _finish(shop, draft, None if draft.parent is None else made[draft.parent])
+        except LeftOut as error:
+            shop.progress.note(f"left out: {draft.name}: {error}")
     full = next(iter(made.values()))
     if is_taught(recipe):
         school = _School(shop, recipe, lambda: _FileTeacher(full.file))
@@ -287,17 +290,17 @@ def _finish(shop: Workshop, draft: Draft, parent: Made | None) -> Made:
         ready = draft.make()
         advance()
         parity = None if ready.parity is None else ready.parity.model_dump()
-        return json.dumps(parity).encode() + b"\n" + ready.file
+        return json.dumps([parity, ready.chosen]).encode() + b"\n" + ready.file
 
     kept = shop.keep(f"{draft.step} {draft.name}", 1, make)
     head, _, file = kept.payload.partition(b"\n")
-    parity = json.loads(head)
+    parity, chosen = json.loads(head)
     return Made(
         name=draft.name,
         tier=draft.tier,
         file=file,
         parent=parent,
-        steps=(record_step(draft.step, draft.parameters, shop.seed),),
+        steps=(record_step(draft.step, {**draft.parameters, **chosen}, shop.seed),),
         parity=None if parity is None else Parity.model_validate(parity),
         train_s=kept.took_s,
         build_s=kept.took_s,

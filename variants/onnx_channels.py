@@ -1,23 +1,23 @@
 """Which channels of an ONNX graph can only go together: found by following axes through the nodes.
 
-Every axis of every tensor is a dimension. A node's rule says which axes of what it reads and gives are one dimension (the
-output channels of a convolution, the first axis of its weights, its bias; all axes of an addition, where residual
+Every axis of every tensor is a dimension. A node's rule says which axes of what it reads and gives are one dimension
+(the output channels of a convolution, the first axis of its weights, its bias; all axes of an addition, where residual
 branches meet), and union-find joins them. What no rule speaks of is frozen with the node's name as the reason: the
 inner channels of a grouped convolution, what a softmax or a mean runs over, every axis at an operator that is not
 known, those of the graph's own inputs and outputs. A dimension with nothing frozen in it is a group: to remove unit
-``u`` of it is to remove ``u`` from every weight that has the dimension, and nothing else in the graph changes its meaning.
-That is the dependency graph of Fang et al. 2023 ("DepGraph: Towards Any Structural Pruning"), read from the file itself.
-A weight that two layers share needs no care: its axes are one dimension with those of both.
+``u`` of it is to remove ``u`` from every weight that has the dimension, and nothing else in the graph changes its
+meaning. That is the dependency graph of Fang et al. 2023 ("DepGraph: Towards Any Structural Pruning"), read from the
+file itself. A weight that two layers share needs no care: its axes are one dimension with those of both.
 
 Reshapes make an axis of several. Where channels and places are flattened into features, or the features of attention
 are split into heads, an axis holds each unit of a group as a block::
 
     size of the axis = units * inner
 
-so that a removed channel takes its ``inner`` features along, and a removed head its width, from queries, keys, values and
-the columns of the layer that reads them. A constant target of a reshape is rewritten; a computed one that names the
-channels is not understood, and freezes them. So do layer norms over the residual stream of a transformer: its width
-stays, while heads and feed-forward width can go.
+so that a removed channel takes its ``inner`` features along, and a removed head its width, from queries, keys, values
+and the layer that reads them. A constant target of a reshape is rewritten; a computed one is not understood, and
+freezes what passes. So does a layer norm over the residual stream of a transformer: its width stays, while heads and
+feed-forward width can go.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One-shot structured pruning of an ONNX file that was trained elsewhere: no training data, no labels, no network code.
 
 ``onnx_channels`` finds which channels can only go together, here called a group of units; ``onnx_repair`` fits the
-layers that read fewer of them. Between the two stands which units go. What unit ``u`` gives to layer ``l`` that reads it is
-measured on calibration rows, as the share of the variance of all its inputs, weighted by the layer's weights::
+layers that read fewer of them. Between the two stands which units go. What unit ``u`` gives to a layer ``l`` that reads
+it is measured on calibration rows, as the share of the variance of all its inputs, weighted by the layer's weights::
 
     share(u, l) = Var[x_u] * ||W_l[u]||^2 / sum over v of Var[x_v] * ||W_l[v]||^2
 
@@ -12,11 +12,12 @@ it: a channel of a residual stream, which many layers read, must be small in all
 it saves, until the wanted share of them is left; no group loses more than ``most_removed``.
 
 How much can go is not known beforehand, so ``macs_ratios`` are tried, the smallest first, and the first whose answers
-agree with the full file's on ``agreement`` of the validation rows is kept; if none does, the last, for the gates to judge.
+agree with the full file's on ``agreement`` of the validation rows is kept; if none does, the last, for the gates to
+judge.
 
 This is no match for pruning with a fit in between (``variants.pruning``), and small or well-fed networks have little to
-give. It is for those who have a file and nothing else. Sources: He, Zhang and Sun 2017 ("Channel Pruning for Accelerating
-Very Deep Neural Networks") for one-shot pruning with least squares; Fang et al. 2023 for the groups.
+give. It is for those who have a file and nothing else. Sources: He, Zhang and Sun 2017 ("Channel Pruning for
+Accelerating Very Deep Neural Networks") for one-shot pruning with least squares; Fang et al. 2023 for the groups.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from variants.recipe import Inputs
     from variants.scoring import Scoring
 
-MOST_ROWS: Final = 128
+    Importance = Mapping[int, NDArray[np.float64]]
+
+MOST_ROWS: Final = 256
 """Calibration rows that are run; each layer that is repaired runs them again."""
 FEWEST_UNITS: Final = 32
 """Layers of fewer channels take no time to speak of."""
@@ -132,7 +135,7 @@ def _find_layers(channels: Channels) -> list[_Product]:
     return found
 
 
-def _weigh(channels: Channels, layers: Sequence[_Product], rows: Inputs) -> dict[int, NDArray[np.float64]]:
+def _weigh(channels: Channels, layers: Sequence[_Product], rows: Inputs) -> Importance:
     """Return the importance of every unit of each group that can be cut."""
     made = {layer.outputs.group for layer in layers}
     readers = [layer for layer in layers if layer.inputs.group in made and _can_go(channels, layer.inputs)]
@@ -163,7 +166,11 @@ def _can_go(channels: Channels, place: Place) -> bool:
 
 
 def _choose(
-    channels: Channels, layers: Sequence[_Product], units: Mapping[int, NDArray[np.float64]], ratio: float, plan: OneShot
+    channels: Channels,
+    layers: Sequence[_Product],
+    units: Importance,
+    ratio: float,
+    plan: OneShot,
 ) -> dict[int, Units]:
     """Return the units of each group to keep, in order, so that ``ratio`` of the multiply-accumulates is left."""
     order = {group: np.argsort(shares, kind="stable") for group, shares in units.items()}

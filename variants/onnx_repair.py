@@ -8,8 +8,8 @@ what the others said. For each such layer, in the order of the graph, with ``X``
 
 which has a closed form, needs no labels and no gradient, and takes some hundred rows (He, Zhang and Sun 2017, "Channel
 Pruning for Accelerating Very Deep Neural Networks"). ``X`` comes from the file as cut AND repaired so far, so that a
-layer mends what earlier ones could not; where the layer's result is added to a residual stream, ``Y`` is what brings the
-SUM back, as in section 3.3 there. The ridge holds directions that the rows say nothing of at the weights as cut.
+layer mends what earlier ones could not; where the layer's result is added to a residual stream, ``Y`` is what brings
+the SUM back, as in section 3.3 there. The ridge holds directions that the rows say nothing of at the weights as cut.
 
 Wrong where rows are few and unlike what clients send: the fit then follows the rows. Depthwise convolutions and layers
 whose weights others share stay as cut.
@@ -30,10 +30,12 @@ from variants.onnx_rules import attributes
 from variants.runtime import feed_of, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from variants.onnx_rules import Units
     from variants.recipe import Inputs
+
+    Readers = Mapping[str, list[onnx.NodeProto]]
 
 ROWS_AT_ONCE: Final = 16
 RIDGE: Final = 0.01
@@ -91,7 +93,7 @@ def repair(full: onnx.ModelProto, cut: onnx.ModelProto, layers: Sequence[Layer],
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is fitted, to what: ``target`` less ``beside`` (what else is added to it), where bias stands in ``offset``."""
+    """What is fitted, and to what: the tensor ``target``, less ``beside``, which is added before it is reached."""
 
     layer: Layer
     weight: onnx.TensorProto
@@ -102,40 +104,54 @@ class _Plan:
 
 def _plan(cut: onnx.ModelProto, layer: Layer) -> _Plan | None:
     """Return how to fit the layer, ``None`` where that is not known."""
-    graph, node, settings = cut.graph, layer.node, attributes(layer.node)
+    graph, node = cut.graph, layer.node
     weights = {tensor.name: tensor for tensor in graph.initializer}
     readers = _readers(graph)
     weight = weights.get(node.input[1])
-    scaled = settings.get("alpha", 1.0) != 1.0 or settings.get("beta", 1.0) != 1.0
-    if weight is None or len(readers[weight.name]) > 1 or settings.get("group", 1) != 1 or scaled:
+    if weight is None or len(readers[weight.name]) > 1 or not _is_understood(node, weight):
         return None
-    if settings.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}:
-        return None
-    outputs = weight.dims[_output_axis(node)]
-    if prod(weight.dims) // outputs > MOST_INPUTS or weight.data_type != onnx.TensorProto.FLOAT:
-        return None
-    target, bias = node.output[0], None
+    bias, target = _find_bias(graph, node, readers, weight.dims[_output_axis(node)])
+    adding = _added(readers, target)
+    others = [] if adding is None else [name for name in adding.input if name != target and name not in weights]
+    if adding is None or not others:
+        return _Plan(layer, weight, bias, target, None)
+    return _Plan(layer, weight, bias, adding.output[0], others[0])
+
+
+def _is_understood(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
+    """Tell whether the node is a plain product of weights of 32 bits, and not of too many."""
+    settings = attributes(node)
+    is_plain = all(settings.get(name, 1) == 1 for name in ("alpha", "beta", "group"))
+    is_padded = settings.get("auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"}
+    inputs = prod(weight.dims) // weight.dims[_output_axis(node)]
+    return is_plain and is_padded and inputs <= MOST_INPUTS and weight.data_type == onnx.TensorProto.FLOAT
+
+
+def _find_bias(
+    graph: onnx.GraphProto, node: onnx.NodeProto, readers: Readers, outputs: int
+) -> tuple[onnx.TensorProto | None, str]:
+    """Return the layer's own bias, made where there is none, or that of the addition behind it; and what follows it."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    bias, target = None, node.output[0]
     if len(node.input) > 2 and node.input[2]:  # noqa: PLR2004 - a bias is the third
         bias = weights.get(node.input[2])
     elif node.op_type != "MatMul":
-        bias = _add_bias(graph, node, outputs)
-    following = readers.get(target, [])
-    if bias is None and len(following) == 1 and following[0].op_type == "Add":
-        found = [weights[name] for name in following[0].input if name in weights]
-        if found and tuple(found[0].dims) == (outputs,):
-            bias, target = found[0], following[0].output[0]
-    if bias is not None and (len(readers.get(bias.name, [])) > 1 or tuple(bias.dims) != (outputs,)):
-        bias = None
-    beside = None
-    following = readers.get(target, [])
-    if len(following) == 1 and following[0].op_type == "Add":
-        others = [name for name in following[0].input if name != target and name not in weights]
-        if others:
-            beside, target = others[0], following[0].output[0]
-    return _Plan(layer, weight, bias, target, beside)
+        return _add_bias(graph, node, outputs), target
+    elif (adding := _added(readers, target)) is not None:
+        bias = next((weights[name] for name in adding.input if name in weights), None)
+        target = target if bias is None else adding.output[0]
+    is_own = bias is not None and len(readers[bias.name]) == 1 and tuple(bias.dims) == (outputs,)
+    return bias if is_own else None, target if is_own else node.output[0]
 
 
-def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+def _added(readers: Readers, name: str) -> onnx.NodeProto | None:
+    """Return the addition that alone reads a tensor, if one does."""
+    following = readers.get(name, [])
+    return following[0] if len(following) == 1 and following[0].op_type == "Add" else None
+
+
+def _readers(graph: onnx.GraphProto) -> Readers:
+    """Return the nodes that read each tensor; what the graph answers counts as read twice, so that it stays."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -210,7 +226,9 @@ class _Sums:
             products = products - np.outer(self._inputs, self._outputs) / self._rows
         ridge = RIDGE * float(np.trace(squares)) / len(squares) + 1e-12
         change = np.linalg.solve(squares + ridge * np.eye(len(squares)), products)
-        offset = (self._outputs - self._inputs @ change) / self._rows if self._has_bias else np.zeros(len(self._outputs))
+        offset = (
+            (self._outputs - self._inputs @ change) / self._rows if self._has_bias else np.zeros(len(self._outputs))
+        )
         return change, offset
 
 

@@ -235,8 +235,8 @@ ELEMENTWISE: Final = (
 )  # fmt: skip
 SINGLE: Final = (
     "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
-    "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sin", "Cos",
-    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+    "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sin",
+    "Cos", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 LEADING: Final = (
     "AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "LpPool",

@@ -1,8 +1,7 @@
 """The recipe protocol: everything a build must know about one model, and nothing about how a build works.
 
-A recipe names the model, gives its data in four disjoint parts, makes the untrained full model and student, and
-states every number of the plan. A recipe is any object with these attributes and methods; a ``.py`` file that
-assigns one to ``RECIPE`` can be built by its path::
+A recipe is any object with these attributes and methods: they name the model, give its data in four disjoint parts, and
+state every number of the plan. A ``.py`` file that assigns one to ``RECIPE`` can be built by its path::
 
     class Mine:
         name, labels, plan = "mine", ("no", "yes"), Plan(...)
@@ -349,10 +348,11 @@ class Recipe(Taught, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A finished ONNX file and how it compares with the model that it was made from, if there is one to run."""
+    """A finished ONNX file, how it compares with the model it was made from, if one can run, and what was chosen."""
 
     file: bytes
     parity: Parity | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class _Form:
 
 def _forms(shop: Workshop, parent: Made) -> Iterator[_Form]:
     plan, precisions = shop.recipe.plan.quantization, shop.recipe.plan.precisions
+    if plan is not None and brings_files(shop.recipe) and parent.tier == "pruned":
+        precisions = ()  # cut to be fast, as static int8 is; the other forms are of the whole file
     if plan is not None:
         yield _static(shop, parent, replace(plan, also=()), "quantized")
         for preset in plan.also:

@@ -32,12 +32,12 @@ import numpy as np
 from variants.average_precision import LEAST_SCORE, mean_average_precision
 from variants.boxes import (
     COORDINATES,
-    FIELDS,
     OVERLAPS,
     are_same,
     as_labels,
     corners_of,
     disagreement,
+    label_problem,
     overlaps,
     read_answers,
     read_labels,
@@ -219,17 +219,7 @@ class Boxes:
 
     def problem(self, labels: Labels, names: tuple[str, ...]) -> str:
         """Return what is wrong with ``labels``, '' if nothing is."""
-        if labels.ndim != 3 or labels.shape[2] != FIELDS or not np.issubdtype(labels.dtype, np.floating):  # noqa: PLR2004 - pictures, objects, fields
-            return (
-                f"labels {labels.dtype}{list(labels.shape)}; expected floats [rows, most objects, {FIELDS}]: class, "
-                "centre x, y, width, height, and class -1 where a picture has fewer"
-            )
-        if not np.isfinite(labels).all():
-            return "a label that is no finite number"
-        real = labels[labels[..., 0] >= 0.0]
-        if (real[:, 0] >= len(names)).any() or (real[:, 0] % 1.0).any():
-            return f"classes up to {real[:, 0].max():g}; {len(names)} labels allow whole numbers 0..{len(names) - 1}"
-        return "a label whose width or height is not above 0" if (real[:, 3:] <= 0.0).any() else ""
+        return label_problem(labels, len(names))
 
     def right(self, outputs: Floats, labels: Labels) -> Bools:
         """Return which pictures have all labelled boxes found and nothing besides."""

@@ -40,7 +40,7 @@ def draw(parts: Mapping[str, Any], path: Path) -> None:
             right.scatter(ratio(cell, "full", name).value, points, **style)
     _finish(left, "times smaller than full (file)")
     _finish(right, "times faster than full (p50, one row, one thread)")
-    left.set_ylabel("points of accuracy against full")
+    left.set_ylabel("points of accuracy against full (at the edge: lower)")
     _legend(figure, right, models)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
@@ -60,7 +60,7 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xticks(_TICKS)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(_LOWEST - 0.4, 1.0)
+    axes.set_ylim(bottom=_LOWEST - 0.4)
     axes.axhline(-1.0, color="grey", linestyle=":", linewidth=1.0)
     axes.grid(alpha=0.3)
 

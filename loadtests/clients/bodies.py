@@ -30,7 +30,7 @@ JSON_LENGTH: Final = "inference-header-content-length"
 def json_bodies(target: Target, inputs: NDArray[Any]) -> list[bytes]:
     """Return one JSON body for each row."""
     return [
-        json.dumps({"inputs": [{**_tensor(target), "data": row.ravel().tolist()}]}).encode()
+        json.dumps({"inputs": [{**_tensor(target, row), "data": row.ravel().tolist()}]}).encode()
         for row in _typed(target, inputs)
     ]
 
@@ -40,7 +40,7 @@ def binary_bodies(target: Target, inputs: NDArray[Any]) -> tuple[list[bytes], in
     rows = [row.tobytes() for row in _typed(target, inputs)]
     head = json.dumps(
         {
-            "inputs": [{**_tensor(target), "parameters": {"binary_data_size": len(rows[0])}}],
+            "inputs": [{**_tensor(target, inputs[0]), "parameters": {"binary_data_size": len(rows[0])}}],
             "parameters": {"binary_data_output": True},
         }
     ).encode()
@@ -52,7 +52,7 @@ def grpc_messages(target: Target, inputs: NDArray[Any], model: str) -> list[byte
     messages = []
     for row in _typed(target, inputs):
         message = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
-        message.inputs.add(name=target.input_name, datatype=target.datatype, shape=(1, *target.row_shape))
+        message.inputs.add(name=target.input_name, datatype=target.datatype, shape=(1, *row.shape))
         messages.append(message.SerializeToString())
     return messages
 
@@ -96,5 +96,6 @@ def _typed(target: Target, inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return iter(np.ascontiguousarray(inputs, dtype=DTYPES[target.datatype]))
 
 
-def _tensor(target: Target) -> dict[str, Any]:
-    return {"name": target.input_name, "shape": [1, *target.row_shape], "datatype": target.datatype}
+def _tensor(target: Target, row: NDArray[Any]) -> dict[str, Any]:
+    # The row's own shape: the model's may leave a dimension open.
+    return {"name": target.input_name, "shape": [1, *row.shape], "datatype": target.datatype}

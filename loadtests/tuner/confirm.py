@@ -80,6 +80,7 @@ def confirm(
 
     Raises:
         LoadError: The gateway does not start, or the stretch has too few arrivals.
+        KeyboardInterrupt: Ctrl-C came; half a confirmation says nothing.
     """
     stretch, labelled = busiest(question.judging[0], seconds), _has_labels(request)
     counts: dict[str, list[Confirmed]] = {name: [] for name in policies}
@@ -156,6 +157,8 @@ def _run(request: Request, scenario: Scenario, file: Path, *, labelled: bool) ->
     with gateway.running_gateway(request.repository, others, flags) as address:
         site = Site(address, request.repository if labelled else None, core)
         summary = run_trial(scenario, site, Options()).summary
+    if summary.is_interrupted:  # heard by the load generator, which ends its run in order
+        raise KeyboardInterrupt
     whole = summary.all
     if summary.faults:
         return Confirmed(file.stem, 0, 0, None, 0.0, 0.0, summary.faults)

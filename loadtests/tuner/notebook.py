@@ -32,6 +32,8 @@ class Notebook:
         """
         self._path = path
         self._known: dict[Key, tuple[Figures, ...]] = {}
+        self.fault = ""
+        """Why the file is not written any more: the search goes on without."""
         if path is None:
             return
         try:
@@ -50,12 +52,16 @@ class Notebook:
         return self._known.get(key)
 
     def put(self, key: Key, found: tuple[Figures, ...]) -> None:
-        """Keep figures."""
+        """Keep figures; a disk that fails ends the file, not the search."""
         self._known[key] = found
-        if self._path is not None:
-            line = {"stride": key[0], "candidate": key[1], "figures": [astuple(item) for item in found]}
+        if self._path is None or self.fault:
+            return
+        line = {"stride": key[0], "candidate": key[1], "figures": [astuple(item) for item in found]}
+        try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self.fault = error.strerror or str(error)
 
     def _read(self, path: Path, digest: str) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -31,6 +31,7 @@ MOST_REQUESTS: Final = 30_000
 _ALIKE: Final = Kind()
 _BLOCKS: Final = 27
 _LEAST_SLICE: Final = 150
+_LEAST_PART: Final = 8
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SLO: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)\s*=\s*(\d+(?:\.\d+)?)\s*(us|ms|s)")
 
@@ -141,19 +142,27 @@ def split(workload: Workload, judged: float) -> tuple[Workload, Workload]:
     """Return the first part in time and the last ``judged`` share (0..1) of it.
 
     Raises:
-        LoadError: A part would be empty.
+        LoadError: A part would not have requests at two moments.
     """
     first_s, last_s = float(workload.arrival_s[0]), float(workload.arrival_s[-1])
     cut = int(np.searchsorted(workload.arrival_s, first_s + (1.0 - judged) * (last_s - first_s), side="right"))
-    if not 0 < cut < len(workload):
-        raise LoadError(f"a trace of {len(workload)} requests cannot be split at {1.0 - judged:.0%} of its time")
+    times = workload.arrival_s
+    if not 0 < cut < len(workload) or times[0] == times[cut - 1] or times[cut] == times[-1]:
+        raise LoadError(
+            f"a trace of {len(workload)} requests cannot be split at {1.0 - judged:.3g} of its time: {cut} requests "
+            f"to tune on and {len(workload) - cut} to judge on; both need some, at two moments at least"
+        )
     return workload.part(np.arange(cut)), workload.part(np.arange(cut, len(workload)))
 
 
 def cut(workload: Workload, most: int = MOST_REQUESTS) -> Workload:
     """Return the workload, thinned to about ``most`` requests where it has more; busy and calm stretches alike."""
     stride = -(-len(workload) // most)
-    return workload if stride <= 1 else _stretches(workload, stride, stride // 2)
+    if stride <= 1:
+        return workload
+    thinned = _stretches(workload, stride, stride // 2)
+    # Where nearly all came in one stretch of time, the middling ones have next to nothing.
+    return thinned if len(thinned) >= most // _LEAST_PART else _stretches(workload, stride, 0)
 
 
 def slice_of(workload: Workload, stride: int) -> Workload:

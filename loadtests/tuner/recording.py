@@ -50,6 +50,8 @@ def read_recording(content: bytes, name: str) -> Source:
     if not np.all(np.isfinite(times)) or not (_are_times(budgets) and _are_times(timeouts)):
         raise LoadError(f"recording {name} has times, budgets or timeouts that are no numbers above 0")
     asks = Asks(budgets / 1e3, timeouts / 1e3, criticalities.astype(np.int8), hardware.astype(np.str_))
+    if not times.max() > times.min():
+        raise LoadError(f"recording {name} has {len(found)} requests, all at one moment")
     order = np.argsort(times, kind="stable")
     return Source(name, hashlib.sha256(content).hexdigest(), times[order] - times.min(), asks.part(order))
 

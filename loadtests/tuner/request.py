@@ -76,6 +76,8 @@ class Request:
     base: PolicyFile = field(default_factory=PolicyFile)
     machine: Machine = field(default_factory=lambda: Machine(is_learning=True))
     seed: int = 0
+    column: str | None = None
+    """Of the times in the traces' files; ``None`` where they are of a known layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,8 @@ def prepare(request: Request) -> Prepared:
     """
     folder, _ = newest_version(request.repository, request.model)
     ladder = _ladder(request, folder)
-    sources = tuple(item if isinstance(item, Source) else read_source(item, request.seed) for item in request.traces)
-    judges = tuple(read_source(name, request.seed) for name in request.judge_traces)
+    sources = tuple(item if isinstance(item, Source) else read_source(item, request) for item in request.traces)
+    judges = tuple(read_source(name, request) for name in request.judge_traces)
     played = [_play(source, request, ladder) for source in sources]
     if judges:
         tuning, judging = played, [_play(source, request, ladder) for source in judges]
@@ -118,7 +120,7 @@ def prepare(request: Request) -> Prepared:
     return Prepared(question, region_of([*tuning, *judging]), digest, sources, judges)
 
 
-def read_source(name: str, seed: int) -> Source:
+def read_source(name: str, request: Request) -> Source:
     """Return a trace by its file, or a fitted stand-in by ``stand-in:code`` or ``stand-in:conv``.
 
     Raises:
@@ -128,9 +130,9 @@ def read_source(name: str, seed: int) -> Source:
         fit = FITS.get(name.removeprefix(STAND_IN))
         if fit is None:
             raise LoadError(f"trace '{name}': stand-ins are {', '.join(STAND_IN + item for item in FITS)}")
-        times = draw_stand_in(fit, fit.target.duration_s, seed)
+        times = draw_stand_in(fit, fit.target.duration_s, request.seed)
         return Source(name, hashlib.sha256(times.tobytes()).hexdigest(), times)
-    times = read_trace(Path(name), seed=seed)
+    times = read_trace(Path(name), column=request.column, seed=request.seed)
     return Source(Path(name).name, hashlib.sha256(Path(name).read_bytes()).hexdigest(), times)
 
 

@@ -6,6 +6,7 @@ own. Cost is counted in requests simulated and told in whole runs of the part th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import signal
@@ -16,7 +17,7 @@ from loadtests.tuner.question import slice_of
 from loadtests.tuner.score import Figures, Score, figures_of, mean_of, play, score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -104,7 +105,18 @@ class Trials:
                 initializer=_begin,
                 initargs=(self._question,),
             )
-        return self._pool.map(_try, [(stride, policy) for policy in policies])
+        with _interrupts_held():
+            return self._pool.map(_try, [(stride, policy) for policy in policies])
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait while processes start, which inherit that for good: it is the parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _QUESTION: list[Question] = []
@@ -112,8 +124,7 @@ _SLICES: dict[int, tuple[Workload, ...]] = {}
 
 
 def _begin(question: Question) -> None:
-    """Keep the question in a worker; an interruption is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Keep the question in a worker."""
     _QUESTION[:] = [question]
 
 

@@ -49,6 +49,8 @@ class Tuned:
     tried: int
     wall_s: float
     is_interrupted: bool
+    state_fault: str = ""
+    """Why the state was not kept to the end."""
 
     @property
     def policy(self) -> ModelPolicy | None:
@@ -80,16 +82,26 @@ def tune(question: Question, effort: Effort, on_progress: Callable[[Progress], N
         best = search.run()
         promised = trials.figures(AGAIN if best in search.settled else 1, best)
     base, candidate = space.policy(space.start), space.policy(best)
+    judgement, is_hurried = _judged(question, base, candidate)
     return Tuned(
         base=base,
         candidate=candidate,
-        judgement=judge(question, base, candidate),
+        judgement=judgement,
         promised=promised,
         spent=trials.spent,
         tried=len(notebook),
         wall_s=time.monotonic() - began_s,
-        is_interrupted=search.is_interrupted,
+        is_interrupted=search.is_interrupted or is_hurried,
+        state_fault=notebook.fault,
     )
+
+
+def _judged(question: Question, base: ModelPolicy, candidate: ModelPolicy) -> tuple[Judgement, bool]:
+    """Judge; under one draw of luck alone where Ctrl-C says that it takes too long. A second one ends all."""
+    try:
+        return judge(question, base, candidate), False
+    except KeyboardInterrupt:
+        return judge(question, base, candidate, seeds=1), True
 
 
 def _regions(base: PolicyFile) -> dict[str, TunedRegion]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,6 +11,8 @@ from loadtests.h2load import LoadError
 from service.domain.policy_file import ModelPolicy, PolicyFile, Provenance
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadtests.tuner.judge import Judgement
 
 _DIGITS = 6
@@ -77,26 +75,3 @@ def compose(base: PolicyFile, model: str, tuned: ModelPolicy, provenance: Proven
     content["provenance"] = provenance.model_dump(mode="json", exclude_none=True)
     PolicyFile.model_validate(content)
     return yaml.safe_dump(content, sort_keys=False, width=120)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a text in a file's place in one step, so that a gateway that watches it never reads half of it.
-
-    Raises:
-        LoadError: It cannot be written.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.resolve().parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                os.fchmod(descriptor, 0o644)
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise LoadError(f"policy file {path} cannot be written: {error.strerror or error}") from None

@@ -138,9 +138,8 @@ class RequestMetrics:
             self._shed.labels("", criticality.name.lower(), "door")
 
     def create(self, model: ModelInfo) -> None:
-        """Create a model's label sets at zero; what was counted before a reload stays."""
+        """Create a model's label sets at zero, from any thread; what was counted before a reload stays."""
         self.settle()
-        self._codes, self._kinds = {}, []
         self.known.add(model.name)
         self._create_unanswered(model.name)
         for criticality in Criticality:
@@ -156,6 +155,10 @@ class RequestMetrics:
         self._regrets[model.name] = _Regret(smaller, late, refused, best)
         for variant in model.variants:
             self._series[model.name, variant.name] = self._create(model.name, variant.name)
+        # Answers are noted by code meanwhile: each keeps its own, and counts in the new series.
+        for (name, variant, *_), code in list(self._codes.items()):
+            if name == model.name:
+                self._kinds[code] = self._series[name, variant], self._kinds[code][1]
 
     def malformed(self, protocol: str, error: BaseException) -> None:
         """Count an inference request that could not be decoded, and so names no model."""

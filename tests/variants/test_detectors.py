@@ -158,8 +158,23 @@ def test_scores_before_the_sigmoid_are_refused(exported: onnx.ModelProto, tmp_pa
 
 def test_labels_that_name_no_class_are_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:
     labels = np.tile(np.array([[[3, 9, 9, 4, 4]]]), (60, 1, 1))
-    with pytest.raises(RecipeError, match="3 labels allow whole numbers"):
+    with pytest.raises(RecipeError, match=r"at row 0; classes are whole numbers 0\.\.2"):
         load_source(given(tmp_path, exported, labels))
+
+
+def test_labels_in_shares_of_the_picture_are_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:
+    labels = np.tile(np.array([[[1, 0.5, 0.5, 0.25, 0.25], [-1, -1, -1, -1, -1]]]), (60, 1, 1))
+    with pytest.raises(RecipeError, match=r"0\.5 at most.*give pixels of the input"):
+        load_source(given(tmp_path, exported, labels))
+
+
+def test_answers_that_are_no_numbers_are_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(exported)
+    (layer,) = (layer for layer in broken.graph.initializer if layer.name == "scores.1.bias")
+    layer.CopyFrom(onnx.numpy_helper.from_array(np.full(CLASSES, np.nan, np.float32), layer.name))
+    with pytest.raises(RecipeError, match="no finite numbers"):
+        load_source(given(tmp_path, broken))
 
 
 @pytest.mark.parametrize("text", ["", "{0: 'a'}", "['a', 'b', 'c']", "{0: 'a', 1: 'b', 2: 'a'}", "__import__('os')"])

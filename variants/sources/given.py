@@ -1,7 +1,8 @@
 """A model that somebody trained elsewhere, as a recipe: its file, rows to calibrate with, perhaps labelled ones.
 
-Nothing is trained. Full is the file itself, and what derives from it is quantized. With labelled rows variants are
-judged as those of any recipe are; without, what full answers counts as right, and the metric is the agreement with it.
+Nothing is trained. Full is the file itself; what derives from it is quantized and, where channels can be removed at
+once (``variants.onnx_pruning``), pruned. With labelled rows variants are judged as those of any recipe are; without,
+what full answers counts as right, and the metric is the agreement with it.
 Answers are classes where the first output is one score for each class; else they are values, right within a tolerance.
 That they are boxes cannot be told from a file: the user says so, and ``detectors`` reads what such a file has.
 
@@ -12,15 +13,16 @@ are no labelled rows the rest is measured. A row that occurs twice is used once,
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from variants.boxes import COORDINATES
 from variants.data import row_hashes
-from variants.errors import RecipeError
+from variants.errors import LeftOut, RecipeError, StepFailed, naming_step
 from variants.interface import describe_interface
+from variants.onnx_pruning import OneShot, prune_file
 from variants.recipe import DataParts, Draft, Examples, FilePlan, Quantization, Ready, Thresholds
 from variants.runtime import run_logits
 from variants.scoring import Classes, Scoring, Values
@@ -45,12 +47,20 @@ USUAL_SHARE: Final = 0.1
 HALF: Final = 0.5
 SMALLEST: Final = 1e-6
 
-_USUAL: Final = FilePlan(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPlan(FilePlan):
+    """The plan of a given file, which is pruned unless ``pruning`` is ``None``."""
+
+    pruning: OneShot | None = field(default_factory=OneShot)
+
+
+_USUAL: Final = GivenPlan(
     thresholds=Thresholds(min_full=0.0, max_loss=0.05, min_agreement=0.9),
     quantization=Quantization(methods=("minmax", "percentile"), max_kl=0.01),
     precisions=("dynamic", "half"),
 )
-PLANS: Final[dict[Task, FilePlan]] = {
+PLANS: Final[dict[Task, GivenPlan]] = {
     "classification": _USUAL,
     "regression": _USUAL,
     # A box at the edge of a score or an overlap tips a whole picture over, whose share is what gates look at.
@@ -71,7 +81,7 @@ class GivenModel:
     dataset: str
     labels: tuple[str, ...]
     scoring: Scoring
-    plan: FilePlan
+    plan: GivenPlan
     file: bytes
     rows: Inputs
     labelled: Examples | None
@@ -100,10 +110,21 @@ class GivenModel:
         return DataParts(self._answered(rows[:0]), self._answered(calibration), self._answered(validation), test)
 
     def draft(self, parts: DataParts, seed: int) -> Iterator[Draft]:  # noqa: ARG002 - the protocol's form
-        """Return the file as it is."""
+        """Return the file as it is, and without the channels that it can do without."""
         yield Draft(
             "full", "full", None, "take", {"sha256": self.plan.starts_from}, lambda: Ready(self.file, self.parity)
         )
+        if (plan := self.plan.pruning) is not None:
+            yield Draft("pruned", "pruned", "full", "prune", asdict(plan), lambda: self._prune(parts, plan))
+
+    def _prune(self, parts: DataParts, plan: OneShot) -> Ready:
+        rows = parts.calibration.inputs, parts.validation.inputs
+        try:
+            with naming_step("prune pruned"):
+                file, chosen = prune_file(self.file, rows, plan, self.scoring)
+        except StepFailed as error:  # an operator that nobody foresaw
+            raise LeftOut(str(error)) from error
+        return Ready(file, chosen=chosen)
 
     def _answered(self, rows: Inputs) -> Examples:
         if not len(rows):
@@ -164,7 +185,7 @@ def _name_classes(file: bytes, scoring: Scoring, answers: Floats) -> tuple[str, 
 def _choose_scoring(answers: Floats, labelled: Examples | None, given: Given) -> tuple[Scoring, Examples | None]:
     """Return what counts as right, and the labelled rows in its form; ``answers`` (rows, ...) are some of full's."""
     if given.boxes:
-        return check_boxes(answers, given.source), with_boxes(labelled)
+        return check_boxes(answers, given.source), with_boxes(labelled, answers, given.evaluate)
     is_counted = labelled is None or np.issubdtype(labelled.labels.dtype, np.integer)
     if given.tolerance is None and is_counted and answers.ndim == 2 and answers.shape[1] > 1:  # noqa: PLR2004 - a table
         return Classes(), labelled

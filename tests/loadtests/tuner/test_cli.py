@@ -9,7 +9,8 @@ import yaml
 
 from loadtests.arrivals import gamma_renewal
 from loadtests.h2load import LoadError
-from loadtests.tuner.writing import compose, read_base, write_whole
+from loadtests.outputs import write_whole
+from loadtests.tuner.writing import compose, read_base
 from service.cli import main
 from service.domain.policy_file import ModelPolicy, PolicyFile, Provenance
 from tests.builders import write_repository

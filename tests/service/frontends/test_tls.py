@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import gc
 import ssl
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 

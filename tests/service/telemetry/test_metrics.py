@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,6 +201,26 @@ def test_a_reload_replaces_the_facts_and_keeps_the_counts(metrics: Metrics, valu
     full = LADDER[0]
     assert value("variant_info", variant="full", tier="full", version="1", digest=full.digest) is None
     assert value("requests_total", variant="full", protocol="http", outcome="ok") == 1.0
+
+
+def test_answers_are_counted_where_they_belong_while_a_model_is_loaded_again(
+    metrics: Metrics, value: Callable[..., float | None]
+) -> None:
+    variants, loaded, rounds = [item.name for item in LADDER], threading.Event(), 0
+
+    def load_again() -> None:
+        for _ in range(150):
+            metrics.model_loaded(make_model())
+        loaded.set()
+
+    loading = threading.Thread(target=load_again)
+    loading.start()
+    while not loaded.is_set():
+        rounds += 1
+        for variant in variants:
+            metrics.request_finished(REQUEST, answer(variant))
+    loading.join()
+    assert [value("budget_met_total", variant=variant) for variant in variants] == [rounds] * len(LADDER)
 
 
 def test_the_policy_in_force_is_the_only_one_shown(metrics: Metrics) -> None:
