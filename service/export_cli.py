@@ -37,8 +37,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         help="folder of built models (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    bento = parser.add_argument_group("bento")
-    bento.add_argument("--name", default="", help="name over there (default: the model's own)")
+    parser.add_argument("--name", default="", help="bento and kserve: name over there (default: the model's own)")
     written = parser.add_argument_group("triton, kserve and edge")
     written.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the target's name)")
     written.add_argument("--force", action="store_true", help="replace what is there")
@@ -122,7 +121,7 @@ def _to_kserve(parsed: argparse.Namespace, model: StoredModel) -> tuple[dict[str
         raise ExportError("--to kserve needs --storage-uri: where KServe finds the repository, such as pvc://models/")
     if parsed.cpus < 1:
         raise ExportError(f"--cpus is {parsed.cpus}; at least 1 is allowed")
-    how = KServeForm(parsed.storage_uri, parsed.image, parsed.cpus)
+    how = KServeForm(parsed.storage_uri, parsed.image, parsed.cpus, parsed.name)
     manifest, output = published_manifest(model), parsed.output or Path("kserve")
     files = export_to_kserve(manifest, output, how, force=parsed.force)
     lines = [*map(str, files), "next: " + " ".join(["kubectl apply", *(f"-f {file}" for file in files)])]

@@ -74,10 +74,11 @@ def read_labels(labels: Labels) -> Found:
 
 def label_problem(labels: Labels, classes: int) -> str:
     """Return what is wrong with labels (rows, most, 5) of ``classes`` classes, '' if nothing is."""
-    if labels.ndim != 3 or labels.shape[2] != FIELDS or not np.issubdtype(labels.dtype, np.floating):  # noqa: PLR2004 - pictures, objects, fields
+    is_table = labels.ndim == 3 and labels.shape[1] > 0 and labels.shape[2] == FIELDS  # noqa: PLR2004 - pictures, objects, fields
+    if not is_table or not np.issubdtype(labels.dtype, np.floating):
         return (
             f"labels {labels.dtype}{list(labels.shape)}; expected floats [rows, most objects, {FIELDS}]: class, "
-            "centre x, y, width, height, and class -1 where a picture has fewer"
+            "centre x, y, width, height, and class -1 where a picture has fewer (one such row where none has any)"
         )
     found = labels[..., 0]  # (rows, most)
     checks = (

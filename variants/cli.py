@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REFUSED: Final = 2
 INTERRUPTED: Final = 130
+LARGEST_SEED: Final = 2**31 - 1
 RECIPE_HELP: Final = (
     "a bundled recipe (detection, digits, forest, images, regression, text, trees), a .py file that assigns RECIPE, or "
     "for build a trained model: an .onnx file or a Hugging Face folder"
@@ -194,11 +195,10 @@ def _write_documents(manifest: ModelManifest, arguments: argparse.Namespace) -> 
 
 
 def parse_seed(text: str) -> int:
-    """Return a seed, a whole number of at least 0."""
-    seed = int(text)
-    if seed < 0:
-        raise ValueError(text)
-    return seed
+    """Return a seed, a whole number from 0 to what every generator takes."""
+    if not text.isascii() or not text.isdigit() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0 to {LARGEST_SEED}")
+    return int(text)
 
 
 def positive(text: str) -> float:

@@ -124,14 +124,12 @@ def _find_layers(channels: Channels) -> list[_Product]:
     weights = {tensor.name: len(tensor.dims) for tensor in channels.model.graph.initializer}
     found = []
     for node in channels.model.graph.node:
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or weights.get(node.input[1], 0) < 2:  # noqa: PLR2004 - a matrix
-            continue
-        settings, rank = attributes(node), weights[node.input[1]]
-        outputs = 0 if node.op_type == "Conv" or settings.get("transB") else rank - 1
-        inputs = 1 if outputs == 0 else rank - 2
-        if settings.get("group", 1) == 1:
-            places = (channels.place((node.input[1], axis)) for axis in (inputs, outputs))
-            found.append(_Product(node, node_macs(node, channels.shapes), *places, inputs))
+        settings, rank = attributes(node), weights.get(node.input[1], 0) if len(node.input) > 1 else 0
+        is_layer = node.op_type == "Conv" or (node.op_type in {"Gemm", "MatMul"} and rank == 2)  # noqa: PLR2004 - a matrix
+        if rank and is_layer and settings.get("group", 1) == 1:
+            outputs = 0 if node.op_type == "Conv" or settings.get("transB") else 1
+            places = [channels.place((node.input[1], axis)) for axis in (1 - outputs, outputs)]
+            found.append(_Product(node, node_macs(node, channels.shapes), places[0], places[1], 1 - outputs))
     return found
 
 

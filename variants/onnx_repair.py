@@ -11,8 +11,8 @@ Pruning for Accelerating Very Deep Neural Networks"). ``X`` comes from the file 
 layer mends what earlier ones could not; where the layer's result is added to a residual stream, ``Y`` is what brings
 the SUM back, as in section 3.3 there. The ridge holds directions that the rows say nothing of at the weights as cut.
 
-Wrong where rows are few and unlike what clients send: the fit then follows the rows. Depthwise convolutions and layers
-whose weights others share stay as cut.
+Wrong where rows are few and unlike what clients send: the fit then follows the rows. Depthwise convolutions, layers
+whose weights others share, and convolutions that say ``auto_pad`` in place of their padding stay as cut.
 """
 
 from __future__ import annotations
@@ -163,10 +163,11 @@ def _readers(graph: onnx.GraphProto) -> Readers:
 
 def _add_bias(graph: onnx.GraphProto, node: onnx.NodeProto, outputs: int) -> onnx.TensorProto:
     name = f"{node.name}_offset"
-    graph.initializer.append(numpy_helper.from_array(np.zeros(outputs, dtype=np.float32), name))
+    offset: onnx.TensorProto = graph.initializer.add()
+    offset.CopyFrom(numpy_helper.from_array(np.zeros(outputs, dtype=np.float32), name))
     del node.input[2:]
     node.input.append(name)
-    return graph.initializer[-1]
+    return offset
 
 
 def _output_axis(node: onnx.NodeProto) -> int:
@@ -255,8 +256,9 @@ def _sampler(
         row = np.repeat(np.arange(len(read)), chosen.shape[1])
         at = np.unravel_index(chosen.ravel(), places)
         starts = tuple(index * step for index, step in zip(at, steps, strict=True))
-        taken = view[(row, slice(None), *starts)]  # (places, channels, *reach)
+        every: list[Any] = [row, slice(None)]
+        taken = view[(*every, *starts)]  # (places, channels, *reach)
         taken = taken[(slice(None), slice(None), *(slice(None, None, gap) for gap in spread))]
-        return taken.reshape(len(row), -1), given[(row, slice(None), *at)]
+        return taken.reshape(len(row), -1), given[(*every, *at)]
 
     return windows if node.op_type == "Conv" else flat

@@ -97,8 +97,11 @@ def _widths(model: torch.nn.Module) -> dict[str, int]:
 
 
 def _ratio_of(name: str, pruning: Pruning) -> float:
-    """Return what to remove of a layer: its own ratio where the plan sets it apart, by the longest name that fits."""
-    fitting = [(len(start), ratio) for start, ratio in pruning.apart if name.startswith(start)]
+    """Return what to remove of a layer: its own ratio where the plan sets it apart, by the longest name that fits.
+
+    A name is a layer's or that of a module around it, so that ``net.1`` says nothing of ``net.10``; '' is the model's.
+    """
+    fitting = [(len(part), ratio) for part, ratio in pruning.apart if f"{name}.".startswith(f"{part}." if part else "")]
     return max(fitting)[1] if fitting else pruning.ratio
 
 

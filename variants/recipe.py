@@ -158,7 +158,8 @@ class Pruning:
     """Remove ``ratio`` of every layer's channels over ``iterations``, each followed by ``training``; then ``settle``.
 
     Without a ``training`` all is removed at once, and only batch norms are set anew. ``importance`` says which channels
-    go first (``variants.pruning``). ``apart`` gives layers, by the beginning of their names, ratios of their own.
+    go first (``variants.pruning``). ``apart`` gives layers, by their names or those of modules around them, ratios of
+    their own.
     """
 
     ratio: float

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from service.policy.desk import Lane
     from service.policy.situation import ChooseRun, Run
 
+_LATE_SHARE: Final = 0.1
+"""Of a lane's time, for late runs where there is none to spare: else a model that is taken to be slower than it is,
+so that all its requests count as late, would never run again, and nobody would learn better."""
+_LEAST_REST_S: Final = 0.01
 _STALL_S: Final = 0.02
 """A run on the event loop's thread that takes this long has stalled everything; its like goes to a lane."""
 
@@ -350,8 +354,10 @@ class Dispatcher:
         run = self.desk.decide(self._choose_run, model, lane, now_s)
         if run is not None and (run.wait_until_s > now_s or not run.members):
             return run.wait_until_s
-        if run is not None and run.is_late and self.loop_turns.pressed_until_s > now_s:
-            return self.loop_turns.pressed_until_s
+        if run is not None and run.is_late:
+            rests_s = lane.began_s + max(_LEAST_REST_S, run.predicted_s / _LATE_SHARE)
+            if now_s < min(rests_s, self.loop_turns.pressed_until_s):
+                return min(rests_s, self.loop_turns.pressed_until_s)
         if run is not None:
             if lane is self._inline:
                 rows = sum(waiting[member].rows for member in run.members)

@@ -12,9 +12,9 @@ itself be waiting for the interpreter. What is read may be a moment old; it deci
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from service.policy.limits import earliest_start_s
+from service.policy.crowd import Newcomer, Prospect, is_crowded, prospect
 
 if TYPE_CHECKING:
     from service.domain.inference import Criticality
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from service.engine.loaded import LoadedModel
     from service.engine.registry import Registry
     from service.policy.latency import Handover
-
-_MOST_LATE_S: Final = 0.05
-_MOST_LATE: Final = 64
-"""Of late work for each lane, seconds and requests: both must be exceeded."""
 
 
 class Foresight:
@@ -40,40 +36,34 @@ class Foresight:
 
     def is_crowded(self) -> bool:
         """Tell whether more late work waits than the lanes will soon have time for."""
-        desk = self._dispatcher.desk
-        if not desk.models:
-            return False
-        count, late_s = 0, 0.0
-        for model in tuple(desk.models):
-            count += model.queue.late_count
-            late_s += model.queue.late_work_s
-        return count > _MOST_LATE * len(desk.lanes) and late_s > _MOST_LATE_S * len(desk.lanes)
+        if self._lost:
+            self._settle()
+        return is_crowded(self._dispatcher.desk)
 
-    def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
-        """Tell whether a newcomer for a model would be late at the lanes.
+    def prospect(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> Prospect:
+        """Tell what a newcomer for a model, of a budget and having waited so long, may hope for at the lanes.
 
-        Nobody is late for a model that is not known, or has variants elsewhere: their lanes are not looked at.
+        A model that is not known, or has variants elsewhere, is not judged: its lanes are not looked at.
         """
         name, _, pinned = name.partition("--")
         model = self._registry.find(name)
         if model is None or model.standing.pools:
-            return False
-        desk, now_s = self._dispatcher.desk, self._dispatcher.clock()
-        queued_s = 0.0
-        for item in tuple(desk.models):
-            queued_s += item.queue.work_s(criticality)
-        busy_s = [max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in desk.lanes]
+            return Prospect.TIMELY
+        now_s = self._dispatcher.clock()
         costs = model.costs(now_s)
         backends = (pinned,) if pinned in model.backends else model.backends
         needs_s = min([costs.of(variant, 1) for variant in backends], default=0.0)
-        needs_s += waited_s + self._handover.set_aside_s(budget_s, is_pressed=True)
-        return earliest_start_s(busy_s, queued_s) + needs_s > budget_s
+        due_s = now_s - waited_s + budget_s - self._handover.set_aside_s(budget_s, is_pressed=True)
+        return prospect(self._dispatcher.desk, Newcomer(model, criticality, due_s, needs_s), now_s)
 
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""
         model = self._registry.find(name.partition("--")[0])
         if model is not None:
             self._lost[model] = self._lost.get(model, 0) + count
+        self._settle()
+
+    def _settle(self) -> None:
         if not self._dispatcher.deciding.acquire(blocking=False):
             return
         try:

@@ -12,12 +12,13 @@ Two manifests, in one file each, for ``kubectl apply -f``:
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from service.exports.writing import write_folders
+from service.exports.writing import ExportError, write_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,22 +33,29 @@ _PROCESS_MIB: Final = 256
 """What the gateway itself takes, rounded up generously; measured without a model it is 98 MiB."""
 
 _FORMAT: Final = "tiergate"
+_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?")
+"""KServe's rule for names, and room for the ``-predictor`` that it appends for a Service."""
 
 
 @dataclass(frozen=True, slots=True)
 class KServeForm:
-    """What KServe is told: where the repository is kept, the gateway's image, and the cores of one replica."""
+    """What KServe is told: where the repository is kept, the gateway's image, and the cores of one replica.
+
+    ``name`` is the InferenceService's; '' makes one of the model's.
+    """
 
     storage_uri: str
     image: str
     cpus: int = 2
+    name: str = ""
 
 
 def export_to_kserve(manifest: ModelManifest, output: Path, how: KServeForm, *, force: bool = False) -> list[Path]:
     """Write both manifests into ``output/<model>``; return their paths.
 
     Raises:
-        ExportError: The folder is there already and ``force`` is not given, or cannot be written.
+        ExportError: The folder is there already and ``force`` is not given, or cannot be written; or KServe would not
+            take the name.
     """
     documents = {
         "servingruntime.yaml": serving_runtime(how),
@@ -75,14 +83,18 @@ def serving_runtime(how: KServeForm) -> dict[str, Any]:
 
 
 def inference_service(manifest: ModelManifest, how: KServeForm) -> dict[str, Any]:
-    """Return the InferenceService of one model."""
+    """Return the InferenceService of one model.
+
+    Raises:
+        ExportError: KServe would not take its name.
+    """
     mib = _PROCESS_MIB + math.ceil(sum(item.memory.loaded_bytes for item in manifest.published) / 2**20)
     most_mib = _PROCESS_MIB + 2 * (mib - _PROCESS_MIB)  # while a file is loaded the runtime needs more
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {
-            "name": manifest.model.replace(".", "-").replace("_", "-"),
+            "name": _service_name(manifest.model, how.name),
             "annotations": {"serving.kserve.io/deploymentMode": "RawDeployment"},
         },
         "spec": {
@@ -102,6 +114,16 @@ def inference_service(manifest: ModelManifest, how: KServeForm) -> dict[str, Any
     }
 
 
+def _service_name(model: str, wanted: str) -> str:
+    name = wanted or re.sub(r"[._-]+", "-", model).strip("-")
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"KServe does not take the name '{name}': allowed are a letter and up to 52 more of a-z, 0-9 and -, the "
+            "last no -; give another with --name"
+        )
+    return name
+
+
 def _container(how: KServeForm) -> dict[str, Any]:
     arguments = ["--host", "0.0.0.0", "--http-port", str(_HTTP), "--grpc-port", str(_GRPC)]  # noqa: S104 - the pod's own
     return {
@@ -113,6 +135,11 @@ def _container(how: KServeForm) -> dict[str, Any]:
             {"name": "http", "containerPort": _HTTP, "protocol": "TCP"},
             {"name": "grpc", "containerPort": _GRPC, "protocol": "TCP"},
         ],
+        "startupProbe": {  # until it listens, models are loaded and warmed up
+            "httpGet": {"path": "/v2/health/live", "port": _HTTP},
+            "periodSeconds": 5,
+            "failureThreshold": 60,
+        },
         "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": _HTTP}, "periodSeconds": 5},
         "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": _HTTP}, "periodSeconds": 10},
         "securityContext": {

@@ -7,7 +7,8 @@ That is also how this gateway names a variant, so that a remotes file needs no o
                                /<version>/model.py, model.onnx  by its Python backend with the onnxruntime package
 
 The configuration is made with Triton's own protobuf classes and written in protobuf's text format. It asks for dynamic
-batching without a delay (what waits becomes a batch), and for so many instances, on CPUs or on GPUs.
+batching without a delay (what waits becomes a batch), and for so many instances, on CPUs or on GPUs. Triton cannot
+batch tensors that have the batch alone as their dimension: such a model is given its batches as they come.
 """
 
 from __future__ import annotations
@@ -95,16 +96,18 @@ def published_manifest(stored: StoredModel) -> ModelManifest:
 def config(manifest: ModelManifest, variant: VariantManifest, how: TritonForm) -> str:
     """Return the ``config.pbtxt`` of one variant."""
     kind = triton.ModelInstanceGroup.KIND_GPU if how.on_gpu else triton.ModelInstanceGroup.KIND_CPU
+    is_batched = all(len(item.shape) > 1 for item in (*manifest.inputs, *manifest.outputs))
+    skipped = 1 if is_batched else 0  # Triton puts the batch before the dimensions where it knows of batches
     return str(
         text_format.MessageToString(
             triton.ModelConfig(
                 name=pool_name(manifest.model, variant.name),
                 backend=_BACKENDS[how.form],
                 default_model_filename="model.py" if how.form == "python" else "model.onnx",
-                max_batch_size=manifest.max_batch_size,
-                input=[triton.ModelInput(**_tensor(item)) for item in manifest.inputs],
-                output=[triton.ModelOutput(**_tensor(item)) for item in manifest.outputs],
-                dynamic_batching=triton.ModelDynamicBatching(),
+                max_batch_size=manifest.max_batch_size if is_batched else 0,
+                input=[triton.ModelInput(**_tensor(item, skipped)) for item in manifest.inputs],
+                output=[triton.ModelOutput(**_tensor(item, skipped)) for item in manifest.outputs],
+                dynamic_batching=triton.ModelDynamicBatching() if is_batched else None,
                 instance_group=[triton.ModelInstanceGroup(kind=kind, count=how.instances)],
             )
         )
@@ -132,6 +135,6 @@ def _model_py(site_packages: str) -> str:
     return code.replace("from pathlib import Path\n", path, 1)
 
 
-def _tensor(info: TensorInfo) -> dict[str, Any]:
+def _tensor(info: TensorInfo, skipped: int) -> dict[str, Any]:
     name = "STRING" if info.datatype == "BYTES" else info.datatype
-    return {"name": info.name, "data_type": triton.DataType.Value(f"TYPE_{name}"), "dims": info.shape[1:]}
+    return {"name": info.name, "data_type": triton.DataType.Value(f"TYPE_{name}"), "dims": info.shape[skipped:]}

@@ -18,6 +18,7 @@ from service.api.http_errors import error_reply
 from service.domain.errors import Overloaded
 from service.domain.inference import Criticality
 from service.frontends.sockets import unread_s
+from service.policy.crowd import Prospect
 from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ class Ahead(Protocol):
         """Tell whether some may have to stay outside."""
         ...
 
-    def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
-        """Tell whether a request for a model, of a budget and having waited so long, would be late."""
+    def prospect(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> Prospect:
+        """Tell what a request for a model, of a budget and having waited so long, may hope for."""
         ...
 
     def lose(self, name: str, count: int = 1) -> None:
-        """Count requests for a model that were turned away because they would have been late."""
+        """Count requests for a model that were turned away because they would have been late behind others."""
         ...
 
 
@@ -65,8 +66,8 @@ class _Nobody:
     def is_crowded(self) -> bool:
         return False
 
-    def is_late(self, *_: object) -> bool:
-        return False
+    def prospect(self, *_: object) -> Prospect:
+        return Prospect.TIMELY
 
     def lose(self, *_: object) -> None:
         pass
@@ -82,7 +83,7 @@ class _Refused:
     model: bytes
     headers: Mapping[bytes, bytes]
     criticality: Criticality
-    is_late: bool
+    is_lost: bool
     count: int = 0
 
 
@@ -147,21 +148,25 @@ class Door:
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
         name = model.decode("latin-1")
         budget_s = self._budget_s(name.partition("--")[0], headers)
-        is_late = self._is_crowded and self._ahead.is_late(name, budget_s, waited_s, criticality)
-        if not is_late and self._turns.may_enter(now_s, budget_s, criticality):
+        hope = Prospect.TIMELY
+        if self._is_crowded:
+            hope = self._ahead.prospect(name, budget_s, waited_s, criticality)
+        enters = self._turns.may_enter(now_s, budget_s, criticality)
+        if enters and hope is Prospect.TIMELY:
             return False
-        self._turns.press(now_s)
+        if not enters or hope is Prospect.BEHIND:  # whom not even an idle lane can help leaves the others no less time
+            self._turns.press(now_s)
         self._count(protocol, criticality)
-        if is_late:
+        if hope is Prospect.BEHIND:
             self._ahead.lose(name)
         if not self._turns.more_s:
             self._forget_last()
-            self._last = _Refused(model, headers, criticality, is_late=is_late)
+            self._last = _Refused(model, headers, criticality, is_lost=hope is Prospect.BEHIND)
         return True
 
     def _forget_last(self) -> None:
         last, self._last = self._last, None
-        if last is not None and last.is_late and last.count:
+        if last is not None and last.is_lost and last.count:
             self._ahead.lose(last.model.decode("latin-1"), last.count)
 
     def _budget_s(self, name: str, headers: Mapping[bytes, bytes]) -> float:

@@ -110,10 +110,19 @@ class Costs:
     accuracy: Mapping[str, float]
     plans: Mapping[str, Plan] = field(default_factory=dict)
     _ladders: dict[tuple[tuple[str, ...], int], Ladder] = field(default_factory=dict, compare=False, repr=False)
+    _shared: dict[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, variant: str, rows: int) -> float:
         """Return the predicted compute time of a run."""
         return self.tables[variant][rows] * self.ratios[variant]
+
+    def shared_ratio(self, rows: int) -> float:
+        """Return what a request takes at the least in a full run of so many rows, over what it takes alone (0..1)."""
+        found = self._shared.get(rows)
+        if found is None:
+            shares = [table[rows] / (rows * table[1]) for table in self.tables.values() if table[1] > 0]
+            found = self._shared[rows] = min([1.0, *shares])
+        return found
 
     def fastest_s(self, waiting: Waiting) -> float:
         """Return the predicted time of a request's fastest candidate."""

@@ -178,8 +178,13 @@ class DeadlineQueue(Generic[E]):
 
     def work_before_s(self, criticality: int, due_s: float) -> float:
         """Return the compute, at the fastest variants, of the timely entries that are served before such a newcomer."""
-        end = bisect_left(self._entries, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
-        return sum(_least_work_s(entry) for entry in self._entries[:end])
+        entries, work_s = self._entries, self._work_s
+        start = bisect_left(entries, (False, criticality), key=_ORDER)
+        place = bisect_left(entries, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
+        end = bisect_left(entries, (False, criticality + 1), key=_ORDER)
+        if place - start <= end - place:  # the shorter side is summed: most newcomers come near an end
+            return sum(work_s[:criticality]) + sum([_least_work_s(entry) for entry in entries[start:place]])
+        return max(0.0, sum(work_s[: criticality + 1]) - sum([_least_work_s(entry) for entry in entries[place:end]]))
 
     def _forget_timely(self, entry: E) -> None:
         self._timely[entry.criticality] -= 1

@@ -310,6 +310,13 @@ class Desk(Generic[M]):
         lane.is_busy = False
         lane.busy_s += took_s
 
+    def may_precede_s(self, other: M, model: M) -> float:
+        """Return how long another model's runs may go before a newcomer of this one, whatever their deadlines."""
+        virtual_s = model.standing.virtual_s
+        if model not in self.models:  # as ``push`` has it
+            virtual_s = max(virtual_s, min([item.standing.virtual_s for item in tuple(self.models)], default=virtual_s))
+        return max(0.0, virtual_s + _AHEAD_S - other.standing.virtual_s) * other.policy.weight
+
     def wait_s(self, now_s: float) -> float:
         """Return how long a normal newcomer would wait at least."""
         queued_s = sum(model.queue.work_s(Criticality.NORMAL) for model in self.models)

@@ -33,6 +33,7 @@ _HALF_LIFE_S: Final = 10.0
 _LAG_UP, _LAG_DOWN = 0.1, 0.01
 _OUTSIDE_RATIO: Final = 0.2
 _MOST_LAG_RATIO: Final = 0.4
+_MOST_ASIDE_RATIO: Final = _MOST_LAG_RATIO + _OUTSIDE_RATIO
 _MOST_HANDOVER_S: Final = 1e-3
 _MEDIAN_STEP: Final = 0.04
 _FIRST_MEDIAN_STEP: Final = 0.5
@@ -148,9 +149,12 @@ class Handover:
 
         Where requests are turned away there are always others to serve, and being earlier costs nothing; so
         ``is_pressed`` leaves a share more, for the time outside that is never measured here.
+
+        It is never the whole budget: a machine that stood still for a moment would else take everybody for late, run
+        nobody while it refuses, and so never learn that it goes on.
         """
         after_s = max(self.after_s, min(self.lag_s, _MOST_LAG_RATIO * budget_s))
-        return after_s + _OUTSIDE_RATIO * budget_s if is_pressed else after_s
+        return min(after_s + _OUTSIDE_RATIO * budget_s if is_pressed else after_s, _MOST_ASIDE_RATIO * budget_s)
 
 
 def _blend(mean_s: float, seconds: float) -> float:

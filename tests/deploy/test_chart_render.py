@@ -86,6 +86,18 @@ def test_schemas_find_a_field_that_does_not_exist(releases: Mapping[str, Release
     assert "prots" in str(problems(wrong, NEWEST))
 
 
+@pytest.mark.parametrize("case", ["maximal", "gpu"])
+def test_long_names_leave_room_for_the_labels_that_kubernetes_makes_of_them(helm: Helm, case: str) -> None:
+    release = helm.render_values({**case_values(case), "fullnameOverride": "a" * 63})
+    most = {"Job": 63, "StatefulSet": 63 - len("-0123456789")}
+    lengths = {item["kind"]: len(item["metadata"]["name"]) for item in release.objects if item["kind"] in most}
+    assert lengths
+    assert all(length <= most[kind] for kind, length in lengths.items()), lengths
+    for triton in release.of("StatefulSet"):
+        (remotes,) = [item["data"]["remotes.yaml"] for item in release.of("ConfigMap") if "remotes.yaml" in item["data"]]
+        assert f"grpc://{triton['metadata']['name']}-0.{triton['spec']['serviceName']}." in remotes
+
+
 def test_image_volumes_are_refused_where_kubernetes_has_none(helm: Helm) -> None:
     said = helm.refusal(case_values("image"), "1.30.0")
     assert "models.source is image" in said

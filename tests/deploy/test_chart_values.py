@@ -39,6 +39,10 @@ SLIPS: list[tuple[dict[str, Any], str]] = [
     ({"autoscaling": {"mode": "vpa"}}, "at '/autoscaling/mode': value must be one of 'none', 'hpa', 'keda'"),
     ({"autoscaling": {"signals": {"queueDepth": {"target": 0}}}}, "at '/autoscaling/signals/queueDepth/target'"),
     ({"monitoring": {"serviceMonitor": True}}, "at '/monitoring/serviceMonitor': got boolean, want object"),
+    ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "invalid propertyName 'app.kubernetes.io/name'"),
+    ({"podLabels": {"team": "a" * 64}}, "at '/podLabels/team': maxLength: got 64, want 63"),
+    ({"podAnnotations": {"checksum/settings": "0"}}, "invalid propertyName 'checksum/settings'"),
+    ({"triton": {"replicas": 0}}, "at '/triton/replicas': minimum: got 0, want 1"),
 ]  # fmt: skip
 MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"admin": {"enabled": True}}, "admin.enabled needs a token"),
@@ -48,6 +52,8 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"tls": MTLS | {"admin": True}}, "leave tls.admin off"),
     ({"tls": MTLS, "monitoring": {"serviceMonitor": {"enabled": True}}}, "give monitoring.serviceMonitor.tlsConfig"),
     ({"tls": TLS, "probes": {"readiness": "grpc"}}, "gRPC probe cannot speak TLS"),
+    ({"settings": {"http_port": 8001}}, "http_port 8001, grpc_port 8001 and admin_port 8002 must differ"),
+    ({"service": {"httpPort": 8001}}, "service.httpPort and service.grpcPort are both 8001"),
     ({"build": {"enabled": True}, "models": {"source": "init", "init": {"image": "m:1"}}}, "set it to pvc"),
     ({"models": {"source": "init"}}, "give models.init.image"),
     ({"models": {"source": "image"}}, "give models.image.reference"),

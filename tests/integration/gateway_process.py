@@ -115,7 +115,11 @@ def running_gateway(repository: Path, *flags: str, **environment: str) -> Iterat
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(60)
-        if process.stdout is not None:
-            process.stdout.close()
-        log.close()
+        try:
+            process.wait(60)
+        finally:
+            process.kill()  # what drains longer, because a test failed before its end, must not stay
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+            log.close()

@@ -186,10 +186,11 @@ def test_build_refuses_a_file_that_is_no_recipe(
     assert message in capsys.readouterr().err
 
 
-def test_build_refuses_a_negative_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        run("build", "digits", "--seed", "-1")
-    assert "argument --seed" in capsys.readouterr().err
+@pytest.mark.parametrize("seed", ["-1", "1_0", "2147483648", "x"])
+def test_build_refuses_a_seed_that_is_none(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("build", "digits", "--seed", seed)
+    assert f"argument --seed: '{seed}' is no whole number from 0 to 2147483647" in capsys.readouterr().err
 
 
 def test_rows_writes_what_the_model_takes_and_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

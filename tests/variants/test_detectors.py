@@ -97,6 +97,7 @@ def test_a_file_in_ultralytics_form_makes_a_repository(exported: onnx.ModelProto
     assert isinstance(recipe, GivenModel)
     plan = replace(
         recipe.plan,
+        pruning=None,
         quantization=Quantization(methods=("minmax",), max_float_nodes=0),
         profiling=PROFILING,
         thresholds=Thresholds(min_full=0.0, max_loss=1.0, min_agreement=0.0),  # of weights that nobody fitted
@@ -171,8 +172,8 @@ def test_labels_in_shares_of_the_picture_are_refused(exported: onnx.ModelProto, 
 def test_answers_that_are_no_numbers_are_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(exported)
-    (layer,) = (layer for layer in broken.graph.initializer if layer.name == "scores.1.bias")
-    layer.CopyFrom(onnx.numpy_helper.from_array(np.full(CLASSES, np.nan, np.float32), layer.name))
+    biases = [layer for layer in broken.graph.initializer if list(layer.dims) == [CLASSES]]
+    biases[0].CopyFrom(onnx.numpy_helper.from_array(np.full(CLASSES, np.nan, np.float32), biases[0].name))
     with pytest.raises(RecipeError, match="no finite numbers"):
         load_source(given(tmp_path, broken))
 

@@ -14,6 +14,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from variants.cli import LARGEST_SEED
 from variants.errors import RecipeError
 from variants.pruning import prunable_widths
 from variants.recipe import Pruning
@@ -220,3 +221,7 @@ def test_a_study_hears_of_both_precisions_of_each_network_once(tmp_path: Path) -
     pairs = [(tuple(one.choice.items()), one.precision) for one in study.candidates]
     assert len(set(pairs)) == 2 * len({choice for choice, _ in pairs})
     assert study.recall({"width 8": 0, "blocks 4": 0})[1].precision == "int8"
+
+
+def test_the_largest_seed_makes_a_study(tmp_path: Path) -> None:
+    assert answers(Study(tmp_path / "study", space(w8=(8, 4)), LARGEST_SEED), 2)

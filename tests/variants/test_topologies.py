@@ -164,6 +164,12 @@ def test_prune_gives_layers_set_apart_their_own_ratio() -> None:
     assert (pruned.a[0].out_channels, pruned.b[0].out_channels) == (12, 4)
 
 
+def test_a_name_that_begins_another_says_nothing_of_it() -> None:
+    layers = [nn.Flatten(), nn.Linear(64, 32), *(nn.ReLU() for _ in range(8)), nn.Linear(32, 32), nn.Linear(32, CLASSES)]
+    pruned: Any = prune(nn.Sequential(*layers), lesson(), Pruning(0.0, 1, None, apart=(("1", 0.5),)), 0, lambda: None)
+    assert (pruned[1].out_features, pruned[10].out_features) == (16, 32)
+
+
 def test_prune_settles_after_the_last_cut_and_counts_its_steps() -> None:
     short = Training(steps=8, batch_size=8)
     plan, steps = Pruning(0.5, 2, short, round_to=4), []

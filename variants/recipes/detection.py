@@ -49,9 +49,9 @@ class Detection:
     input_shape = (1, SIDE, SIDE)
     output_name = "boxes"
     plan = Plan(
-        training=_adamw(1200, 0.004),
+        training=_adamw(2400, 0.004),
         teaching=Teaching(copies=1, weight=0.8),
-        pruning=Pruning(ratio=0.5, iterations=2, training=_adamw(150, 0.002)),
+        pruning=Pruning(ratio=0.5, iterations=2, training=_adamw(450, 0.003)),
         distillation=_adamw(2000, 0.006),
         thresholds=Thresholds(min_full=0.5, max_loss=0.25, min_agreement=0.8),
         quantization=Quantization(methods=("minmax", "percentile"), max_kl=0.15, max_float_nodes=1),

@@ -117,9 +117,9 @@ class Text:
     student = Size(width=96, hidden=192, layers=1, heads=3)
     plan = TextPlan(
         tokens=Trigrams(length=20, buckets=16_384),
-        training=_adamw(800, 0.003, "bfloat16"),
+        training=_adamw(2000, 0.003, "bfloat16"),
         teaching=Teaching(copies=1, temperature=2.0, weight=0.8, precision="bfloat16"),
-        pruning=Pruning(ratio=0.5, iterations=1, training=_adamw(300, 0.003, "bfloat16"), importance="group-taylor"),
+        pruning=Pruning(ratio=0.5, iterations=1, training=_adamw(600, 0.003, "bfloat16"), importance="group-taylor"),
         distillation=_adamw(2500, 0.005, "float32"),
         thresholds=Thresholds(min_full=0.55, max_loss=0.05, min_agreement=0.9),
         quantization=None,  # static int8 was slower here than dynamic: it converts between every two layers

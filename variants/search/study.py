@@ -31,6 +31,7 @@ DIRECTIONS: Final = ("maximize", "minimize", "minimize", "minimize")
 RANDOM: Final = 16
 """Suggestions before the estimator takes over."""
 SEEDS: Final = 100_003
+NUMPY_SEEDS: Final = 2**32
 PRECISION: Final = "precision"
 CANDIDATE, CPU, ASKED = "candidate", "cpu_s", "asked"
 
@@ -72,7 +73,7 @@ class Study:
             self._study.enqueue_trial({**dict.fromkeys(self._space.dimensions, 0), PRECISION: PRECISIONS[0]})
         with _quiet():
             self._study.sampler = self._optuna.samplers.TPESampler(
-                seed=self._seed * SEEDS + done, n_startup_trials=RANDOM, multivariate=True
+                seed=(self._seed * SEEDS + done) % NUMPY_SEEDS, n_startup_trials=RANDOM, multivariate=True
             )
             trial = self._study.ask(self._distributions())
         choice = {name: int(trial.params[name]) for name in self._space.dimensions}

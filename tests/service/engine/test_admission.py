@@ -147,6 +147,23 @@ async def test_late_requests_wait_while_the_event_loop_has_no_time_to_spare(benc
     assert (await late).answer.budget_met is False
 
 
+async def test_late_requests_get_a_small_share_of_lanes_that_have_nothing_else(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(clock=manual_clock)
+    bench.dispatcher.loop_turns.pressed_until_s = float("inf")
+    await bench.plane.infer(request())
+    for _ in range(3):
+        (late,) = await bench.send(request(budget_s=1e-9))
+        await asyncio.sleep(0.01)  # gives the lane the chance to do what it must not; it is no part of what is promised
+        assert bench.queued == 1
+        manual_clock.now_s += 10.0
+        (another,) = await bench.send(request(budget_s=1e-9))
+        await late
+        another.cancel()
+        await asyncio.gather(another, return_exceptions=True)
+
+
 async def test_timely_newcomer_displaces_a_late_one_from_a_full_queue(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(policy=ModelPolicy(max_queued=1))
     gate = bench.close_gates()

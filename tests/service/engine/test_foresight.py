@@ -8,6 +8,7 @@ import pytest
 
 from service.domain.inference import Criticality, Knobs
 from service.engine.foresight import Foresight
+from service.policy.crowd import Prospect
 from service.policy.latency import Handover
 from tests.builders import make_request, make_variant
 
@@ -32,7 +33,7 @@ def foresight(bench: Bench, after_s: float = 0.0) -> Foresight:
 def needs_s(found: Foresight, criticality: Criticality = Criticality.NORMAL) -> float:
     """Return the least budget, to a millisecond, with which a newcomer would not be late."""
     budgets_ms = range(1, 10_000)
-    return next(each for each in budgets_ms if not found.is_late("sums", each / 1e3, 0.0, criticality)) / 1e3
+    return next(each for each in budgets_ms if found.prospect("sums", each / 1e3, 0.0, criticality) is Prospect.TIMELY) / 1e3
 
 
 @pytest.mark.parametrize(("budget_s", "is_crowded"), [(0.001, True), (30.0, False)])
@@ -63,8 +64,8 @@ async def test_newcomer_needs_the_lanes_its_own_run_and_the_time_after_it(bench:
     await bench.occupy(bench.close_gates())
     await bench.send(*(make_request(knobs=Knobs(30.0)) for _ in range(4)))
     assert needs_s(found) - idle_s == pytest.approx(5 * RUN_S / 0.8, abs=0.0011)
-    assert found.is_late("sums", 0.1, 0.05, Criticality.NORMAL)
-    assert not found.is_late("sums", 0.1, 0.01, Criticality.NORMAL)
+    assert found.prospect("sums", 0.1, 0.05, Criticality.NORMAL) is Prospect.BEHIND
+    assert found.prospect("sums", 0.1, 0.01, Criticality.NORMAL) is Prospect.TIMELY
 
 
 async def test_important_newcomer_does_not_wait_for_the_others(bench: Bench) -> None:
@@ -79,13 +80,13 @@ async def test_newcomer_that_names_a_variant_needs_the_time_of_that_one(
 ) -> None:
     variants = [make_variant("full", 0.9, 0.1), make_variant("small", 0.8, RUN_S)]
     found = foresight(make_bench(variants=variants, clock=manual_clock))
-    assert not found.is_late("sums", 0.05, 0.0, Criticality.NORMAL)
-    assert not found.is_late("sums--small", 0.05, 0.0, Criticality.NORMAL)
-    assert found.is_late("sums--full", 0.05, 0.0, Criticality.NORMAL)
+    assert found.prospect("sums", 0.05, 0.0, Criticality.NORMAL) is Prospect.TIMELY
+    assert found.prospect("sums--small", 0.05, 0.0, Criticality.NORMAL) is Prospect.TIMELY
+    assert found.prospect("sums--full", 0.05, 0.0, Criticality.NORMAL) is Prospect.HOPELESS
 
 
 async def test_nobody_is_late_for_a_model_that_is_not_here(bench: Bench) -> None:
-    assert not foresight(bench).is_late("unknown", 0.0, 1.0, Criticality.NORMAL)
+    assert foresight(bench).prospect("unknown", 0.0, 1.0, Criticality.NORMAL) is Prospect.TIMELY
 
 
 async def test_who_is_turned_away_counts_as_lost_for_want_of_time(bench: Bench) -> None:

@@ -62,6 +62,17 @@ def test_every_published_variant_becomes_a_model_of_triton(repository: Path) -> 
     assert written == (repository / "sums" / "1" / "full.onnx").read_bytes()
 
 
+def test_triton_is_not_asked_to_batch_what_has_the_batch_alone_as_its_dimension(repository: Path) -> None:
+    path = repository / "sums" / "1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["outputs"][0]["shape"] = [-1]
+    path.write_text(json.dumps(manifest))
+    assert export(repository, "--to", "triton", "--variant", "full") == 0
+    config = read_config(repository.parent / "out" / "sums--full" / "config.pbtxt")
+    assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
+    assert [list(item.dims) for item in (*config.input, *config.output)] == [[-1, 4], [-1]]
+
+
 def test_the_python_form_brings_its_code_and_where_its_packages_are(repository: Path) -> None:
     arguments = ("--to", "triton", "--form", "python", "--variant", "full", "--site-packages", "/opt/it's")
     assert export(repository, *arguments) == 0
@@ -155,8 +166,34 @@ def test_kserve_gets_a_runtime_that_starts_this_gateway(repository: Path) -> Non
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     usual = {name: Settings.model_fields[f"{name}_port"].default for name in ("http", "grpc")}  # the chart's, too
     assert ports == {"http": settings.http_port, "grpc": settings.grpc_port} == usual
-    probes = (container["readinessProbe"], container["livenessProbe"])
+    probes = [container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
     assert {probe["httpGet"]["port"] for probe in probes} <= {*ports.values()}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "name"),
+    [
+        ("a.b_c--d", (), "a-b-c-d"),
+        ("ends_", (), "ends"),
+        ("7b", ("--name", "seven"), "seven"),
+        ("7b", (), None),
+        ("a" * 64, (), None),
+        ("sums", ("--name", "Sums"), None),
+    ],
+)
+def test_kserve_gets_a_name_that_it_takes(
+    tmp_path: Path, model: str, arguments: tuple[str, ...], name: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "repository"
+    write_model(root, ModelPlan(name=model))
+    ours = ["export", model, "--repository", str(root), "--output", str(tmp_path / "out"), *KSERVE, *arguments]
+    assert cli.main(ours) == (2 if name is None else 0)
+    if name is None:
+        assert "give another with --name" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    else:
+        service = yaml.safe_load((tmp_path / "out" / model / "inferenceservice.yaml").read_text())
+        assert service["metadata"]["name"] == name
 
 
 def test_kserve_gets_the_model_with_the_memory_that_was_measured(repository: Path) -> None:

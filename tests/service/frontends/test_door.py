@@ -15,6 +15,7 @@ from service.frontends.grpc import CallLimits, GrpcServer
 from service.frontends.http import ConnectionLimits, HttpServer
 from service.frontends.short_way import ShortWay
 from service.frontends.sockets import bind, port_of
+from service.policy.crowd import Prospect
 from service.policy.door import Turns
 from tests.service.frontends.connections import connected_to
 from tests.service.frontends.test_grpc import Echo
@@ -177,7 +178,7 @@ def test_loop_that_is_not_late_turns_nobody_away() -> None:
 
 @dataclass
 class Crowd:
-    """A crowd in which whoever asks for the model ``slow`` would be late."""
+    """A crowd in which ``slow`` models' newcomers would be late behind others, and ``hopeless`` ones' in any case."""
 
     is_there: bool = True
     asked: list[tuple[str, float, Criticality]] = field(default_factory=list)
@@ -186,10 +187,12 @@ class Crowd:
     def is_crowded(self) -> bool:
         return self.is_there
 
-    def is_late(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> bool:
+    def prospect(self, name: str, budget_s: float, waited_s: float, criticality: Criticality) -> Prospect:
         assert waited_s >= 0.0
         self.asked.append((name, budget_s, criticality))
-        return name.startswith("slow")
+        if name.startswith("hopeless"):
+            return Prospect.HOPELESS
+        return Prospect.BEHIND if name.startswith("slow") else Prospect.TIMELY
 
     def lose(self, name: str, count: int = 1) -> None:
         self.lost.append((name, count))
@@ -209,6 +212,30 @@ async def test_punctual_loop_turns_away_who_would_be_late_behind_a_crowd() -> No
     crowd.is_there = False
     assert not door.read()
     assert not door.turns_away("http", b"slow", {})
+
+
+async def test_who_is_late_in_any_case_is_turned_away_without_holding_up_late_work_and_is_no_loss() -> None:
+    crowd, turns = Crowd(), Turns()
+    door = Door(turns, lambda: 1.0, lambda _: 0.1, lambda *_: None, crowd)
+    headers: dict[bytes, bytes] = {}
+    door.read()
+    assert [door.turns_away("grpc", b"hopeless", headers) for _ in range(3)] == [True] * 3
+    await asyncio.sleep(0)
+    assert crowd.lost == []
+    assert turns.pressed_until_s < 1.0
+
+
+async def test_every_request_is_reported_once_whether_the_loop_or_the_lanes_are_late() -> None:
+    told, crowd = Told(), Crowd()
+    door = Door(Turns(), lambda: 1.0, told.budget_s, told.note, crowd)
+    same: dict[bytes, bytes] = {}
+    door.read()
+    refused = [door.turns_away("http", model, same) for model in (b"slow", b"slow", b"quick", b"slow", b"hopeless")]
+    refused.append(door.turns_away("http", b"slow", {}))
+    await asyncio.sleep(0)
+    door.report()
+    assert told.counts == [("http", {Criticality.NORMAL: sum(refused)})]
+    assert sum(count for _, count in crowd.lost) == sum(refused) - 1  # the hopeless one is no loss
 
 
 async def test_the_like_of_what_was_turned_away_goes_unasked_in_the_same_turn_alone() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from service.telemetry.metrics import Metrics, outcome_of
 from tests.builders import LADDER, make_model, make_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 REQUEST = make_request()
 RUN = RunReport("sums", "full", 3, 2, 0.001, 0.010, 0.001, predicted_s=0.008, decision_s=1e-5)
@@ -203,6 +204,16 @@ def test_a_reload_replaces_the_facts_and_keeps_the_counts(metrics: Metrics, valu
     assert value("requests_total", variant="full", protocol="http", outcome="ok") == 1.0
 
 
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Let threads change places so often that they meet within the microseconds that noting an answer takes."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual_s)
+
+
+@pytest.mark.usefixtures("restless_threads")
 def test_answers_are_counted_where_they_belong_while_a_model_is_loaded_again(
     metrics: Metrics, value: Callable[..., float | None]
 ) -> None:

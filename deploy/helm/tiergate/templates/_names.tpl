@@ -9,6 +9,16 @@
 {{- default $both .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* A StatefulSet's pods bear its name and a hash as a label, which has 63 characters at most; Triton's, and its Service's. */}}
+{{- define "tiergate.triton" -}}
+{{- printf "%s-triton" (include "tiergate.fullname" . | trunc 45 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* A Job's pods bear its name as a label too; a hash of eight characters follows. */}}
+{{- define "tiergate.build" -}}
+{{- printf "%s-build" (include "tiergate.fullname" . | trunc 48 | trimSuffix "-") -}}
+{{- end -}}
+
 {{/* What selects pods: never changes in the life of a release. Takes a list: root, component. */}}
 {{- define "tiergate.selector" -}}
 {{- $root := index . 0 -}}

@@ -23,7 +23,7 @@
 {{- define "tiergate.remotes" -}}
 {{- $remotes := deepCopy .Values.remotes -}}
 {{- if .Values.triton.enabled -}}
-{{- $triton := printf "%s-triton" (include "tiergate.fullname" .) -}}
+{{- $triton := include "tiergate.triton" . -}}
 {{- $endpoints := list -}}
 {{- range $index := until (int .Values.triton.replicas) -}}
 {{- $endpoints = append $endpoints (printf "grpc://%s-%d.%s.%s.svc:8001" $triton $index $triton $.Release.Namespace) -}}
@@ -62,6 +62,14 @@
 {{- end -}}
 {{- if and (eq .probes.readiness "grpc") .tls.secretName -}}
 {{- fail "probes.readiness is grpc, and TLS is on: the kubelet's gRPC probe cannot speak TLS; set it to http" -}}
+{{- end -}}
+{{- with .settings -}}
+{{- if lt (list (int .http_port) (int .grpc_port) (int .admin_port) | uniq | len) 3 -}}
+{{- fail (printf "settings.http_port %v, grpc_port %v and admin_port %v must differ: each is a listener's" .http_port .grpc_port .admin_port) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (int .service.httpPort) (int .service.grpcPort) -}}
+{{- fail (printf "service.httpPort and service.grpcPort are both %v; give two" .service.httpPort) -}}
 {{- end -}}
 {{- if and .build.enabled (ne .models.source "pvc") -}}
 {{- fail (printf "build.enabled publishes to a volume, and models.source is %s; set it to pvc" .models.source) -}}
