@@ -1,4 +1,4 @@
-"""Compare two runs: B against A, with ratios, differences and intervals.
+"""Compare two runs: B against A, with ratios, differences and intervals. Latency is that of answers, as in reports.
 
 Where both ran the same schedule (same scenario, seed, rate), request by request the same was asked at the same moment;
 the difference is then bootstrapped in pairs, which takes out what the requests have in common. Otherwise each run is
@@ -7,6 +7,7 @@ drawn on its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from loadtests.figures import Figures
 from loadtests.intervals import middle, resample
+from loadtests.recording import Status
 from loadtests.wording import duration, percent
 
 if TYPE_CHECKING:
@@ -111,14 +113,23 @@ def _figures(document: Document) -> dict[str, Figure]:
     requests = document.requests
     on_time = np.array(requests.on_time)
     latency_s = np.array([np.nan if item is None else item for item in requests.latency_s], np.float64)
+    latency_s[np.array(requests.status) != Status.OK] = np.nan  # a refusal is soon there, and no answer
     found: dict[str, Figure] = {"on time": lambda where: float(on_time[where].mean())}
     if requests.correct is not None:
         correct = np.array(requests.correct)
         found["correct and on time"] = lambda where: float((correct & on_time)[where].mean())
         found["right of all offered"] = lambda where: float(correct[where].mean())
-    for level in (50, 90, 99):
-        found[f"latency p{level}"] = lambda where, level=level: float(np.nanpercentile(latency_s[where], level))  # type: ignore[misc]
+    if np.isfinite(latency_s).any():
+        for level in (50, 90, 99):
+            found[f"latency p{level}"] = partial(_percentile, latency_s, level)
     return found
+
+
+def _percentile(latency_s: NDArray[np.float64], level: float, where: NDArray[np.int64]) -> float:
+    """Return a percentile of those that ended; NaN where a draw has none."""
+    ended_s = latency_s[where]
+    ended_s = ended_s[np.isfinite(ended_s)]
+    return float(np.percentile(ended_s, level)) if len(ended_s) else float("nan")
 
 
 def _line(name: str, figures: tuple[Figure, Figure], counts: list[int], *, is_paired: bool) -> Line:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from loadtests.figures import Figures, Summary
 
 
@@ -18,6 +20,13 @@ class Requests(Figures):
     variant: tuple[str, ...]
     on_time: tuple[bool, ...]
     correct: tuple[bool, ...] | None
+
+    @model_validator(mode="after")
+    def _has_columns_of_one_length(self) -> Requests:
+        lengths = {len(column) for _, column in self if column is not None}
+        if len(lengths) != 1 or not lengths.pop():
+            raise ValueError("the columns need one length above 0")
+        return self
 
 
 class Document(Figures):

@@ -18,7 +18,7 @@ from loadtests.events import Troublemaker, copy_model, newest_version
 from loadtests.h2load import LoadError
 from loadtests.plan import Address, Job, Schedule, draw_schedule
 from loadtests.runner import Listener, run_job
-from loadtests.scenario import MOST_REQUESTS
+from loadtests.scenario import MOST_REQUESTS, explain
 from variants.machine import describe_machine
 
 if TYPE_CHECKING:
@@ -167,8 +167,10 @@ def read_document(path: Path) -> Document:
     """
     try:
         return Document.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise LoadError(f"{path} is no saved load test: {error}") from None
+    except OSError as error:
+        raise LoadError(f"{path} is no saved load test: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise LoadError(f"{path} is no saved load test: {explain(error)}") from None
 
 
 def requests_of(judged: outcome.Judged, variants: list[str]) -> Requests:

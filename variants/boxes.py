@@ -89,7 +89,8 @@ def label_problem(labels: Labels, classes: int) -> str:
     for are_wrong, allowed in checks:
         if are_wrong.any():
             row, place = (int(number) for number in np.argwhere(are_wrong)[0])
-            return f"the label {np.round(labels[row, place], 3).tolist()} at row {row}; {allowed}"
+            fields = ", ".join(f"{value:.4g}" for value in labels[row, place])
+            return f"the label [{fields}] at row {row}; {allowed}"
     return ""
 
 

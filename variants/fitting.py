@@ -54,7 +54,11 @@ class Lesson:
 def fit(
     model: torch.nn.Module, lesson: Lesson, training: Training, seed: int, advance: Callable[[], None]
 ) -> torch.nn.Module:
-    """Return a fitted copy of ``model`` in evaluation mode; ``advance`` is called after each step."""
+    """Return a fitted copy of ``model`` in evaluation mode; ``advance`` is called after each step.
+
+    Raises:
+        RecipeError: Answers or loss are no finite numbers any more; what follows could only be lost.
+    """
     student = _lay_out(copy.deepcopy(model), torch.channels_last).train()
     guided = _attach(lesson, student, seed)
     weights = [*_release(student, training), *_learning(guided)]
@@ -70,16 +74,28 @@ def fit(
             optimizer.zero_grad()
             with computing_in(training.precision):
                 logits = student(inputs).float()  # (batch, classes)
+            _check(logits, step, training)
             loss = _loss(logits, lesson, rows)
             if training.l1:
                 loss = loss + training.l1 * torch.stack([weight.abs().sum() for weight in weights]).sum()
-            torch.autograd.backward(loss if guided is None else loss + guided.loss(rows))
+            if guided is not None:
+                loss = loss + guided.loss(rows)
+            _check(loss, step, training)
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             advance()
     if guided is not None:
         guided.tap.close()
     return _lay_out(student, torch.contiguous_format).requires_grad_().eval()
+
+
+def _check(values: torch.Tensor, step: int, training: Training) -> None:
+    if not torch.isfinite(values).all():
+        raise RecipeError(
+            f"a training diverged: step {step + 1} of {training.steps} gives no finite numbers; lower its learning_rate "
+            f"of {training.learning_rate:g}, or look for rows and labels that are no finite numbers"
+        )
 
 
 def _lay_out(model: torch.nn.Module, form: torch.memory_format) -> torch.nn.Module:

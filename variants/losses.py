@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
+from variants.errors import RecipeError
 from variants.knowledge import answer_loss
 from variants.scoring import Values, scoring_of
 
@@ -131,8 +132,17 @@ class ValueObjectives:
 
 
 def objectives_of(recipe: Taught) -> Objectives:
-    """Return what the training of a recipe minimises: its own ``objectives``, or those of its kind of answers."""
+    """Return what the training of a recipe minimises: its own ``objectives``, or those of its kind of answers.
+
+    Raises:
+        RecipeError: It is a detector and has none; they depend on its places.
+    """
     scoring = scoring_of(recipe)
+    if scoring.task == "detection" and not hasattr(recipe, "objectives"):
+        raise RecipeError(
+            f"recipe '{recipe.name}' answers boxes and has no objectives; give it those of a detector, with the middles "
+            "of its places: objectives = BoxObjectives(middles) (see variants/box_losses.py)"
+        )
     usual = ValueObjectives(scoring.tolerance) if isinstance(scoring, Values) else ClassObjectives()
     objectives: Objectives = getattr(recipe, "objectives", usual)
     return objectives

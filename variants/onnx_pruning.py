@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     Importance = Mapping[int, NDArray[np.float64]]
 
 MOST_ROWS: Final = 256
-"""Calibration rows that are run; each layer that is repaired runs them again."""
+FEWEST_ROWS: Final = 64
+MOST_MACS: Final = 2 * 10**13
+"""Each layer that is repaired runs the calibration rows again, so that large models are run on fewer."""
 FEWEST_UNITS: Final = 32
 """Layers of fewer channels take no time to speak of."""
 WORTH: Final = 0.95
@@ -70,35 +72,37 @@ class OneShot:
 def prune_file(
     file: bytes, rows: tuple[Inputs, Inputs], plan: OneShot, scoring: Scoring
 ) -> tuple[bytes, dict[str, Any]]:
-    """Return the smaller file and what was chosen: widths, the share of multiply-accumulates left, the agreement.
+    """Return the smaller file and what was found: widths, the share of multiply-accumulates left, the agreement.
 
     ``rows`` are calibration and validation inputs (rows, ...).
 
     Raises:
         LeftOut: Nothing worth removing is understood; names the layers and the nodes that hold them.
     """
-    calibration, validation = rows[0][:MOST_ROWS], rows[1]
     channels = find_channels(file)
     layers = _find_layers(channels)
+    validation, expected, full_macs = rows[1], run_logits(file, rows[1]), count_macs(channels.model)
+    affordable = MOST_MACS // max(1, full_macs * len(layers))
+    calibration = rows[0][: min(MOST_ROWS, max(FEWEST_ROWS, affordable))]
     units = _weigh(channels, layers, calibration)
     if not units:
         raise LeftOut(f"nothing of it can be pruned: {_explain(channels, layers)}")
-    expected, full_macs = run_logits(file, validation), count_macs(channels.model)
     chosen: dict[str, Any] = {}
-    smaller, last = b"", 1.0
+    smaller = b""
+    widths: dict[str, str] | None = None
     for ratio in plan.macs_ratios:
         kept = _choose(channels, layers, units, ratio, plan)
+        if widths == (widths := _widths(channels, layers, kept)):
+            continue  # as far as it goes, which a milder goal does not change
         model = _make(channels, layers, kept, calibration)
         left = count_macs(model) / full_macs
         if left > WORTH:
             raise LeftOut(
                 f"at most {1 - left:.1%} of its multiply-accumulates can be pruned: {_explain(channels, layers)}"
             )
-        if left == last:
-            continue  # as far as it goes, which a milder goal does not change
-        smaller, last = model.SerializeToString(deterministic=True), left
+        smaller = model.SerializeToString(deterministic=True)
         same = float(scoring.same(run_logits(smaller, validation), expected).mean())
-        chosen = {"macs_ratio": round(left, 4), "agreement": round(same, 4), "widths": _widths(channels, layers, kept)}
+        chosen = {"macs_ratio": round(left, 4), "agreement_found": round(same, 4), "widths": widths}
         if same >= plan.agreement:
             break
     return smaller, chosen

@@ -1,9 +1,10 @@
-"""``python -m variants.probe FILE``: load one ONNX file in this fresh process, run it, print what it took as JSON.
+"""``python -m variants.probe FILE [BESIDE]``: load an ONNX file in this fresh process, run it, print what it took.
 
-Memory is what one more variant adds to a process that serves others: the runtime's own share, about 9 MiB at the first
-session, and what the allocator keeps of the loading, are left out. So the file is loaded twice: the first time gives
-cold start and peak, the second one, after everything freed was given back, what it holds. The peak is the kernel's
-high-water mark, reset after the imports where the kernel allows it.
+Alone the file tells its cold start, and its peak: the kernel's high-water mark, reset after the imports where the
+kernel allows it. With BESIDE, another variant of the model, it tells what it holds: what one more variant adds to a
+process that serves one already, from which it has the runtime's own share, about 9 MiB at the first session. BESIDE
+stays loaded meanwhile: of a session that was closed the allocator keeps some tenths of a MiB, which the next one would
+take for nothing, half of what the smallest variants hold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -23,32 +24,43 @@ from variants.runtime import blank, open_session
 RUNS: Final = 5
 
 
-def main(path: str) -> None:
-    """Print ``loaded_bytes``, ``peak_bytes`` and ``cold_start_s`` of the file at ``path``."""
-    process = psutil.Process()
-    before = process.memory_info().rss
+def main(path: str, beside: str = "") -> None:
+    """Print ``cold_start_s`` and ``peak_bytes`` of the file at ``path``, or its ``loaded_bytes`` beside another."""
+    figures = _hold(Path(path), Path(beside)) if beside else _begin(Path(path))
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _begin(path: Path) -> dict[str, float]:
+    before = _resident()
     _reset_peak()
     start_s = time.perf_counter()
-    session = open_session(Path(path))
+    session = open_session(path)
     row = {wanted.name: blank(wanted) for wanted in session.get_inputs()}
     session.run(None, row)
     cold_start_s = time.perf_counter() - start_s
+    _run(session)
+    return {"peak_bytes": max(0, max(_peak(), _resident()) - before), "cold_start_s": cold_start_s}
+
+
+def _hold(path: Path, beside: Path) -> dict[str, float]:
+    held, before = [], 0
+    for file in (beside, path):
+        before = _resident()
+        session = open_session(file)
+        _run(session)
+        held.append(session)
+        _give_back()
+    return {"loaded_bytes": max(0, _resident() - before)}
+
+
+def _run(session: Any) -> None:  # noqa: ANN401 - onnxruntime ships no types
+    row = {wanted.name: blank(wanted) for wanted in session.get_inputs()}
     for _ in range(RUNS):
         session.run(None, row)
-    peak = max(_peak(), process.memory_info().rss)
-    del session
-    _give_back()
-    runtime = process.memory_info().rss
-    session = open_session(Path(path))
-    for _ in range(RUNS):
-        session.run(None, row)
-    _give_back()
-    figures = {
-        "loaded_bytes": max(0, process.memory_info().rss - runtime),
-        "peak_bytes": max(0, peak - before),
-        "cold_start_s": cold_start_s,
-    }
-    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def _give_back() -> None:
@@ -76,4 +88,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -70,15 +70,18 @@ def profile_latency(
 
 
 def measure_footprints(files: Mapping[str, Path], repeats: int, advance: Callable[[], None]) -> dict[str, Footprint]:
-    """Return the footprint of every file: medians over ``repeats`` fresh processes, variants taking turns.
+    """Return the footprint of every file: medians over ``repeats`` fresh processes of each kind, variants taking turns.
+
+    What a file holds is measured beside the smallest one, which the process has loaded before.
 
     Raises:
         BuildError: A probe failed.
     """
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in files}
+    smallest = min(files.values(), key=lambda path: path.stat().st_size)
     for _ in range(repeats):
         for name, path in files.items():
-            seen[name].append(_probe(path))
+            seen[name].append(_probe(path) | _probe(path, smallest))
             advance()
     return {name: _summarise(figures) for name, figures in seen.items()}
 
@@ -137,8 +140,8 @@ def _take(inputs: Inputs, rows: int) -> Inputs:
     return np.resize(inputs, (rows, *inputs.shape[1:]))
 
 
-def _probe(path: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "variants.probe", str(path)]
+def _probe(*paths: Path) -> dict[str, float]:
+    command, path = [sys.executable, "-m", "variants.probe", *map(str, paths)], paths[0]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=True)  # noqa: S603 - our own module and file
     except subprocess.CalledProcessError as error:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -105,18 +106,30 @@ class Trials:
                 initializer=_begin,
                 initargs=(self._question,),
             )
-        with _interrupts_held():
+        with interrupts_held():
             return self._pool.map(_try, [(stride, policy) for policy in policies])
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait while processes start, which inherit that for good: it is the parent's to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait while processes start: one that is half started when it comes would be left behind.
+
+    They inherit the mask and never hear it, since it is the parent's to handle; the mask of one thread does not keep
+    the parent from hearing it in another one, which is why the handler changes too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 _QUESTION: list[Question] = []

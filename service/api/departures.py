@@ -60,14 +60,28 @@ def _go_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, 
             return result
 
 
-async def stream_unless_left(work: Callable[[Receive], Awaitable[T]], receive: Receive) -> T:
+async def stream_unless_left(
+    work: Callable[[Receive], Awaitable[T]], receive: Receive, on_read: Callable[[int], None] = lambda _: None
+) -> T:
     """Await work that still reads the request's body through the ``receive`` it is given; see ``unless_left``.
+
+    ``on_read`` hears how many bytes the work is done with, which is so when it asks for more; first of all of none.
 
     Raises:
         ClientLeft: The client went away.
     """
     inbox: asyncio.Queue[Message] = asyncio.Queue(_INBOX_SIZE)
-    return await _guarded(work(inbox.get), _forward_until_left(receive, inbox, asyncio.current_task()))
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        on_read(size)
+        message = await inbox.get()
+        size = len(message.get("body", b""))
+        return message
+
+    on_read(0)
+    return await _guarded(work(read), _forward_until_left(receive, inbox, asyncio.current_task()))
 
 
 async def _guarded(work: Awaitable[T], watching: Coroutine[Any, Any, None]) -> T:

@@ -142,7 +142,8 @@ class GrpcAsgiApp:
                 request = parse(method.request_class, await _only(frames))
                 await answer.message(await unless_left(method.handler(self._plane, request, context), receive))
             else:
-                await stream_unless_left(partial(self._stream, method, headers, context, answer), receive)
+                work = partial(self._stream, method, headers, context, answer)
+                await stream_unless_left(work, receive, scope.get("extensions", {}).get("tiergate.read", lambda _: None))
         except (ClientLeft, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status

@@ -83,8 +83,9 @@ class DataPlane(Catalog):
         self._is_refusing = True
 
     async def wait_until_idle(self) -> None:
-        """Return when no request is inside."""
+        """Return when no request is inside, and of every answer was told."""
         await self._idle.wait()
+        self._tell_answered()  # the last ones' turn may come after this one
 
     def _tell_answered(self) -> None:
         """Tell of what was answered in this turn of the event loop.

@@ -54,7 +54,9 @@ class Foresight:
         backends = (pinned,) if pinned in model.backends else model.backends
         needs_s = min([costs.of(variant, 1) for variant in backends], default=0.0)
         due_s = now_s - waited_s + budget_s - self._handover.set_aside_s(budget_s, is_pressed=True)
-        return prospect(self._dispatcher.desk, Newcomer(model, criticality, due_s, needs_s), now_s)
+        # How long it waited is the most that it may have been, and not all before it came under pressure.
+        after_s = now_s + budget_s - self._handover.set_aside_s(budget_s)
+        return prospect(self._dispatcher.desk, Newcomer(model, criticality, due_s, needs_s, after_s), now_s)
 
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""

@@ -232,6 +232,10 @@ class Registry:
             for model in self._models.values():
                 model.go_by(self._rules(model.info.name), (prepared or {}).get(model))
 
+    def failed(self) -> tuple[str, ...]:
+        """Return the models that could not be loaded, and of which nothing is served."""
+        return tuple(name for name in self._problems if name not in self._models)
+
     def find(self, name: str) -> LoadedModel | None:
         """Return a model, ``None`` where it is not loaded."""
         return self._models.get(name)

@@ -3,7 +3,7 @@
 Read -> validate, certificates too -> load the models again of which it says something else, each beside the one that
 serves -> swap -> the servers that nobody names any more are let go when nothing waits for them. What fails on the way
 is logged and counted, and what was in force stays: a model that could not be loaded again takes the others back with
-it.
+it. One that could not be loaded before, for want of servers perhaps, is tried too, and holds nothing up.
 
 The file and the certificates that it names are looked at again and again, and read when they have changed and look the
 same twice, as the policy file is; and at once when a signal asks for it.
@@ -94,12 +94,13 @@ class RemotesInForce:
             try:
                 for model in self._loaded(changed):
                     self._registry.load(model)
-            except TiergateError as error:
+            except Exception as error:  # whatever it is, what was in force has to be again
                 self._remotes.go_by(*before)
-                for model in self._loaded(changed):
-                    with contextlib.suppress(TiergateError):  # then what serves stays as it is
-                        self._registry.load(model)
+                self._try(self._loaded(changed))
+                if not isinstance(error, TiergateError):
+                    raise
                 raise RemotesError(f"remotes file {self._path} does not fit the models: {error}") from None
+            self._try(changed & {*self._registry.failed()})
         except RemotesError as error:
             self._refuse(str(error))
             return
@@ -107,6 +108,11 @@ class RemotesInForce:
         if changed:
             digest = hashlib.sha256(file.model_dump_json().encode()).hexdigest()
             self._observer.remotes_applied(digest, tuple(sorted(changed)))
+
+    def _try(self, models: Collection[str]) -> None:
+        for model in models:
+            with contextlib.suppress(TiergateError):  # then what serves, if anything, stays as it is
+                self._registry.load(model)
 
     def _loaded(self, models: Collection[str]) -> list[str]:
         """Return which of these are loaded."""

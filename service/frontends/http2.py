@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.frontends import http2_frames as wire
 from service.frontends.http2_frames import Http2Error, frame, number_frame, unpad
+from service.frontends.http2_limits import CONNECTION_WINDOW, Calm, Intake
 from service.frontends.http2_stream import Stream
 from service.frontends.sockets import cut
 
@@ -28,19 +29,10 @@ _MOST_STREAMS: Final = 1024
 """Calls that one connection may have open; more wait in the client."""
 _FRAME_SIZE: Final = 1 << 18
 
-_CONNECTION_WINDOW: Final = 1 << 24
-_CALM: Final = 2000.0
-"""Frames that carry nothing, or take back what was sent, which a connection may send in one go."""
-_CALM_PER_S: Final = 50.0
-_CALM_PER_ANSWER: Final = 20.0
-_CALM_PER_BYTE: Final = 1 / 4096
-"""For what left piece by piece, as the client's windows let it: who reads a long stream has to send many updates."""
 _IDLE_S: Final = 300.0
 """A connection without calls for so long is closed; clients open another one when they need it."""
 _QUIET_S: Final = 60.0
 """After that a client is asked whether it is still there."""
-_MOST_HELD_BYTES: Final = 1 << 26
-"""Of messages that are not whole yet, besides the largest one that is allowed."""
 _MASK: Final = 0x7FFFFFFF
 
 
@@ -59,8 +51,8 @@ class Connection(asyncio.Protocol):
         self.window = self.first_window = wire.DEFAULT_WINDOW
         self.frame_size = wire.LEAST_FRAME_SIZE
         self.is_paused = False
-        self.held_bytes = 0
-        self.most_held_bytes = host.calls.max_message_bytes + _MOST_HELD_BYTES
+        self.intake = Intake(host.calls.max_message_bytes)
+        self.calm = Calm(self.loop.time())
         self.transport: asyncio.Transport
         self._on_lost = on_lost
         self._reader = wire.HeaderReader(_MOST_HEADER_BYTES)
@@ -69,8 +61,6 @@ class Connection(asyncio.Protocol):
         self._has_preface = False
         self._last_stream = 0
         self._block: tuple[int, int, bytearray] | None = None
-        self._unacknowledged = 0
-        self._calm, self._calm_s = _CALM, self.loop.time()
         self._is_leaving = False
         self._waits_since_s: float | None = self.loop.time()
         self._unread_since_s: float | None = None
@@ -97,7 +87,7 @@ class Connection(asyncio.Protocol):
                     (wire.MAX_HEADER_LIST_SIZE, _MOST_HEADER_BYTES),
                 )
             )
-            + number_frame(wire.WINDOW_UPDATE, 0, _CONNECTION_WINDOW - wire.DEFAULT_WINDOW)
+            + number_frame(wire.WINDOW_UPDATE, 0, CONNECTION_WINDOW - wire.DEFAULT_WINDOW)
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -193,7 +183,7 @@ class Connection(asyncio.Protocol):
         if stream is None and (number == 0 or number > self._last_stream):
             raise Http2Error(wire.PROTOCOL_ERROR, f"DATA comes on stream {number}, which is not open")
         size = len(payload)
-        self._acknowledge(size)
+        self.grant(size)
         if not size and not flags & wire.END_STREAM:
             self._spend_calm()
         if stream is not None:
@@ -303,6 +293,7 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             self.waiting.pop(number, None)
             stream.leave()
+            self.grant()
 
     def _push_promise(self, *_: object) -> None:
         raise Http2Error(wire.PROTOCOL_ERROR, "a client cannot promise pushes")
@@ -315,13 +306,16 @@ class Connection(asyncio.Protocol):
         self.waiting.pop(stream.number, None)
         self._used_s = self.loop.time()
         if answered:
-            self._calm = min(_CALM, self._calm + _CALM_PER_ANSWER)
+            self.calm.earn(answers=1)
+        self.grant()  # what the stream left unread keeps the window closed no more
         if self._is_leaving and not self.streams:
             self.transport.close()
 
-    def sent(self, size: int) -> None:
-        """Earn calm for ``size`` bytes of an answer, which the client will make room for again."""
-        self._calm = min(_CALM, self._calm + size * _CALM_PER_BYTE)
+    def grant(self, size: int = 0) -> None:
+        """Count ``size`` bytes that came; open the connection's window for more if it is time to."""
+        step = self.intake.grant(size)
+        if step:
+            self.transport.write(number_frame(wire.WINDOW_UPDATE, 0, step))
 
     def leave(self) -> None:
         """Take no new calls; close when the open ones are answered."""
@@ -338,18 +332,8 @@ class Connection(asyncio.Protocol):
         self._unread_since_s = self.loop.time()  # closing waits for what was written to be read
         self.transport.close()
 
-    def _acknowledge(self, size: int) -> None:
-        self._unacknowledged += size
-        if self._unacknowledged > _CONNECTION_WINDOW // 2:
-            self.transport.write(number_frame(wire.WINDOW_UPDATE, 0, self._unacknowledged))
-            self._unacknowledged = 0
-
     def _spend_calm(self) -> None:
-        now_s = self.loop.time()
-        self._calm = min(_CALM, self._calm + (now_s - self._calm_s) * _CALM_PER_S) - 1.0
-        self._calm_s = now_s
-        if self._calm < 0:
-            raise Http2Error(wire.ENHANCE_YOUR_CALM, "the connection has sent too many frames that carry no request")
+        self.calm.spend(self.loop.time())
 
     def _look(self) -> None:
         """Cut off what takes too long, twice in the time that it may take."""

@@ -53,8 +53,10 @@ class Stream:
         "_is_started",
         "_moved_s",
         "_received",
+        "_says_what_it_reads",
         "_task",
         "_told_end",
+        "_unread",
         "_unsent",
         "_waiter",
         "number",
@@ -68,7 +70,8 @@ class Stream:
         self._connection = connection
         self._headers = headers
         self._granted = receive_window
-        self._received = self._held = 0
+        self._received = self._held = self._unread = 0
+        self._says_what_it_reads = False
         self._body: bytes | bytearray = b""
         self._unsent = bytearray()
         self._end: bytes | None = None
@@ -116,17 +119,18 @@ class Stream:
         else:
             self._body += payload
         self._is_complete = is_end
-        self._hold(size)
         if not self._is_short:
             self._follow(payload)
-        elif len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
+            return
+        self._hold(size)
+        if len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
             limit = self._connection.host.calls.max_message_bytes
             error = PayloadTooLarge(f"a message has more than {limit} bytes, the most that this server takes")
             self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
         elif is_end:
             self._answer()
-        elif self._connection.held_bytes > self._connection.most_held_bytes:
-            full = Overloaded(f"the connection has {self._connection.held_bytes} bytes of unfinished messages", 1.0)
+        elif self._connection.intake.is_over:
+            full = Overloaded(f"the connection has {self._connection.intake.held_bytes} bytes of messages", 1.0)
             self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, full))
         else:
             self._grant()
@@ -140,7 +144,7 @@ class Stream:
             del self._unsent[:size]
             self.window -= size
             connection.window -= size
-            connection.sent(size)
+            connection.calm.earn(sent_bytes=size)
             self._moved_s = connection.loop.time()
         connection.waiting.pop(self.number, None)
         if self._unsent and self.window > 0:
@@ -272,7 +276,7 @@ class Stream:
             "query_string": query,
             "root_path": "",
             "headers": [pair for pair in headers.items() if not pair[0].startswith(b":")],
-            "extensions": {"http.response.trailers": {}},
+            "extensions": {"http.response.trailers": {}, "tiergate.read": self._read},
         }
         self._task = self._connection.loop.create_task(self._run(scope))
 
@@ -290,20 +294,37 @@ class Stream:
         """Hand on a part of a body of many messages, unless the connection has too much that is not whole."""
         if self._edges.pass_over(payload):
             self._half_since_s = self._connection.loop.time()
+        self._keep(len(payload))
         connection = self._connection
-        if self._edges.unfinished_bytes and connection.held_bytes > connection.most_held_bytes:
-            connection.host.note(f"the connection has {connection.held_bytes} bytes of unfinished messages")
+        if self._edges.unfinished_bytes and connection.intake.is_over:
+            connection.host.note(f"the connection has {connection.intake.held_bytes} bytes of messages")
             self.reset(wire.ENHANCE_YOUR_CALM)
             return
         self._wake()
+
+    def _read(self, size: int) -> None:
+        """Hear that the application has read so much of what it received; 0 before all: it will say what it reads."""
+        self._says_what_it_reads = True
+        if not self._is_gone:
+            self._keep(-size)
+            self._grant()
+            self._connection.grant()
+
+    def _keep(self, size: int) -> None:
+        """Hold what is unread, or else what is not whole, of which the application keeps the part that it has read."""
+        self._unread += size
+        self._connection.intake.unread_bytes += size
+        self._hold(max(self._unread, self._edges.unfinished_bytes) - self._held)
 
     async def _receive(self) -> Message:
         while not self._is_gone:
             if self._body or (self._is_complete and not self._told_end):
                 body, self._body = bytes(self._body), b""
-                self._hold(self._edges.unfinished_bytes - self._held)  # which the application keeps
                 self._told_end = self._is_complete
-                self._grant()
+                if not self._says_what_it_reads:
+                    self._keep(-len(body))
+                    self._grant()
+                    self._connection.grant()
                 return {"type": "http.request", "body": body, "more_body": not self._is_complete}
             self._waiter = self._connection.loop.create_future()
             await self._waiter
@@ -337,8 +358,7 @@ class Stream:
 
     def _grant(self) -> None:
         """Let the client send more, once it has used half of what it may."""
-        taken = self._received - (0 if self._is_short else len(self._body))
-        room = self._granted - taken
+        room = self._granted - (self._received - self._unread)
         if not self._is_complete and room < wire.STREAM_WINDOW // 2:
             step = wire.STREAM_WINDOW - room
             self._granted += step
@@ -360,9 +380,11 @@ class Stream:
 
     def _hold(self, size: int) -> None:
         self._held += size
-        self._connection.held_bytes += size
+        self._connection.intake.held_bytes += size
 
     def _exit(self) -> None:
+        self._connection.intake.unread_bytes -= self._unread
+        self._unread = 0
         self._hold(-self._held)
         if self._has_entered:
             self._has_entered = False

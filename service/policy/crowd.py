@@ -38,12 +38,17 @@ class Prospect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """One that is not read yet: it needs ``needs_s`` of a lane from now on to be on time at ``due_s``."""
+    """One that is not read yet: it needs ``needs_s`` of a lane from now on to be on time at ``due_s``.
+
+    It is served after those that are due before ``after_s``: its own due moment as it will be in the queue, or later,
+    where that is known roughly. Who takes its like for later by a little does not let in more than can be served.
+    """
 
     model: Any
     criticality: int
     due_s: float
     needs_s: float
+    after_s: float
 
 
 def is_crowded(desk: Desk[Any]) -> bool:
@@ -72,7 +77,7 @@ def _work_before_s(desk: Desk[Any], newcomer: Newcomer, now_s: float) -> float:
     models = [model for model in tuple(desk.models) if not model.standing.pools]
     before_s = 0.0
     for model in models:
-        work_s = model.queue.work_before_s(newcomer.criticality, newcomer.due_s)
+        work_s = model.queue.work_before_s(newcomer.criticality, newcomer.after_s)
         work_s *= model.costs(now_s).shared_ratio(model.max_rows)
         if model is not newcomer.model:
             work_s = min(work_s, desk.may_precede_s(model, newcomer.model))

@@ -10,6 +10,7 @@ this is above the regret against it: even the oracle cannot give every request a
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -115,6 +116,7 @@ class RequestMetrics:
         self._codes: dict[_Kind, int] = {}
         self._kinds: list[tuple[_Series, tuple[Count, ...]]] = []
         self._lost: dict[str, int] = {}
+        self._changing = threading.Lock()  # models are loaded by other threads
         self._later = Later(7, self._count)
         families.before_reading(self.settle)
         self._requests = families.tally("requests", "Requests by outcome", (*BY_VARIANT, "protocol", "outcome"))
@@ -152,13 +154,14 @@ class RequestMetrics:
         smaller, late, refused = (self._regret.labels(model.name, cause) for cause in ("smaller", "late", "refused"))
         # Before the first answer, a lost request is taken for one that could have had the most accurate variant.
         best = max(item.accuracy for item in model.variants)
-        self._regrets[model.name] = _Regret(smaller, late, refused, best)
-        for variant in model.variants:
-            self._series[model.name, variant.name] = self._create(model.name, variant.name)
-        # Answers are noted by code meanwhile: each keeps its own, and counts in the new series.
-        for (name, variant, *_), code in list(self._codes.items()):
-            if name == model.name:
-                self._kinds[code] = self._series[name, variant], self._kinds[code][1]
+        with self._changing:
+            self._regrets[model.name] = _Regret(smaller, late, refused, best)
+            for variant in model.variants:
+                self._series[model.name, variant.name] = self._create(model.name, variant.name)
+            # Answers are noted by code meanwhile: each keeps its own, and counts in the new series.
+            for (name, answered_by, *_), code in self._codes.items():
+                if name == model.name:
+                    self._kinds[code] = self._series[name, answered_by], self._kinds[code][1]
 
     def malformed(self, protocol: str, error: BaseException) -> None:
         """Count an inference request that could not be decoded, and so names no model."""
@@ -194,14 +197,16 @@ class RequestMetrics:
         model = request.model if request.model in self.known else ""
         self._requests.labels(model, "", request.protocol, outcome_of(error)).value += 1
         if model and isinstance(error, Overloaded | DeadlineExceeded):
-            self._lost[model] = self._lost.get(model, 0) + 1
+            with self._changing:
+                self._lost[model] = self._lost.get(model, 0) + 1
 
     def settle(self) -> None:
         """Count what is noted so far."""
         self._later.settle()
-        lost, self._lost = self._lost, {}
-        for model, requests in lost.items():
-            self._regrets[model].lost(requests)
+        with self._changing:
+            lost, self._lost = self._lost, {}
+            for model, requests in lost.items():
+                self._regrets[model].lost(requests)
 
     def shed(self, model: str, criticality: Criticality, why: str) -> None:
         """Count a refusal for load."""
@@ -238,8 +243,9 @@ class RequestMetrics:
         counts: tuple[Count, ...] = (answered, self._decisions.labels(model, variant, reason.value))
         if cascade:
             counts = (*counts, self._cascades.labels(model, cascade))
-        self._kinds.append((self._series[model, variant], counts))
-        self._codes[kind] = code = len(self._kinds) - 1
+        with self._changing:
+            self._kinds.append((self._series[model, variant], counts))
+            self._codes[kind] = code = len(self._kinds) - 1
         return code
 
     def _count(self, noted: NDArray[np.float64]) -> None:

@@ -5,7 +5,7 @@ metrics. Here counting is an addition, buckets are found by bisection, and the e
 Requests and runs, of which each has many values, are counted in batches besides (``later``).
 
 Additions to one tally come from one thread at a time: its owner sees to that. A scrape reads while others count, and
-may find a histogram's sum one event behind its buckets; the count is the sum of the buckets, so that these agree.
+may find a histogram's sum one batch behind its buckets; the count is the sum of the buckets, so that these agree.
 """
 
 from __future__ import annotations

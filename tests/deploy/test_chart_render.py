@@ -94,7 +94,7 @@ def test_long_names_leave_room_for_the_labels_that_kubernetes_makes_of_them(helm
     assert lengths
     assert all(length <= most[kind] for kind, length in lengths.items()), lengths
     for triton in release.of("StatefulSet"):
-        (remotes,) = [item["data"]["remotes.yaml"] for item in release.of("ConfigMap") if "remotes.yaml" in item["data"]]
+        remotes = release.one("ConfigMap", "-remotes")["data"]["remotes.yaml"]
         assert f"grpc://{triton['metadata']['name']}-0.{triton['spec']['serviceName']}." in remotes
 
 

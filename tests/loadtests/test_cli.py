@@ -143,6 +143,11 @@ def test_an_answer_sheet_says_what_each_variant_gets_right(
         (["steady", "--url", "ftp://x"], "no address"),
         (["steady", "--repository", "/nowhere"], "ended with status"),
         (["compare", "a.json", "b.json"], "no saved load test"),
+        (["steady", "--seed", "-1"], "seed: Input should be greater"),
+        (["steady", "--save", "/nowhere/run.json"], "there is no folder /nowhere"),
+        (["steady", "--url", "http://127.0.0.1:9", "--grpc", "here"], "--grpc is 'here'; expected HOST:PORT"),
+        (["steady", "--url", "http://127.0.0.1:9", "--admin", "a:b"], "--admin is 'a:b'; expected HOST:PORT"),
+        (["peak", "--url", "http://127.0.0.1:9", "--start", "1e6"], "at most 100000 requests/s"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -150,6 +155,23 @@ def test_what_cannot_be_done_is_said_in_one_line(
 ) -> None:
     assert run_load(words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_full_disk_takes_no_figures_with_it(
+    gateway: GatewayProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [write(tmp_path, duration_s=1.0), *place(gateway), "--json"]
+    assert run_load([*words, "--save", "/dev/full"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["summary"]["all"]["offered"] > 10
+    assert "/dev/full cannot be written: No space left" in said.err
+
+
+def test_a_peak_of_a_variant_that_is_not_there_is_refused(
+    gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_load(["peak", *place(gateway), "--model", "sums", "--variant", "nope", "--start", "200"]) == 2
+    assert "its variant 'nope'" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_keeps_what_it_measured(gateway: GatewayProcess, tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from loadtests.compare import compare
 from loadtests.document import Document
+from loadtests.h2load import LoadError
 from loadtests.outcome import judge, summarise
 from loadtests.page import render_page
 from loadtests.peak import Question, next_rate
 from loadtests.peak import judge as judge_step
-from loadtests.trial import requests_of
+from loadtests.recording import Status
+from loadtests.trial import read_document, requests_of
 from tests.loadtests.recordings import KINDS, LABELS, recording, run_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loadtests.recording import Recording
 
 
@@ -44,6 +49,25 @@ def test_a_slower_run_of_one_schedule_is_clearly_slower() -> None:
     assert 1.1 < ratio_low < ratio_high < 1.3
     assert not lines["on time"].is_clear
     assert lines["on time"].difference == 0.0
+
+
+def test_refusals_are_no_fast_answers() -> None:
+    mixed, shed = recording(), recording()
+    mixed.status[::2] = Status.SHED
+    mixed.columns["done_s"][::2] = mixed.scheduled_s[::2]  # refused at once
+    shed.status[:] = Status.SHED
+    lines = {line.figure: line for line in compare(document(recording()), document(mixed)).lines}
+    assert lines["latency p50"].ratio == pytest.approx(1.0, rel=0.05)
+    assert not any("latency" in line.figure for line in compare(document(recording()), document(shed)).lines)
+
+
+def test_a_saved_run_with_columns_of_different_lengths_is_none(tmp_path: Path) -> None:
+    content = document(recording()).model_dump(mode="json")
+    content["requests"]["row"] = content["requests"]["row"][:3]
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(LoadError, match="requests: .*columns need one length"):
+        read_document(path)
 
 
 def test_a_run_is_no_different_from_itself() -> None:

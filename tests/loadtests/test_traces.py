@@ -7,11 +7,12 @@ import pytest
 
 from loadtests.fitted import FIGURES, FITS, draw_stand_in, fit_stand_in, mean_shape
 from loadtests.h2load import LoadError
-from loadtests.traces import play, read_trace, repeat, scale_rate
+from loadtests.traces import describe, play, read_trace, repeat, scale_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+MINUTES = ",".join(str(minute) for minute in range(1, 1441))
 TIMES = np.array([0.0, 0.5, 1.0, 4.0])
 LAYOUTS = {
     "one column": "arrival_s\n10.0\n10.5\n11.0\n14.0\n",
@@ -23,6 +24,10 @@ LAYOUTS = {
     ),
     "burstgpt": "Timestamp,Model,Request tokens\n5,ChatGPT,472\n5.5,GPT-4,2\n6,GPT-4,3\n9,ChatGPT,1\n",
     "unordered": "arrival_s\n14.0\n10.5\n11.0\n10.0\n",
+    "windows": "\ufeffarrival_s\r\n10.0\r\n\r\n10.5\r\n11.0\r\n14.0\r\n",
+    "negative": "-4\n-3.5\n-3\n0\n",
+    "recording": "budget_ms,time_s\n20,10\n20,10.5\n20,11\n20,14\n",
+    "iso, no header": "2023-11-16T18:15:46Z\n2023-11-16T18:15:46.5Z\n2023-11-16T20:15:47+02:00\n2023-11-16 18:15:50\n",
 }
 
 
@@ -37,15 +42,25 @@ def test_every_layout_gives_the_same_arrivals(layout: str, tmp_path: Path) -> No
     assert read_trace(write(tmp_path, LAYOUTS[layout])) == pytest.approx(TIMES)
 
 
-def test_a_column_is_chosen_by_name(tmp_path: Path) -> None:
-    assert read_trace(write(tmp_path, "n,when\n1,10\n2,10.5\n3,11\n4,14\n"), column="when") == pytest.approx(TIMES)
+@pytest.mark.parametrize("column", ["when", "2"])
+def test_a_column_is_chosen_by_name_or_place(column: str, tmp_path: Path) -> None:
+    assert read_trace(write(tmp_path, "n,when\n1,10\n2,10.5\n3,11\n4,14\n"), column=column) == pytest.approx(TIMES)
+
+
+def test_a_trace_of_years_is_described_in_little_memory() -> None:
+    shape = describe(np.array([0.0, 0.1, 0.2, 1e12]))
+    assert shape.dispersion_1s == pytest.approx(3.0)  # a count of 3 once, and 0 ever after
+    assert shape.peak_ratio == pytest.approx(3 / (4 / 1e12))
+    with pytest.raises(LoadError, match="arrivals a second"):
+        repeat(np.array([0.0, 1e-9]), 60.0)
+    with pytest.raises(LoadError, match="first 3 arrivals are all at one moment"):
+        play(np.array([0.0, 0.0, 0.0, 9.0]), 2, 1.0)
 
 
 def test_counts_by_minute_become_that_many_arrivals_in_each_minute(tmp_path: Path) -> None:
-    minutes = ",".join(str(minute) for minute in range(1, 1441))
     counts = [["3", "0", "5", *["0"] * 1437], ["1", "0", "2", *["0"] * 1437]]
     rows = "\n".join(f"owner,app,f{place},http," + ",".join(row) for place, row in enumerate(counts))
-    path = write(tmp_path, f"HashOwner,HashApp,HashFunction,Trigger,{minutes}\n{rows}\n")
+    path = write(tmp_path, f"HashOwner,HashApp,HashFunction,Trigger,{MINUTES}\n{rows}\n")
     times = read_trace(path, seed=1)
     assert len(times) == 11
     assert np.array_equal(times, read_trace(path, seed=1))
@@ -60,6 +75,13 @@ def test_counts_by_minute_become_that_many_arrivals_in_each_minute(tmp_path: Pat
         ("arrival_s\n1.0\n", "1 arrivals"),
         ("arrival_s\nsoon\nlater\n", "cannot be read"),
         ("a,b\n1,2\n3,4\n", "no column 'when'"),
+        ("id,start\n1,2\n3,4\n", "2 columns .id, start., of which none is called"),
+        ("id,time\n1,2\n3\n", "line 3 has 1 columns"),
+        ("arrival_s\n1\nnan\n2\n", "line 3: 'nan' is neither"),
+        ("nan\n1\n2\n", "line 1: 'nan' is neither"),
+        ("5\n5\n5\n", "all at one moment"),
+        (f"f,{MINUTES}\n1,2\n", "line 2 has no count"),
+        (f"f,{MINUTES}\n1,{','.join(['999999999'] * 1440)}\n", "at most 20,000,000"),
     ],
 )
 def test_a_file_without_times_is_refused_by_name(text: str, says: str, tmp_path: Path) -> None:

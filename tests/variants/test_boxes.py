@@ -145,8 +145,8 @@ def test_overlaps_that_fit_loosely_count_in_part() -> None:
     [
         (np.zeros((2, 5), dtype=np.float32), "expected floats"),
         (np.zeros((2, 0, 5), dtype=np.float32), "one such row where none has any"),
-        (labelled((0, 5, 5, 4, 4), (2, 5, 5, 4, 4)), "[2.0, 5.0, 5.0, 4.0, 4.0] at row 0; classes are whole numbers 0..1"),
-        (labelled((0.5, 5, 5, 4, 4)), "[0.5, 5.0, 5.0, 4.0, 4.0] at row 0; classes are whole numbers"),
+        (labelled((0, 5, 5, 4, 4), (2, 5, 5, 4, 4)), "[2, 5, 5, 4, 4] at row 0; classes are whole numbers 0..1"),
+        (labelled((0.5, 5, 5, 4, 4)), "[0.5, 5, 5, 4, 4] at row 0; classes are whole numbers"),
         (labelled((-0.5, 5, 5, 4, 4)), "-1 for no object"),
         (labelled((-2, 5, 5, 4, 4)), "-1 for no object"),
         (labelled((0, 5, 5, 0, 4)), "width and height are above 0"),

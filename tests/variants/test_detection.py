@@ -12,7 +12,9 @@ import torch
 from variants.box_losses import BoxLoss, assign, generalised_overlap, overlap
 from variants.boxes import read_labels
 from variants.build import build_model
+from variants.errors import RecipeError
 from variants.fitting import Lesson
+from variants.losses import objectives_of
 from variants.pruning import prune
 from variants.recipe import DataParts, Examples, Profiling, Pruning, Quantization, Teaching, Thresholds, Training
 from variants.recipes.detection import Detection
@@ -186,3 +188,11 @@ def test_a_detector_is_built_whole(built: ModelManifest) -> None:
         assert (variant.drift.allowed is None) == (variant.name == "full")
     headings = [str(column.header) for column in getattr(draw_table(built, 400)[0], "columns", ())]
     assert "mAP@0.5" in headings
+
+
+def test_a_detector_without_objectives_is_told_which_it_needs() -> None:
+    class Without:
+        name, scoring = "mine", Detection.scoring
+
+    with pytest.raises(RecipeError, match=r"'mine' answers boxes and has no objectives.*BoxObjectives"):
+        objectives_of(Without())  # type: ignore[arg-type]  # nothing else of a recipe is asked for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +73,8 @@ def test_settings_out_of_range_are_refused() -> None:
         short(dropout=1.0)
     with pytest.raises(RecipeError, match=r"l1 -0\.1"):
         short(l1=-0.1)
+
+
+def test_a_training_that_diverges_stops_and_says_where() -> None:
+    with pytest.raises(RecipeError, match=r"step \d+ of 20 gives no finite numbers; lower its learning_rate of 1e\+30"):
+        fitted(replace(short(), learning_rate=1e30))

@@ -68,6 +68,10 @@ def test_an_slo_that_nothing_keeps_writes_nothing_and_says_by_how_much(
         (("--trace", "stand-in:moon"), "stand-ins are stand-in:code, stand-in:conv"),
         (("--answers", "nowhere.npz"), "cannot be simulated"),
         (("--max-memory-mb", "0.001"), "no variant fits"),
+        (("--judge-share", "1"), "both need some, at two moments"),
+        (("--output", "/nowhere/policy.yaml"), "there is no folder /nowhere"),
+        (("--apply", "http://127.0.0.1:9"), "cannot be reached"),
+        (("--column", "when"), "no column 'when'"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_by_name(

@@ -78,3 +78,15 @@ def test_a_digest_names_all_that_the_answer_depends_on() -> None:
     ]
     assert first.digest() == question().digest()
     assert len({first.digest(), *(item.digest() for item in others)}) == 6
+
+
+def test_a_trace_that_came_nearly_all_at_once_is_thinned_to_where_it_came() -> None:
+    times = np.concatenate([np.linspace(0.0, 1.0, 900), [1e6]])
+    thinned = cut(ask(times, ((0.1, 1.0),), 2.0, 0), most=300)
+    assert len(thinned) >= 900
+
+
+@pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.0, 9.0, 10.0], [0.0, 1.0, 9.0, 9.0]])
+def test_parts_without_two_moments_are_refused(times: list[float]) -> None:
+    with pytest.raises(LoadError, match="at two moments at least"):
+        split(ask(np.array(times), ((0.1, 1.0),), 2.0, 0), 0.4)

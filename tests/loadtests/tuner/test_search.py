@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from loadtests.tuner.question import Limits
 from loadtests.tuner.score import Figures, Score, misses, score
 from loadtests.tuner.search import Progress, Search
 from loadtests.tuner.space import make_space
-from loadtests.tuner.trials import Trials
+from loadtests.tuner.trials import Trials, interrupts_held
 from tests.loadtests.tuner.questions import question
 
 if TYPE_CHECKING:
@@ -136,3 +138,23 @@ def test_two_processes_find_the_same_scores() -> None:
     candidates = [space.start, *space.neighbours(space.start)[:2]]
     with Trials(asked, space, Notebook("")) as alone, Trials(asked, space, Notebook(""), processes=2) as together:
         assert alone.run(1, candidates) == together.run(1, candidates)
+
+
+def test_a_disk_that_fails_ends_the_state_and_not_the_search(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    notebook = Notebook("question", path)
+    path.unlink()
+    path.symlink_to("/dev/full")
+    key = (1, "{}")
+    notebook.put(key, ())
+    assert notebook.get(key) == ()
+    assert notebook.fault == "No space left on device"
+
+
+def test_an_interruption_waits_for_what_must_not_be_cut_short() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("processes")
+    assert done == ["processes"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -62,7 +62,7 @@ async def test_newcomer_needs_the_lanes_its_own_run_and_the_time_after_it(bench:
     idle_s = needs_s(found)
     assert idle_s == pytest.approx((RUN_S + 0.001) / 0.8, abs=0.0011)
     await bench.occupy(bench.close_gates())
-    await bench.send(*(make_request(knobs=Knobs(30.0)) for _ in range(4)))
+    await bench.send(*(make_request(knobs=Knobs(1.2 * RUN_S)) for _ in range(4)))
     assert needs_s(found) - idle_s == pytest.approx(5 * RUN_S / 0.8, abs=0.0011)
     assert found.prospect("sums", 0.1, 0.05, Criticality.NORMAL) is Prospect.BEHIND
     assert found.prospect("sums", 0.1, 0.01, Criticality.NORMAL) is Prospect.TIMELY
@@ -70,7 +70,7 @@ async def test_newcomer_needs_the_lanes_its_own_run_and_the_time_after_it(bench:
 
 async def test_important_newcomer_does_not_wait_for_the_others(bench: Bench) -> None:
     await bench.occupy(bench.close_gates())
-    await bench.send(*(make_request(knobs=Knobs(30.0)) for _ in range(10)))
+    await bench.send(*(make_request(knobs=Knobs(1.2 * RUN_S)) for _ in range(10)))
     found = foresight(bench)
     assert needs_s(found, Criticality.NORMAL) - needs_s(found, Criticality.CRITICAL) > 9 * RUN_S
 

@@ -43,6 +43,7 @@ class Site:
 
     def __init__(self, root: Path, port: int, budget_bytes: int | None, *variants: str) -> None:
         self.events = Events()
+        self.port = port
         self.dispatcher = Dispatcher(1, self.events, time.perf_counter)
         spec = {"endpoints": [f"grpc://127.0.0.1:{port}"], "version": "7"}
         file = RemotesFile.model_validate({"remotes": {"sums": dict.fromkeys(variants, spec)}})

@@ -11,6 +11,7 @@ from service.api.grpc_frames import GrpcReply
 from service.frontends import http2_frames as wire
 from service.frontends.http2 import Connection
 from service.frontends.http2_frames import Http2Error, frame, number_frame
+from service.frontends.http2_limits import MOST_UNREAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,6 +59,7 @@ class Server:
         self.calls = self
         self.is_full = False
         self.notes: list[str] = []
+        self.on_read: Callable[[int], None] = lambda _: None
 
     def admit(self, connection: Connection) -> bool:
         return connection.host is not None
@@ -71,9 +73,12 @@ class Server:
     def note(self, message: str) -> None:
         self.notes.append(message)
 
-    async def __call__(self, scope: object, receive: Receive, send: object) -> None:
-        """Take all that a stream brings."""
-        del scope, send
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: object) -> None:
+        """Take all that a stream brings; where its path says so, tell nothing of having read it."""
+        del send
+        if scope["path"].endswith("/Unread"):
+            self.on_read = scope["extensions"]["tiergate.read"]
+            self.on_read(0)
         while (await receive())["type"] == "http.request":
             pass
 
@@ -221,29 +226,81 @@ def kinds(connection: Connection) -> list[int]:
 
 
 async def test_unfinished_messages_of_one_connection_are_bounded_together(connection: Connection) -> None:
-    connection.most_held_bytes = 100_000
+    connection.intake.most_held_bytes = 100_000
     for stream in range(1, 9, 2):
         connection.data_received(opening(stream) + frame(wire.DATA, 0, stream, bytes(30_000)))
     assert list(connection.streams) == [1, 3, 5]
-    assert connection.held_bytes == 90_000
+    assert connection.intake.held_bytes == 90_000
     for stream in list(connection.streams):
         connection.data_received(number_frame(wire.RST_STREAM, stream, wire.CANCEL))
-    assert connection.held_bytes == 0
+    assert connection.intake.held_bytes == 0
 
 
 async def test_half_messages_of_streams_count_until_they_are_whole_though_they_were_taken(
     connection: Connection,
 ) -> None:
-    connection.most_held_bytes = 100_000
+    connection.intake.most_held_bytes = 100_000
     half = b"\0" + (40_000).to_bytes(4, "big") + bytes(30_000)
     for stream in range(1, 9, 2):
         connection.data_received(opening(stream, path=b"/a.B/Stream") + frame(wire.DATA, 0, stream, half))
         await asyncio.sleep(0)  # the application takes what there is
     assert list(connection.streams) == [1, 3, 5]
-    assert "bytes of unfinished messages" in server(connection).notes[0]
+    assert "bytes of messages" in server(connection).notes[0]
     connection.data_received(frame(wire.DATA, 0, 3, bytes(10_000)))
     await asyncio.sleep(0)
-    assert connection.held_bytes == 2 * len(half)
+    assert connection.intake.held_bytes == 2 * len(half)
+
+
+def granted(connection: Connection, stream: int) -> int:
+    """Return by how much a window was opened; stream 0 has the connection's."""
+    written, start, found = bytes(cast("Pipe", connection.transport).written), 0, 0
+    while start < len(written):
+        high, low, kind, _, number = wire.FRAME_HEAD.unpack_from(written, start)
+        start += wire.FRAME_HEAD.size
+        if kind == wire.WINDOW_UPDATE and number == stream:
+            found += int.from_bytes(written[start : start + 4], "big")
+        start += high << 8 | low
+    return found
+
+
+WHOLE = b"\0" + (16_379).to_bytes(4, "big") + bytes(16_379)
+
+
+async def test_window_of_a_stream_opens_for_what_the_application_has_read_and_not_for_what_it_keeps(
+    connection: Connection,
+) -> None:
+    connection.data_received(opening(1, path=b"/a.B/Unread"))
+    for _ in range(wire.STREAM_WINDOW // len(WHOLE)):
+        connection.data_received(frame(wire.DATA, 0, 1, WHOLE))
+        await asyncio.sleep(0)  # the application keeps what there is
+    assert connection.intake.held_bytes == connection.intake.unread_bytes == wire.STREAM_WINDOW
+    assert granted(connection, 1) == 0
+    connection.data_received(frame(wire.DATA, 0, 1, b"x"))
+    assert not connection.streams  # sent without leave
+    assert connection.intake.held_bytes == connection.intake.unread_bytes == 0
+    server(connection).on_read(wire.STREAM_WINDOW)  # which comes too late to count
+    assert connection.intake.held_bytes == connection.intake.unread_bytes == 0
+
+
+async def test_window_of_the_connection_stays_closed_while_its_streams_keep_much_unread(connection: Connection) -> None:
+    def send(stream: int) -> None:
+        connection.data_received(opening(stream, path=b"/a.B/Unread"))
+        for _ in range(wire.STREAM_WINDOW // len(WHOLE)):
+            connection.data_received(frame(wire.DATA, 0, stream, WHOLE))
+
+    opened = granted(connection, 0)
+    streams = range(1, 2 * (MOST_UNREAD_BYTES // wire.STREAM_WINDOW) + 3, 2)
+    for stream in streams:
+        send(stream)
+        await asyncio.sleep(0)
+    assert granted(connection, 0) - opened <= MOST_UNREAD_BYTES
+    send(streams[-1] + 2)
+    await asyncio.sleep(0)
+    before = granted(connection, 0)
+    for stream in list(connection.streams):
+        connection.data_received(number_frame(wire.RST_STREAM, stream, wire.CANCEL))
+    assert granted(connection, 0) > before
+    assert connection.intake.unread_bytes == 0
 
 
 async def test_a_half_message_of_a_stream_is_waited_for_only_as_long_as_its_client_may_send(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -135,3 +137,25 @@ def test_configured_budgets_are_edges_of_every_duration(metrics: Metrics) -> Non
     text, _ = asyncio.run(metrics.render(""))
     for name in ("request", "queue", "compute"):
         assert f'tiergate_{name}_duration_seconds_bucket{{le="0.04",model="sums",variant="full"}}' in text.decode()
+
+
+def test_requests_lost_while_a_model_is_loaded_again_are_each_counted_once(
+    metrics: Metrics, regret: Callable[[], dict[str, float | None]]
+) -> None:
+    is_over, interval_s = threading.Event(), sys.getswitchinterval()
+
+    def load_again() -> None:
+        while not is_over.is_set():
+            metrics.model_loaded(make_model())
+
+    loading = threading.Thread(target=load_again)
+    sys.setswitchinterval(1e-6)
+    try:
+        loading.start()
+        for _ in range(5000):
+            metrics.request_refused(make_request(), Overloaded("x", 1.0), 0.0)
+    finally:
+        sys.setswitchinterval(interval_s)
+        is_over.set()
+        loading.join()
+    assert regret()["refused"] == pytest.approx(5000 * 0.92)
