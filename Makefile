@@ -41,7 +41,7 @@ bench: $(INSTALLED)  ## measure the gateway's overhead and the frontends, side b
 	$(BIN)/python -m loadtests.overhead
 
 bench-observability: $(INSTALLED)  ## measure what metrics, decisions and traces cost on the request path
-	$(BIN)/python -m loadtests.observability_bench $(BENCH_OBSERVABILITY)
+	$(BIN)/python -m loadtests.observability_bench --docs docs/observability.md $(BENCH_OBSERVABILITY)
 
 bench-build: $(INSTALLED)  ## build every bundled recipe, and hold size, speed and accuracy of its variants against the bars
 	$(BIN)/python -m loadtests.build_bench --plot docs/images/build.png --docs docs/benchmarks.md $(BENCH_BUILD)

@@ -5,8 +5,8 @@ for rows that no build has seen, at a steady rate. The watch is switched on and 
 quarantine`` and ``most: none``), so that both are measured in one process and in the same minutes; the differences are
 of neighbouring turns. CPU time is the kernel's account of the process's threads, those of the idle class apart, which
 are the shadow runs. Then the weights of each small variant are damaged in turn, and the time counts from the first
-request that the damaged one answers to its quarantine. All traffic stays on loopback; nothing holds the gate for spare
-time open, so that on a busy machine there are fewer shadow runs, and a quarantine takes longer.
+request that the damaged one answers to its quarantine. All traffic stays on loopback. On a busy machine there is less
+spare time for shadow runs, and a quarantine takes longer.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ _LOOK_EVERY_S: Final = 0.1
 _BYTES_PER_FLIP: Final = 16
 """One flipped bit for so many bytes of the file: about one weight in four, or in sixteen of an 8-bit file."""
 _IDLE_CLASS: Final = "5"
-_OK: Final = 200
-_OVERLOADED: Final = 429
+_OK, _OVERLOADED = 200, 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +104,8 @@ class Live:
         """Send one request when it is due; return how long its answer took since then, in seconds."""
         time.sleep(max(0.0, due_s - time.perf_counter()))
         self._sent += 1
-        status, content = _send(
-            self._public, "POST", f"{self._path}/infer", self._bodies[self._sent % len(self._bodies)]
-        )
+        body = self._bodies[self._sent % len(self._bodies)]
+        status, content = _send(self._public, "POST", f"{self._path}/infer", body)
         if status == _OVERLOADED:
             self.refused += 1
         elif status != _OK:
@@ -153,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LoadError, ManifestError, MarksMissing, OSError) as error:
         print(f"drift_live: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 2
-    return 0 if _is_kept(document) else 1
+    return 0 if is_kept(document) else 1
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -188,18 +186,21 @@ def _serving(repository: Path, model: str, bodies: Sequence[bytes]) -> Iterator[
 
 
 def _cost(live: Live, rate_hz: float, parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return what the watch adds at a rate: medians of differences of neighbouring turns, with 95 % intervals."""
     turns: dict[str, list[Turn]] = {"none": [], "quarantine": []}
     for number in range(parsed.rounds):
         for most in ("none", "quarantine") if number % 2 else ("quarantine", "none"):
             live.watch(most)
             turns[most].append(live.turn(rate_hz, parsed.turn_s))
-    pairs = list(zip(turns["quarantine"], turns["none"], strict=True))
+    return {"rate_hz": rate_hz, **compare(turns["quarantine"], turns["none"])}
+
+
+def compare(watched: Sequence[Turn], unwatched: Sequence[Turn]) -> dict[str, Any]:
+    """Return what the watch adds: medians of differences of neighbouring turns, with 95 % intervals."""
+    pairs = list(zip(watched, unwatched, strict=True))
     return {
-        "rate_hz": rate_hz,
-        "shadow_cpu": statistics.median(on.shadow_cpu for on, _ in pairs),
+        "shadow_cpu": statistics.median(on.shadow_cpu for on in watched),
         "added_cpu": _median([on.cpu - off.cpu for on, off in pairs]),
-        "p99_s": statistics.median(off.p99_s for _, off in pairs),
+        "p99_s": statistics.median(off.p99_s for off in unwatched),
         "added_p99_s": _median([on.p99_s - off.p99_s for on, off in pairs]),
     }
 
@@ -219,8 +220,7 @@ def _quarantine(parsed: argparse.Namespace, folder: Path, variant: str, bodies: 
                 if due_s >= look_s:
                     look_s += _LOOK_EVERY_S
                     found = live.drift(variant)
-            is_out = found["state"] == "quarantined"
-            taken_s = time.perf_counter() - began_s if is_out else None
+            taken_s = time.perf_counter() - began_s if found["state"] == "quarantined" else None
             return {"variant": variant, "taken_s": taken_s, "samples": found["shadow_samples"], **found["shadow_runs"]}
 
 
@@ -242,10 +242,10 @@ def _median(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": low, "high": high}
 
 
-def _is_kept(document: dict[str, Any]) -> bool:
-    is_cheap = all(
-        found["shadow_cpu"] <= _MOST_CPU and found["added_p99_s"]["low"] <= 0.0 for found in document["costs"]
-    )
+def is_kept(document: dict[str, Any]) -> bool:
+    """Tell whether shadow runs are cheap, add nothing to the p99 that can be seen, and damage is out in time."""
+    costs = document["costs"]
+    is_cheap = all(found["shadow_cpu"] <= _MOST_CPU and found["added_p99_s"]["low"] <= 0.0 for found in costs)
     return is_cheap and all((found["taken_s"] or _GIVE_UP_S) <= _MOST_S for found in document["quarantines"])
 
 
@@ -257,31 +257,25 @@ def _page(document: dict[str, Any]) -> list[str]:
         f"{document['refused']} requests refused. CPU in shares of all cores; "
         "what the watch adds is the median over pairs of turns with it and without, with its 95 % interval."
     )
-    costs = [
-        (
-            f"{found['rate_hz']:.0f}",
-            f"{100 * found['shadow_cpu']:.2f} %",
-            _span(found["added_cpu"], 100.0, " %"),
-            f"{1e3 * found['p99_s']:.2f} ms",
-            _span(found["added_p99_s"], 1e3, " ms"),
-        )
-        for found in document["costs"]
-    ]
+    costs = [_cost_row(found) for found in document["costs"]]
     header = ("requests/s", "CPU of shadow runs", "CPU added by all of the watch", "p99 without", "p99 added")
     out = [
-        (
-            f"`{found['variant']}`",
-            "not within a minute" if found["taken_s"] is None else f"{found['taken_s']:.1f} s",
-            str(found["samples"]),
-            str(found["busy"]),
-        )
+        (f"`{found['variant']}`", _taken(found["taken_s"]), str(found["samples"]), str(found["busy"]))
         for found in document["quarantines"]
     ]
-    later = (
-        f"Quarantine of a variant with damaged weights at {_QUARANTINE_HZ:.0f} requests a second, from the first one:"
-    )
+    later = f"Quarantine of a variant with damaged weights, {_QUARANTINE_HZ:.0f} requests a second, from the first one:"
     titles = ("damaged", "quarantined after", "shadow samples", "put off for want of spare time")
     return [head, "\n".join(table(header, costs, left=0)), later, "\n".join(table(titles, out, left=1))]
+
+
+def _taken(taken_s: float | None) -> str:
+    return "not within a minute" if taken_s is None else f"{taken_s:.1f} s"
+
+
+def _cost_row(found: dict[str, Any]) -> tuple[str, ...]:
+    shadow, p99 = f"{100 * found['shadow_cpu']:.2f} %", f"{1e3 * found['p99_s']:.2f} ms"
+    added = _span(found["added_cpu"], 100.0, " %"), _span(found["added_p99_s"], 1e3, " ms")
+    return f"{found['rate_hz']:.0f}", shadow, added[0], p99, added[1]
 
 
 def _span(found: dict[str, float], scale: float, unit: str) -> str:

@@ -1,10 +1,12 @@
 """What observing costs on the request path: gateways with less and more of it, side by side in one interleaved run.
 
 ``make bench-observability`` serves a built model (``make demo`` builds one) by several gateways that differ only in
-what they observe, each a process of its own, and asks them in turns: every round asks all of them, in an order that
-rotates, so that a slow moment of the machine hits all alike. Beside the throughput it takes the CPU time per answer
+what they observe, each a process of its own, and asks them in turns: many short rounds ask all of them, in an order
+that rotates and turns round, so that a slow moment of the machine hits all alike. Two processes that are configured
+alike differ by some percent, by where their objects came to lie; so the kinds that the bar is about have several each,
+one for each of the same few hash seeds, and count by their mean. Beside the throughput it takes the CPU time per answer
 from the kernel's account of each process, which can be compared even where others use the machine. What is reported
-are ratios to the first gateway of the same round. All traffic stays on loopback.
+are ratios to the first kind in the same round, and how far its own processes are apart. All traffic stays on loopback.
 """
 
 from __future__ import annotations
@@ -23,12 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from loadtests.gateway import split_cores
 from loadtests.h2load import Load, LoadError, measure
 from loadtests.intervals import percentile_interval
+from loadtests.marked_page import Marks, MarksMissing, table
 from loadtests.overhead import find_model
 from loadtests.processes import Command, free_port, running
 from loadtests.record import describe_run
@@ -42,18 +43,21 @@ if TYPE_CHECKING:
 
     from loadtests.shots import Target
 
+_PROGRAM: Final = "python -m loadtests.observability_bench"
+MARKS: Final = Marks("bench-observability")
 _BAR: Final = 0.03
 _PROTOCOLS: Final = ("HTTP JSON", "gRPC")
 _PATIENT: Final = "default: {default_budget_ms: 60000}\n"
 """Nobody is refused, whatever else the machine does."""
 _OFF: Final = ("--no-metrics", "--decisions-kept", "0")
+_WARM_UP_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """One gateway under test: what it observes, its process, the port for its statistics, what it is asked."""
 
-    name: str
+    kind: str
     process: psutil.Process
     port: int
     targets: tuple[Target, ...]
@@ -67,35 +71,46 @@ class Sample:
     cpu_s: float
 
 
-Samples = dict[tuple[str, str], list[Sample]]
+Samples = dict[tuple[str, str], list[list[Sample]]]
+"""By kind and protocol, for each of the kind's processes its samples, one a round."""
 
 
 def main() -> int:
-    """Run the benchmark; print the table and write the JSON; return 1 where metrics and decisions cost too much."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.observability_bench", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--repository", type=Path, default=Path("repository"))
-    parser.add_argument("--model", default="digits")
-    parser.add_argument("--variant", default="distilled")
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--duration-s", type=float, default=1.0)
-    parser.add_argument("--output", type=Path, default=Path("loadtests/results/observability.json"))
-    parsed = parser.parse_args()
+    """Run the benchmark; write the JSON, and the page; return 1 where metrics and decisions cost too much."""
+    parsed = _parse()
     try:
         with contextlib.ExitStack() as stack:
             gateways = _start(stack, parsed)
             samples = _rounds(gateways, parsed)
-    except (LoadError, ManifestError, KeyError, OSError) as error:
-        print(f"observability_bench: {error}", file=sys.stderr)  # noqa: T201 - a command line
+        rows = summarise(samples)
+        _write(rows, samples, parsed.output)
+        parts = page(rows, parsed)
+        print("\n\n".join(parts))  # noqa: T201 - a command line
+        if parsed.docs is not None:
+            MARKS.rewrite(parsed.docs, parts)
+    except (LoadError, ManifestError, MarksMissing, KeyError, OSError) as error:
+        print(f"observability_bench: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 2
-    return _report([gateway.name for gateway in gateways], samples, parsed)
+    return 0 if _worst(rows) <= _BAR else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__.splitlines()[0])
+    parser.add_argument("--repository", type=Path, default=Path("repository"))
+    parser.add_argument("--model", default="digits")
+    parser.add_argument("--variant", default="distilled")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=3, help="of each kind that the bar is about")
+    parser.add_argument("--rounds", type=int, default=32)
+    parser.add_argument("--duration-s", type=float, default=0.3)
+    parser.add_argument("--output", type=Path, default=Path("loadtests/results/observability.json"))
+    parser.add_argument("--docs", type=Path, help="a page with the bench's marks")
+    return parser.parse_args()
 
 
 def _start(stack: contextlib.ExitStack, parsed: argparse.Namespace) -> list[Gateway]:
-    folder, manifest = find_model(parsed.repository, parsed.model)
-    del folder
+    """Start the kinds' processes, those of one seed after each other."""
+    _, manifest = find_model(parsed.repository, parsed.model)
     collector = stack.enter_context(_collecting())
     policy = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "policy.yaml"
     policy.write_text(_PATIENT)
@@ -105,17 +120,19 @@ def _start(stack: contextlib.ExitStack, parsed: argparse.Namespace) -> list[Gate
         "and 1 % traced": ("--trace-endpoint", collector, "--trace-ratio", "0.01"),
         "and 100 % traced": ("--trace-endpoint", collector, "--trace-ratio", "1"),
     }
+    started = [(seed, kind) for seed in range(parsed.processes) for kind in list(kinds)[: 2 if seed else None]]
     gateways = []
-    for name, flags in kinds.items():
+    for seed, kind in started:
         ports = [free_port() for _ in range(3)]
-        command = [sys.executable, "-m", "service.cli", "serve", str(parsed.repository), "--log-level", "error", *flags]
-        command += ["--policy", str(policy)]
-        for kind, port in zip(("http", "grpc", "admin"), ports, strict=True):
-            command += [f"--{kind}-port", str(port)]
-        process = stack.enter_context(running(Command(command, ports[0], "/v2/health/ready"), split_cores()[1]))
-        targets = shots(name, f"{parsed.model}--{parsed.variant}", manifest, (ports[0], ports[1]))
+        command = [sys.executable, "-m", "service.cli", "serve", str(parsed.repository), "--log-level", "error"]
+        command += [*kinds[kind], "--policy", str(policy)]
+        for name, port in zip(("http", "grpc", "admin"), ports, strict=True):
+            command += [f"--{name}-port", str(port)]
+        server = Command(command, ports[0], "/v2/health/ready", environment={"PYTHONHASHSEED": str(seed)})
+        process = stack.enter_context(running(server, split_cores()[1]))
+        targets = shots(kind, f"{parsed.model}--{parsed.variant}", manifest, (ports[0], ports[1]))
         wanted = tuple(target for target in targets if target.protocol in _PROTOCOLS)
-        gateways.append(Gateway(name, process, ports[0], wanted))
+        gateways.append(Gateway(kind, process, ports[0], wanted))
     return gateways
 
 
@@ -144,15 +161,25 @@ def _collecting() -> Iterator[str]:
 
 
 def _rounds(gateways: Sequence[Gateway], parsed: argparse.Namespace) -> Samples:
+    found: dict[tuple[int, str], list[Sample]] = {}
+    load = Load(parsed.connections, parsed.duration_s, warm_up_s=_WARM_UP_S, cpus=frozenset({split_cores()[0]}))
+    for number in range(-1, parsed.rounds):  # the first one only warms up
+        for place in order_of(number, len(gateways)):
+            for target in gateways[place].targets:
+                sample = _measure(gateways[place], target, load, parsed.model)
+                if number >= 0:
+                    found.setdefault((place, target.protocol), []).append(sample)
     samples: Samples = {}
-    load = Load(parsed.connections, parsed.duration_s, warm_up_s=0.2, cpus=frozenset({split_cores()[0]}))
-    for number in range(parsed.rounds):
-        start = number % len(gateways)
-        for gateway in (*gateways[start:], *gateways[:start]):
-            for target in gateway.targets:
-                sample = _measure(gateway, target, load, parsed.model)
-                samples.setdefault((gateway.name, target.protocol), []).append(sample)
+    for (place, protocol), values in sorted(found.items()):
+        samples.setdefault((gateways[place].kind, protocol), []).append(values)
     return samples
+
+
+def order_of(number: int, count: int) -> list[int]:
+    """Return the order of a round: it begins one further each time, and goes back in every other rotation."""
+    start, places = number % count, list(range(count))
+    order = [*places[start:], *places[:start]]
+    return order[::-1] if (number // count) % 2 else order
 
 
 def _measure(gateway: Gateway, target: Target, load: Load, model: str) -> Sample:
@@ -165,8 +192,12 @@ def _measure(gateway: Gateway, target: Target, load: Load, model: str) -> Sample
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    """Return the CPU seconds of a process's threads, which the kernel counts in nanoseconds."""
+    used_ns = 0
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread may have ended
+            used_ns += int((task / "schedstat").read_text().split()[0])
+    return used_ns / 1e9
 
 
 def _answered(port: int, model: str) -> int:
@@ -178,45 +209,83 @@ def _answered(port: int, model: str) -> int:
     return int(document["model_stats"][0]["inference_stats"]["success"]["count"])
 
 
-def _report(names: Sequence[str], samples: Samples, parsed: argparse.Namespace) -> int:
-    """Print and write medians of ratios to the gateway that observes nothing; return 1 where the bar is missed."""
-    table = Table(title=f"{parsed.model}--{parsed.variant}, {parsed.connections} connections, {parsed.rounds} rounds")
-    for column in ("observes", "protocol", "answers/s", "throughput lost", "CPU us/answer", "CPU added"):
-        table.add_column(column, justify="left" if column in ("observes", "protocol") else "right", no_wrap=True)
-    lost, added = {}, {}
-    for protocol in _PROTOCOLS:
-        base = samples[names[0], protocol]
-        for name in names:
-            key, found = (name, protocol), samples[name, protocol]
-            lost[key] = _ratios([1.0 - one.rate_hz / other.rate_hz for one, other in zip(found, base, strict=True)])
-            added[key] = _ratios([one.cpu_s / other.cpu_s - 1.0 for one, other in zip(found, base, strict=True)])
-            rate_hz, cpu_s = (
-                statistics.median(one.rate_hz for one in found),
-                statistics.median(one.cpu_s for one in found),
-            )
-            shown = ("", "") if name == names[0] else (_shown(lost[key]), _shown(added[key]))
-            table.add_row(name, protocol, f"{rate_hz:,.0f}", shown[0], f"{cpu_s * 1e6:.1f}", shown[1])
-    Console(width=130).print(table)
-    rows = [
-        {"observes": name, "protocol": protocol, "lost": lost[name, protocol], "cpu_added": added[name, protocol]}
-        for name, protocol in lost
+def summarise(samples: Samples) -> list[dict[str, Any]]:
+    """Return a row for each kind and protocol: medians over rounds of the kind's mean, and its ratio to the first's.
+
+    ``apart`` is how far the kind's processes are apart in throughput: the largest median ratio of two, less 1.
+    """
+    first, rows = next(iter(samples))[0], []
+    for (kind, protocol), processes in samples.items():
+        found, base = _means(processes), _means(samples[first, protocol])
+        lost = [1.0 - one.rate_hz / other.rate_hz for one, other in zip(found, base, strict=True)]
+        added = [one.cpu_s / other.cpu_s - 1.0 for one, other in zip(found, base, strict=True)]
+        row = {"observes": kind, "protocol": protocol, "processes": len(processes)}
+        row |= {"rate_hz": statistics.median(one.rate_hz for one in found)}
+        row |= {"cpu_s": statistics.median(one.cpu_s for one in found)}
+        rows.append(row | {"lost": _ratios(lost), "cpu_added": _ratios(added), "apart": _apart(processes)})
+    return rows
+
+
+def _means(processes: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """Return each round's mean over the processes."""
+    mean = statistics.fmean
+    return [
+        Sample(mean(one.rate_hz for one in found), mean(one.cpu_s for one in found))
+        for found in zip(*processes, strict=True)
     ]
-    _write(rows, samples, parsed.output)
-    worst = max(lost[names[1], protocol]["median"] for protocol in _PROTOCOLS)
-    is_kept = worst <= _BAR
-    verdict = f"the bar is {_BAR:.0%}: {'kept' if is_kept else 'MISSED'}"
-    print(f"metrics and decisions cost {worst:.1%} of throughput at the most; {verdict}")  # noqa: T201 - a command line
-    return 0 if is_kept else 1
+
+
+def _apart(processes: Sequence[Sequence[Sample]]) -> float:
+    ratios = [
+        statistics.median(one.rate_hz / other.rate_hz for one, other in zip(found, processes[0], strict=True))
+        for found in processes
+    ]
+    return max(ratios) / min(ratios) - 1.0
+
+
+def page(rows: Sequence[dict[str, Any]], parsed: argparse.Namespace) -> list[str]:
+    """Return what the page shows."""
+    run = describe_run(_PROGRAM, sys.argv[1:])
+    machine, first = run["machine"], rows[0]["observes"]
+    head = (
+        f"`{run['command']}`, commit {run['commit']}, {run['date']}, {machine['cpu']}, {machine['cores']} cores; "
+        f"{parsed.model}--{parsed.variant}, {parsed.connections} connections, {parsed.rounds} rounds."
+    )
+    lines = [
+        (
+            row["observes"],
+            row["protocol"],
+            str(row["processes"]),
+            f"{row['rate_hz']:,.0f}",
+            "" if row["observes"] == first else _shown(row["lost"]),
+            f"{row['cpu_s'] * 1e6:.1f}",
+            "" if row["observes"] == first else _shown(row["cpu_added"]),
+        )
+        for row in sorted(rows, key=lambda row: _PROTOCOLS.index(row["protocol"]))
+    ]
+    header = ("observes", "protocol", "processes", "answers/s", "throughput lost", "CPU us/answer", "CPU added")
+    apart, worst = max(row["apart"] for row in rows), _worst(rows)
+    said = (
+        f"Metrics and decisions cost {worst:.1%} of throughput at the most; the bar of {_BAR:.0%} is "
+        f"{'kept' if worst <= _BAR else '**missed**'}. Processes that are configured alike are up to {apart:.1%} apart."
+    )
+    return [head, "\n".join(table(header, lines, left=2)), said]
+
+
+def _worst(rows: Sequence[dict[str, Any]]) -> float:
+    """Return the share of throughput that the kind after the first loses, of the protocol that loses more."""
+    kind = next(row["observes"] for row in rows if row["observes"] != rows[0]["observes"])
+    return float(max(row["lost"]["median"] for row in rows if row["observes"] == kind))
 
 
 def _write(rows: Sequence[dict[str, Any]], samples: Samples, output: Path) -> None:
     document = {
-        **describe_run("python -m loadtests.observability_bench", sys.argv[1:]),
+        **describe_run(_PROGRAM, sys.argv[1:]),
         "bar_lost_ratio": _BAR,
         "rows": rows,
         "samples": {
-            f"{name}, {protocol}": [[one.rate_hz, one.cpu_s] for one in found]
-            for (name, protocol), found in samples.items()
+            f"{kind}, {protocol}": [[[one.rate_hz, one.cpu_s] for one in found] for found in processes]
+            for (kind, protocol), processes in samples.items()
         },
     }
     output.parent.mkdir(parents=True, exist_ok=True)

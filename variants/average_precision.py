@@ -14,7 +14,9 @@ It has no 0/1 score of a row, so nothing can be proven of it by paired compariso
 pictures that are right. It counts low scores that nobody would show, and ranks across pictures: a variant whose scores
 are all a little lower keeps its mAP and may lose pictures.
 
-Differs from COCO's own figures in that no label is a crowd, and boxes are counted up to 300 in a picture.
+The same boxes give the same figures as COCO's evaluation code, if no label is a crowd. Of a picture the 300 boxes of
+the highest scores are looked at, and suppressed among themselves; Ultralytics suppresses among thousands and keeps 300,
+which finds a little more in crowded pictures.
 """
 
 from __future__ import annotations

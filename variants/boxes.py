@@ -35,7 +35,7 @@ COORDINATES: Final = 4
 FIELDS: Final = 5
 """Of a label: class, and the four coordinates."""
 MOST_BOXES: Final = 300
-"""Of one picture, before suppression; Ultralytics' own bound."""
+"""Of one picture, before suppression, since comparing each with each takes the square of it."""
 ROWS_AT_ONCE: Final = 128
 OVERLAPS: Final = tuple(0.5 + 0.05 * step for step in range(10))
 

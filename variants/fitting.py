@@ -93,8 +93,8 @@ def fit(
 def _check(values: torch.Tensor, step: int, training: Training) -> None:
     if not torch.isfinite(values).all():
         raise RecipeError(
-            f"a training diverged: step {step + 1} of {training.steps} gives no finite numbers; lower its learning_rate "
-            f"of {training.learning_rate:g}, or look for rows and labels that are no finite numbers"
+            f"a training diverged: step {step + 1} of {training.steps} gives no finite numbers; lower its "
+            f"learning_rate of {training.learning_rate:g}, or look for rows and labels that are no finite numbers"
         )
 
 

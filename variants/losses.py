@@ -140,8 +140,8 @@ def objectives_of(recipe: Taught) -> Objectives:
     scoring = scoring_of(recipe)
     if scoring.task == "detection" and not hasattr(recipe, "objectives"):
         raise RecipeError(
-            f"recipe '{recipe.name}' answers boxes and has no objectives; give it those of a detector, with the middles "
-            "of its places: objectives = BoxObjectives(middles) (see variants/box_losses.py)"
+            f"recipe '{recipe.name}' answers boxes and has no objectives; give it those of a detector, with the "
+            "middles of its places: objectives = BoxObjectives(middles) (see variants/box_losses.py)"
         )
     usual = ValueObjectives(scoring.tolerance) if isinstance(scoring, Values) else ClassObjectives()
     objectives: Objectives = getattr(recipe, "objectives", usual)

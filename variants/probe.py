@@ -46,7 +46,9 @@ def _hold(path: Path, beside: Path) -> dict[str, float]:
     held, before = [], 0
     for file in (beside, path):
         before = _resident()
-        session = open_session(file)
+        # As the gateway loads what it has verified: from memory, without the copy that the session keeps of the file.
+        session = open_session(file.read_bytes())
+        session._model_bytes = None  # noqa: SLF001 - there is no public way
         _run(session)
         held.append(session)
         _give_back()

@@ -18,7 +18,7 @@ import fcntl
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from variants.errors import BuildBusy, OutputError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+Work = Literal["build", "search"]
 WORK: Final = ".work"
 VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 REFUSALS: Final = (
@@ -48,23 +49,25 @@ def versions(repository: Path, model: str) -> list[int]:
 
 
 @contextmanager
-def model_lock(repository: Path, model: str) -> Iterator[None]:
-    """Hold the model's lock.
+def model_lock(repository: Path, model: str, work: Work = "build") -> Iterator[None]:
+    """Hold the model's lock for one kind of work.
 
     Raises:
-        BuildBusy: Another build holds it.
+        BuildBusy: Another process holds it.
         OutputError: The repository cannot be written.
     """
-    path = repository / WORK / f"{model}.lock"
-    with refusing_full_disk(repository):
+    path = repository / WORK / (f"{model}.lock" if work == "build" else f"{model}-{work}.lock")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w", encoding="ascii")
+    except OSError as error:  # whatever it is, nothing can be written here
+        raise _refusal(repository, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BuildBusy(
-                f"another build of '{model}' is running in {repository}; wait for it, or choose another --output"
+                f"another {work} of '{model}' is running in {repository}; wait for it, or choose another --output"
             ) from None
         yield
 
@@ -81,10 +84,14 @@ def refusing_full_disk(repository: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        raise OutputError(
-            f"cannot write to {repository}: {error.strerror}; nothing was published. Make room or choose another "
-            "--output, then run the same command again: finished steps are kept"
-        ) from error
+        raise _refusal(repository, error) from error
+
+
+def _refusal(repository: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write to {repository}: {error.strerror}; nothing was published. Make room or choose another "
+        "--output, then run the same command again: finished steps are kept"
+    )
 
 
 def stage(files: Mapping[str, bytes], staging: Path) -> None:
@@ -105,11 +112,14 @@ def write_whole(path: Path, payload: bytes) -> None:
     """Write a file so that it is whole or absent, whatever happens: aside, flushed, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)  # there only where something failed, perhaps for want of the room that it takes
 
 
 def _flush(folder: Path) -> None:

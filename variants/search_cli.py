@@ -80,13 +80,24 @@ def _search(arguments: argparse.Namespace) -> int:
         force=arguments.force,
     )
     result = search_model(recipe, arguments.output, options, choose_progress(sys.stderr, quiet=arguments.json))
-    if arguments.plot is not None:
-        from variants.search.picture import draw
-
-        arguments.plot.write_bytes(draw(result, arguments.plot.suffix[1:]))
     show(result.build.manifest, as_json=arguments.json)
     if not arguments.json:
         print(_summary(result))
+    return 0 if arguments.plot is None else _draw(result, arguments.plot)
+
+
+def _draw(result: SearchResult, file: Path) -> int:
+    """Write the picture; return the exit code. What was searched for is published by then, whatever becomes of it."""
+    from variants.publication import write_whole
+    from variants.search.picture import draw
+
+    try:
+        write_whole(file, draw(result, file.suffix[1:]))
+    except OSError as error:
+        return refuse(
+            f"cannot write {file}: {error.strerror}; the tiers are in {result.build.folder}, and the same command with "
+            "another --plot draws them at once"
+        )
     return 0
 
 

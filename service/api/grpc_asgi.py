@@ -143,7 +143,8 @@ class GrpcAsgiApp:
                 await answer.message(await unless_left(method.handler(self._plane, request, context), receive))
             else:
                 work = partial(self._stream, method, headers, context, answer)
-                await stream_unless_left(work, receive, scope.get("extensions", {}).get("tiergate.read", lambda _: None))
+                on_read = scope.get("extensions", {}).get("tiergate.read", lambda _: None)  # our own server's
+                await stream_unless_left(work, receive, on_read)
         except (ClientLeft, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status

@@ -53,10 +53,10 @@ class Foresight:
         costs = model.costs(now_s)
         backends = (pinned,) if pinned in model.backends else model.backends
         needs_s = min([costs.of(variant, 1) for variant in backends], default=0.0)
-        due_s = now_s - waited_s + budget_s - self._handover.set_aside_s(budget_s, is_pressed=True)
-        # How long it waited is the most that it may have been, and not all before it came under pressure.
-        after_s = now_s + budget_s - self._handover.set_aside_s(budget_s)
-        return prospect(self._dispatcher.desk, Newcomer(model, criticality, due_s, needs_s, after_s), now_s)
+        due_s = now_s + budget_s - self._handover.set_aside_s(budget_s, is_pressed=True)
+        after_s = now_s + budget_s - self._handover.set_aside_s(budget_s)  # its like before it may have come unpressed
+        newcomer = Newcomer(model, criticality, due_s, needs_s, waited_s, after_s)
+        return prospect(self._dispatcher.desk, newcomer, now_s)
 
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""

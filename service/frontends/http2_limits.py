@@ -1,8 +1,8 @@
 """What one HTTP/2 connection may ask of us: frames that carry nothing, and bytes that nobody has read yet.
 
 Bytes are *held* from when they come until nobody keeps them here: those of a half message until it is whole, those of
-whole messages of a stream until the application has read them. Half messages have a bound, because only their client can
-end them: one that goes over it is refused. Whole ones wait for us, so the client is held back instead: its window
+whole messages of a stream until the application has read them. Half messages have a bound, because only their client
+can end them: one that goes over it is refused. Whole ones wait for us, so the client is held back instead: its window
 stays closed while too much waits.
 """
 

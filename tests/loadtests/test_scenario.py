@@ -77,6 +77,12 @@ def test_a_budget_may_be_a_multiple_of_the_full_time() -> None:
         ({"mix": [{"name": "all"}]}, "exactly one of budget_ms and budget_ratio"),
         ({"protocol": "carrier-pigeon"}, "protocol"),
         ({"colour": "red"}, "colour"),
+        ({"mix": [{"name": "all", "budget_ms": 1}, {"name": "all", "budget_ms": 2}]}, "names that differ"),
+        ({"mix": [{"name": "all", "budget_ms": 1, "share": 1e308}]}, "share"),
+        (
+            {"arrivals": {"kind": "step", "rate_hz": 1, "relative": [1, float("inf")], "starts_ratio": [0, 0.5]}},
+            "relative",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from variants.cache import StepCache
-from variants.publication import publish, stage, versions, write_whole
+from variants.errors import BuildBusy, OutputError
+from variants.publication import model_lock, publish, stage, versions, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +52,27 @@ def test_versions_ignores_what_is_no_version(tmp_path: Path) -> None:
 def test_write_whole_leaves_nothing_aside(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", b"content")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_write_whole_leaves_nothing_aside_where_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_whole(tmp_path / "file", b"content")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_second_search_hears_of_the_first_and_a_build_does_not(tmp_path: Path) -> None:
+    with model_lock(tmp_path, "tiny", "search"), model_lock(tmp_path, "tiny"):
+        with pytest.raises(BuildBusy, match="another search of 'tiny' is running"):
+            model_lock(tmp_path, "tiny", "search").__enter__()
+        with pytest.raises(BuildBusy, match="another build of 'tiny' is running"):
+            model_lock(tmp_path, "tiny").__enter__()
+
+
+def test_a_repository_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
+    with pytest.raises(OutputError, match=r"cannot write to .*link"), model_lock(tmp_path / "link", "tiny"):
+        pass
 
 
 def test_cache_makes_a_step_once(tmp_path: Path) -> None:

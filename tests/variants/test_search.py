@@ -140,6 +140,19 @@ def test_the_command_prints_tiers_and_how_good_predictions_were(
     assert (tmp_path / "front.svg").is_file()
 
 
+def test_a_picture_that_cannot_be_written_says_where_the_tiers_are(
+    searched: Searched, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    tiny, plot = Path(__file__).with_name("tiny_recipe.py"), tmp_path / "file" / "front.svg"
+    words = ["search", str(tiny), "--output", str(searched.repository), "--trials", "2", "--tiers", "2"]
+    assert run(*words, "--plot", str(plot)) == 2
+    told = capsys.readouterr()
+    assert "rung-1" in told.out
+    assert f"cannot write {plot}: " in told.err
+    assert f"the tiers are in {searched.result.build.folder}" in told.err
+
+
 def test_a_recipe_of_files_is_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("search", "trees", "--output", str(tmp_path)) == 2
     assert "recipe 'trees' cannot be searched: it brings files and trains no network" in capsys.readouterr().err

@@ -165,8 +165,9 @@ def test_prune_gives_layers_set_apart_their_own_ratio() -> None:
 
 
 def test_a_name_that_begins_another_says_nothing_of_it() -> None:
-    layers = [nn.Flatten(), nn.Linear(64, 32), *(nn.ReLU() for _ in range(8)), nn.Linear(32, 32), nn.Linear(32, CLASSES)]
-    pruned: Any = prune(nn.Sequential(*layers), lesson(), Pruning(0.0, 1, None, apart=(("1", 0.5),)), 0, lambda: None)
+    between = [nn.ReLU() for _ in range(8)]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), *between, nn.Linear(32, 32), nn.Linear(32, CLASSES))
+    pruned: Any = prune(model, lesson(), Pruning(0.0, 1, None, apart=(("1", 0.5),)), 0, lambda: None)
     assert (pruned[1].out_features, pruned[10].out_features) == (16, 32)
 
 

@@ -106,7 +106,7 @@ def search_model(
     parts = load_parts(recipe, options.seed)
     with naming_step("identify"):
         identity = identify(recipe, parts, options.seed, describe_machine().isa)
-    with model_lock(output, f"{recipe.name}-search"), refusing_full_disk(output):
+    with model_lock(output, recipe.name, "search"), refusing_full_disk(output):
         work = work_folder(output, f"{recipe.name}-search", _key(identity.key))
         if options.force:
             shutil.rmtree(work, ignore_errors=True)

@@ -153,8 +153,13 @@ def test_a_disk_that_fails_ends_the_state_and_not_the_search(tmp_path: Path) -> 
 
 def test_an_interruption_waits_for_what_must_not_be_cut_short() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts_held():
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("processes")
+
+    def start() -> None:
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("processes")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
     assert done == ["processes"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -32,8 +32,8 @@ def foresight(bench: Bench, after_s: float = 0.0) -> Foresight:
 
 def needs_s(found: Foresight, criticality: Criticality = Criticality.NORMAL) -> float:
     """Return the least budget, to a millisecond, with which a newcomer would not be late."""
-    budgets_ms = range(1, 10_000)
-    return next(each for each in budgets_ms if found.prospect("sums", each / 1e3, 0.0, criticality) is Prospect.TIMELY) / 1e3
+    budgets_s = (each / 1e3 for each in range(1, 10_000))
+    return next(each for each in budgets_s if found.prospect("sums", each, 0.0, criticality) is Prospect.TIMELY)
 
 
 @pytest.mark.parametrize(("budget_s", "is_crowded"), [(0.001, True), (30.0, False)])

@@ -14,7 +14,7 @@ from service.frontends.http2_frames import Http2Error, frame, number_frame
 from service.frontends.http2_limits import MOST_UNREAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from service.api.asgi import Receive
 

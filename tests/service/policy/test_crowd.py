@@ -58,8 +58,8 @@ def push(desk: Desk[Model], model: Model, due_s: float, count: int = 1, critical
         desk.push(Request(model, Waiting(due_s, due_s + 60.0, 1, ("only",), None), criticality), 0.0)
 
 
-def hope(desk: Desk[Model], model: Model, due_s: float, criticality: int = 1) -> Prospect:
-    return prospect(desk, Newcomer(model, criticality, due_s, RUN_S, due_s), 0.0)
+def hope(desk: Desk[Model], model: Model, due_s: float, criticality: int = 1, waited_s: float = 0.0) -> Prospect:
+    return prospect(desk, Newcomer(model, criticality, due_s, RUN_S, waited_s, due_s), 0.0)
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ def test_whom_no_idle_lane_could_help_is_told_apart_from_who_is_behind_others(de
     desk.lanes[0].is_busy, desk.lanes[0].free_s = True, RUN_S
     assert hope(desk, model, due_s=1.5 * RUN_S) is Prospect.BEHIND
     assert hope(desk, model, due_s=2.0 * RUN_S) is Prospect.TIMELY
+    assert hope(desk, model, due_s=2.0 * RUN_S, waited_s=1.5 * RUN_S) is Prospect.BEHIND
 
 
 def test_another_models_burst_counts_no_more_than_it_may_be_ahead(desk: Desk[Model]) -> None:
