@@ -72,10 +72,9 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class DataParts:
-    """The four parts; no row may be in two of them.
+    """The four parts; no row is in two. ``train`` fits weights, and is empty where nothing is trained.
 
-    ``train`` fits weights, ``calibration`` sets quantization ranges, ``validation`` decides within the build and
-    gives drift detection its reference, ``test`` is only ever measured. ``train`` is empty where nothing is trained.
+    ``calibration`` sets ranges of int8, ``validation`` decides in a build and is drift's reference, ``test`` measures.
     """
 
     train: Examples

@@ -101,7 +101,7 @@ class ModelDrift:
 class Label:
     """What the right answer to a request was, one entry for each row.
 
-    A class by its index or name; a number or a list of them; or a list of boxes, each a list of its class and four numbers.
+    A class by its index or name; a number or a list of them; or a list of boxes, each its class and four numbers.
     """
 
     request_id: str

@@ -128,6 +128,12 @@ def test_more_is_set_aside_where_requests_are_turned_away() -> None:
     assert handover.set_aside_s(0.1, is_pressed=True) == pytest.approx(0.021)
 
 
+@pytest.mark.parametrize("is_pressed", [False, True])
+def test_machine_that_stood_still_leaves_some_of_every_budget_for_the_run(is_pressed: bool) -> None:
+    handover = Handover(after_s=5.0)
+    assert handover.set_aside_s(0.01, is_pressed=is_pressed) == pytest.approx(0.006)
+
+
 @pytest.mark.parametrize(("quantile", "expected_s"), [("p50", 0.015), ("p95", 0.030), ("p99", 0.045)])
 def test_prediction_is_the_policys_quantile_with_its_margin(quantile: str, expected_s: float) -> None:
     policy = ModelPolicy.model_validate({"safety_quantile": quantile, "safety_margin_ratio": 0.5})

@@ -14,7 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from service.domain.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from service.domain.inference import Answer, Reason
 from service.domain.observer import RunReport
+from service.telemetry.families import Families
 from service.telemetry.metrics import Metrics
+from service.telemetry.request_metrics import RequestMetrics
 from service.telemetry.tracing import RequestTracing
 from tests.builders import LADDER, make_model, make_request
 
@@ -139,23 +141,25 @@ def test_configured_budgets_are_edges_of_every_duration(metrics: Metrics) -> Non
         assert f'tiergate_{name}_duration_seconds_bucket{{le="0.04",model="sums",variant="full"}}' in text.decode()
 
 
-def test_requests_lost_while_a_model_is_loaded_again_are_each_counted_once(
-    metrics: Metrics, regret: Callable[[], dict[str, float | None]]
-) -> None:
+def test_lost_requests_are_counted_once_each_while_another_thread_settles() -> None:
+    families = Families()
+    requests = RequestMetrics(families, [0.1])
+    requests.create(make_model())
     is_over, interval_s = threading.Event(), sys.getswitchinterval()
 
-    def load_again() -> None:
+    def settle() -> None:
         while not is_over.is_set():
-            metrics.model_loaded(make_model())
+            requests.settle()  # as the load of a model does
 
-    loading = threading.Thread(target=load_again)
+    settling = threading.Thread(target=settle)
     sys.setswitchinterval(1e-6)
     try:
-        loading.start()
-        for _ in range(5000):
-            metrics.request_refused(make_request(), Overloaded("x", 1.0), 0.0)
+        settling.start()
+        for _ in range(20_000):
+            requests.refused(make_request(), Overloaded("x", 1.0))
     finally:
         sys.setswitchinterval(interval_s)
         is_over.set()
-        loading.join()
-    assert regret()["refused"] == pytest.approx(5000 * 0.92)
+        settling.join()
+    found = families.registry.get_sample_value("tiergate_regret_total", {"model": "sums", "cause": "refused"})
+    assert found == pytest.approx(20_000 * 0.92)
