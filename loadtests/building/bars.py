@@ -109,7 +109,7 @@ def pruned(parts: Parts) -> Iterator[Bar]:
             continue
         fewer, faster = full["macs"] / small["macs"], ratio(headline(cells), "full", "pruned")
         loss = _difference(parts, model, "pruned", PRUNED[1])
-        is_met = fewer >= PRUNED[0] and -loss.difference <= PRUNED[1] and faster.value >= PRUNED[2] * fewer
+        is_met = fewer >= PRUNED[0] and loss.verdict == "pass" and faster.value >= PRUNED[2] * fewer
         told = (
             f"{fewer:.2f}x fewer, {_points(loss)}: {_within(loss)}, {_times(faster)} lower p50, "
             f"{faster.value / fewer:.2f} x that"
@@ -179,7 +179,7 @@ def download(parts: Parts) -> Bar:
         return Bar("download tier, digits", asked, "", None, ("build",))
     smaller = facts["variants"]["full"]["file_bytes"] / facts["variants"][packed[0]]["file_bytes"]
     loss = _difference(parts, "digits-download", packed[0], DOWNLOAD[1])
-    is_met = smaller >= DOWNLOAD[0] and -loss.difference <= DOWNLOAD[1]
+    is_met = smaller >= DOWNLOAD[0] and loss.verdict == "pass"
     return Bar(
         "download tier, digits", asked, f"{smaller:.1f}x smaller, {_points(loss)}: {_within(loss)}", is_met, ("build",)
     )

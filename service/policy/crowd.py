@@ -10,11 +10,15 @@ served before the newcomer for sure, and each piece at its least:
 * what could share a run costs its part of a full one, where that is far less than a run of its own. (Where it is a
   little less, runs are seldom full; counting on it lets in more than is served.)
 
+One thing it cannot tell: work before the newcomer that will itself be late by then is set aside, and is counted still.
+A newcomer behind such work may be turned away though the lanes would have come to it in time.
+
 There is no lock: what is read may be a moment old.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
@@ -86,7 +90,9 @@ def prospect(desk: Desk[Any], newcomer: Newcomer, now_s: float) -> Prospect:
 def _work_before_s(desk: Desk[Any], models: Sequence[Any], newcomer: Newcomer, now_s: float) -> float:
     before_s = 0.0
     for model in models:
-        work_s = model.queue.work_before_s(newcomer.criticality, newcomer.after_s)
+        # Of its own model all that are due at the same moment go first, of another one perhaps none.
+        until_s = newcomer.after_s if model is newcomer.model else math.nextafter(newcomer.after_s, -math.inf)
+        work_s = model.queue.work_before_s(newcomer.criticality, until_s)
         shared = model.costs(now_s).shared_ratio(model.max_rows)
         work_s *= shared if shared <= _GAINS_BELOW else 1.0
         if model is not newcomer.model:

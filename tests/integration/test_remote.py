@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +23,7 @@ import yaml
 
 import service
 from loadtests import processes
+from loadtests.h2load import LoadError
 from loadtests.peers import triton
 from loadtests.peers.environments import describe, read_pins
 from service.engine.repository import Repository
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 
     from tests.integration.gateway_process import GatewayProcess
 
+pytestmark = pytest.mark.timeout(300)
+
 PEERS = Path(os.environ.get("TIERGATE_PEERS", Path(service.__file__).parents[1] / ".peers"))
 WAIT_S = 90.0
+STARTS = 3
 SUMS = ModelPlan(
     variants=(VariantPlan("full", "full", 0.92, 0.001, 0.5), VariantPlan("small", "quantized", 0.86, 0.001))
 )
@@ -59,8 +63,18 @@ class Backend:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[psutil.Process]:
-        with processes.running(self._triton() if self.kind == "triton" else self._gateway()) as process:
-            yield process
+        with contextlib.ExitStack() as stack:
+            yield self._start_triton(stack) if self.kind == "triton" else self._start(stack, self._gateway())
+
+    def _start(self, stack: contextlib.ExitStack, command: processes.Command) -> psutil.Process:
+        return stack.enter_context(processes.running(command))
+
+    def _start_triton(self, stack: contextlib.ExitStack) -> psutil.Process:
+        """Start Triton, more than once: on a busy machine its Python backend aborts now and then (lock_exception)."""
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(LoadError):
+                return self._start(stack, replace(self._triton(), start_s=30.0))
+        return self._start(stack, self._triton())
 
     def _gateway(self) -> processes.Command:
         repository = self.folder / "repository"

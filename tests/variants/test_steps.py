@@ -130,9 +130,9 @@ def test_weights_come_back_at_the_width_they_were_stored() -> None:
 
 
 def test_weights_are_refused_when_a_layer_cannot_be_resized() -> None:
-    stored = dump_weights(nn.Embedding(3, 2))
-    with pytest.raises(BuildError, match="Embedding layer cannot be restored at another width"):
-        load_weights(nn.Embedding(4, 2), stored)
+    stored = dump_weights(nn.Bilinear(3, 2, 1))
+    with pytest.raises(BuildError, match="Bilinear layer cannot be restored at another width"):
+        load_weights(nn.Bilinear(4, 2, 1), stored)
 
 
 def test_lesson_holds_the_teachers_answers_to_the_same_rows(tiny: Recipe) -> None:

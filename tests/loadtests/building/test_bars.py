@@ -78,6 +78,10 @@ SPOILED: dict[str, tuple[str, Spoil]] = {
         "download tier, digits",
         lambda parts: variants(parts, "digits-download")["download"].update(lost=130),
     ),
+    "a download that few rows cannot prove": (
+        "download tier, digits",
+        lambda parts: parts["build"]["digits-download"].update(rows=300),
+    ),
     "a manifest in the wrong order": ("manifest honesty", lambda parts: slow_down(parts, "distilled", 1.5)),
     "a ladder without a lower end": (
         "images: the smallest useful variant",
