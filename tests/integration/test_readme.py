@@ -79,7 +79,8 @@ def test_the_two_commands_are_targets_that_run_what_is_tested_here() -> None:
     targets = re.findall(r"^make (\w+)", block("sh", "make demo"), flags=re.MULTILINE)
     assert targets == ["demo", "test"]
     assert re.search(r"^demo:.*\n\t\$\(BIN\)/tiergate demo$", makefile, flags=re.MULTILINE)
-    assert re.search(r"^test:.*\n\t\$\(BIN\)/python -m pytest --numprocesses 2 --dist loadfile$", makefile, flags=re.MULTILINE)
+    suite = "python -m pytest --numprocesses 2 --dist loadfile"
+    assert re.search(rf"^test:.*\n\t\$\(BIN\)/{suite}$", makefile, flags=re.MULTILINE)
 
 
 @pytest.mark.timeout(900)
