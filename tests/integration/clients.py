@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
 # The two error tables of the protocol, as one word for each row.
-HTTP_KINDS = {400: "invalid", 404: "not_found", 413: "too_large", 415: "invalid", 503: "not_ready", 504: "deadline"}
+HTTP_KINDS = {
+    400: "invalid",
+    404: "not_found",
+    413: "too_large",
+    415: "invalid",
+    429: "overloaded",
+    503: "not_ready",
+    504: "deadline",
+}
 GRPC_KINDS = {
     grpc.StatusCode.INVALID_ARGUMENT: "invalid",
     grpc.StatusCode.NOT_FOUND: "not_found",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PATH = "/v2/policy"
 TIGHT, WIDE = "models: {sums: {default_budget_ms: 18}}", "models: {sums: {default_budget_ms: 60000}}"
+THRIFTY = "models: {sums: {default_budget_ms: 60000, objective: cost}}"
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_reloads_under_load_lose_no_request(governed: GatewayProcess) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         asked = pool.map(ask, range(240))
-        statuses = [put(governed, (TIGHT, WIDE)[number % 2])[0] for number in range(16)]
+        statuses = [put(governed, (THRIFTY, WIDE)[number % 2])[0] for number in range(16)]
         ends = Counter(asked)
     assert statuses == [200] * 16
     assert sum(ends.values()) == 240
