@@ -56,7 +56,7 @@ async def test_a_run_that_stalled_the_event_loop_sends_the_next_ones_to_a_lane_f
     await bench.plane.infer(make_request())
     await bench.plane.infer(make_request())
     manual_clock.now_s += 61.0
-    await bench.lanes_wait()
+    bench.lanes_wait()
     await bench.plane.infer(make_request())
     assert [thread == here for thread in threads] == [True, False, True]
 
@@ -88,7 +88,7 @@ async def test_requests_of_one_turn_are_computed_together_on_the_callers_thread(
 ) -> None:
     bench = make_bench(variants=SHORT, inline_s=1.0)
     threads = note_threads(bench.stubs["full"])
-    await bench.lanes_wait()
+    bench.lanes_wait()
     for first_alone in (True, False):  # after a turn with company the first one waits for the others too
         bench.stubs["full"].batches.clear()
         responses = await asyncio.gather(*(bench.plane.infer(make_request()) for _ in range(5)))
@@ -109,7 +109,7 @@ async def test_requests_of_one_turn_that_are_long_together_go_to_a_lane(make_ben
 
 async def test_request_that_leaves_its_turn_is_not_computed(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(variants=SHORT, inline_s=1.0)
-    await bench.lanes_wait()
+    bench.lanes_wait()
     _, leaving, staying = await bench.send(*(make_request() for _ in range(3)))
     leaving.cancel()
     await staying
