@@ -72,7 +72,7 @@ class Call:
 
 def frame(message: Any, *, packed: bool = False) -> bytes:  # noqa: ANN401
     data = message if isinstance(message, bytes) else message.SerializeToString()
-    data = gzip.compress(data) if packed else data
+    data = gzip.compress(data, mtime=0) if packed else data
     return struct.pack(">BI", packed, len(data)) + data
 
 
