@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loadtests.tuner.flags import add_flags
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from loadtests.tuner.confirm import Confirmed
     from loadtests.tuner.question import Question
@@ -74,14 +75,13 @@ def _tune(parsed: argparse.Namespace) -> int:
         notes.print(f"state {parsed.state} is not kept any more: {tuned.state_fault}", markup=False)
     console = Console(highlight=False, quiet=parsed.json)
     terminal.show(tuned, question, console)
-    confirmed, is_cut_short = _confirm(parsed, request, question, tuned)
+    seen = _confirm(parsed, request, question, tuned)
+    tuned = seen.tuned
     if parsed.json:
-        print(json.dumps(terminal.document_of(tuned, question, confirmed), indent=1))
-    if confirmed:
-        terminal.show_confirmed(confirmed, console)
+        print(json.dumps(terminal.document_of(tuned, question, seen.found), indent=1))
     if parsed.plot:
         write_whole(parsed.plot, plot.draw(question, tuned.base, tuned.candidate))
-    broken = _broken(tuned, question, confirmed)
+    broken = _broken(tuned, seen.shortfall)
     if broken:
         print(f"{_PROG}: nothing is written: {broken}", file=sys.stderr)
         return _BROKEN
@@ -89,7 +89,7 @@ def _tune(parsed: argparse.Namespace) -> int:
     if parsed.output:
         write_whole(parsed.output, text)
         notes.print(f"{parsed.output} is written; put it in force with: tiergate policy apply {parsed.output}")
-    if is_cut_short:
+    if seen.is_cut_short:
         notes.print("the confirmation was interrupted: nothing is put in force")
         return _INTERRUPTED
     if parsed.apply:
@@ -98,14 +98,11 @@ def _tune(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _broken(tuned: Tuned, question: Question, confirmed: Sequence[Confirmed]) -> str:
+def _broken(tuned: Tuned, shortfall: float) -> str:
     """Return why no policy may be used; empty where one may."""
     if tuned.policy is None:
         return "no policy keeps the limits"
-    short = max((item.shortfall(question.limits.attainment) for item in confirmed if item.name == "tuned"), default=0.0)
-    if short and tuned.policy is tuned.candidate:
-        return f"at the gateway attainment is {100 * short:.2f} points below the floor"
-    return ""
+    return f"at the gateway attainment is {100 * shortfall:.2f} points below the floor" if shortfall else ""
 
 
 def _check_ends(parsed: argparse.Namespace) -> None:
@@ -175,20 +172,36 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         yield tell
 
 
-def _confirm(
-    parsed: argparse.Namespace, request: Request, question: Question, tuned: Tuned
-) -> tuple[list[Confirmed], bool]:
-    """Return what the gateway did where that was asked for, and whether Ctrl-C came in between."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The tune after a gateway saw it, each policy's figures there, what is short, and whether Ctrl-C came."""
+
+    tuned: Tuned
+    found: tuple[Confirmed, ...] = ()
+    shortfall: float = 0.0
+    is_cut_short: bool = False
+
+
+def _confirm(parsed: argparse.Namespace, request: Request, question: Question, tuned: Tuned) -> _Seen:
+    """Play the best few to a gateway, where that was asked for."""
     from rich.console import Console
 
-    from loadtests.tuner.confirm import confirm
+    from loadtests.tuner import terminal
+    from loadtests.tuner.confirm import best_confirmed, confirm, policies_of
 
     if not parsed.confirm:
-        return [], False
+        return _Seen(tuned)
     notes = Console(stderr=True, highlight=False)
-    policies = {"base": tuned.base, "tuned": tuned.candidate}
     try:
-        found = confirm(request, question, policies, parsed.confirm, lambda words: notes.print(words, style="dim"))
+        found = confirm(
+            request, question, policies_of(tuned), parsed.confirm, lambda words: notes.print(words, style="dim")
+        )
+        best, shortfall = best_confirmed(tuned, question, found)
     except KeyboardInterrupt:
-        return [], True
-    return list(found.values()), False
+        return _Seen(tuned, is_cut_short=True)
+    console = Console(highlight=False, quiet=parsed.json)
+    terminal.show_confirmed(tuple(found.values()), console)
+    if best is not tuned:
+        notes.print("the tuned policy falls short at the gateway; the best that does not takes its place:")
+        terminal.show(best, question, console)
+    return _Seen(best, tuple(found.values()), shortfall)

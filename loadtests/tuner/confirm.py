@@ -1,9 +1,10 @@
-"""Confirm against the real gateway: the same unseen arrivals, played to `tiergate serve` under both policies in turn.
+"""Confirm against the real gateway: the same unseen arrivals, played to `tiergate serve` under each policy in turn.
 
-Each round starts a gateway on loopback with the base policy and one with the tuned policy, and sends both the busiest
-stretch of the judging part, open loop. The simulator plays the same stretch, so that its word can be held against the
-gateway's. A tuned policy whose attainment is surely below the floor (Wilson's interval over all its valid runs) is
-refused; a run that the load generator declares invalid says nothing.
+Each round starts a gateway on loopback with the base policy, with the tuned one and with the search's next best, and
+sends each the busiest stretch of the judging part, open loop. The simulator plays the same stretch, so that its word
+can be held against the gateway's. A tuned policy whose attainment is surely below the floor (Wilson's interval over all
+its valid runs) gives way to the first of the next best that is not and that the judge accepts, else is refused; a run
+that the load generator declares invalid says nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from loadtests.intervals import share_interval
 from loadtests.scenario import ClassOfRequests, Scenario, Trace
 from loadtests.trial import Options, Site, run_trial
 from loadtests.tuner.score import figures_of, play
+from loadtests.tuner.tune import instead
 from loadtests.tuner.writing import compose
 from service.domain.policy_file import ModelPolicy, Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from loadtests.plan import Criticality
     from loadtests.simulator.workload import Workload
     from loadtests.tuner.question import Question
     from loadtests.tuner.request import Request
+    from loadtests.tuner.tune import RunnerUp, Tuned
 
+TUNED: Final = "tuned"
 ROUNDS: Final = 2
 _FEWEST: Final = 20
 _MOST_CLASSES: Final = 255
@@ -94,6 +98,33 @@ def confirm(
                 file.write_text(compose(request.base, request.model, policy, provenance), encoding="utf-8")
                 counts[name].append(_run(request, scenario, file, labelled=labelled))
     return {name: _sum(found, question, policies[name], stretch) for name, found in counts.items()}
+
+
+def policies_of(tuned: Tuned) -> dict[str, ModelPolicy]:
+    """Return what is to be played, by name: the next best only where the tuned policy is to be used."""
+    others = {name: other.policy for name, other in _runners_up(tuned).items()}
+    return {"base": tuned.base, TUNED: tuned.candidate} | others
+
+
+def best_confirmed(tuned: Tuned, question: Question, found: Mapping[str, Confirmed]) -> tuple[Tuned, float]:
+    """Return the tune with the best candidate that the gateway does not belie, and by how much it still falls short.
+
+    The tune as it is where the gateway belies nothing, or all that the judge would accept.
+    """
+    floor = question.limits.attainment
+    short = found[TUNED].shortfall(floor)
+    if not short or not tuned.is_proven:
+        return tuned, 0.0
+    for name, runner_up in _runners_up(tuned).items():
+        if found[name].offered and not found[name].shortfall(floor):
+            other = instead(tuned, question, runner_up)
+            if other.is_proven:
+                return other, 0.0
+    return tuned, short
+
+
+def _runners_up(tuned: Tuned) -> dict[str, RunnerUp]:
+    return {f"next-{number}": item for number, item in enumerate(tuned.runners_up if tuned.is_proven else (), start=1)}
 
 
 def busiest(workload: Workload, seconds: float) -> Workload:

@@ -84,6 +84,14 @@ class Search:
                 raise
         return self.best
 
+    def runners_up(self, count: int) -> list[Candidate]:
+        """Return the next best under other luck that keep the limits, best first."""
+        ranked = sorted(
+            self.settled, key=lambda item: (self.settled[item], tuple(-place for place in item)), reverse=True
+        )
+        others = [item for item in ranked if item not in (self.best, self.trials.space.start)]
+        return [item for item in others if self.settled[item].kept >= 0.0][:count]
+
     def _race(self) -> list[Candidate]:
         """Return candidates for the climb, best first."""
         space, rng = self.trials.space, np.random.default_rng([self.seed, 7])

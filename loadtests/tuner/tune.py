@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import service
 from loadtests.tuner.judge import Judgement, Verdict, judge
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from service.domain.policy_file import PolicyFile, TunedRegion
 
 
+_RUNNERS_UP: Final = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long to search: a budget in runs of the tuning part, processes, and a file from which to go on."""
@@ -34,6 +37,14 @@ class Effort:
     budget: float = DEFAULT_BUDGET
     processes: int = 1
     state: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """One of the search's next best, with its figures on the tuning part, one for each workload."""
+
+    policy: ModelPolicy
+    promised: tuple[Figures, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +62,18 @@ class Tuned:
     is_interrupted: bool
     state_fault: str = ""
     """Why the state was not kept to the end."""
+    runners_up: tuple[RunnerUp, ...] = ()
+    """What may take the candidate's place where a gateway shows that it falls short, best first."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the judge prefers the candidate to the base."""
+        return self.judgement.verdict in (Verdict.BETTER, Verdict.NEEDED)
 
     @property
     def policy(self) -> ModelPolicy | None:
         """The policy to go by; ``None`` where none keeps the limits on arrivals unseen."""
-        verdict = self.judgement.verdict
-        if verdict in (Verdict.BETTER, Verdict.NEEDED):
+        if self.is_proven:
             return self.candidate
         return None if self.judgement.base_missed else self.base
 
@@ -81,6 +98,9 @@ def tune(question: Question, effort: Effort, on_progress: Callable[[Progress], N
         search = Search(trials, effort.budget, question.seed, on_progress)
         best = search.run()
         promised = trials.figures(AGAIN if best in search.settled else 1, best)
+        runners_up = tuple(
+            RunnerUp(space.policy(item), trials.figures(AGAIN, item)) for item in search.runners_up(_RUNNERS_UP)
+        )
     base, candidate = space.policy(space.start), space.policy(best)
     judgement, is_hurried = _judged(question, base, candidate)
     return Tuned(
@@ -93,7 +113,14 @@ def tune(question: Question, effort: Effort, on_progress: Callable[[Progress], N
         wall_s=time.monotonic() - began_s,
         is_interrupted=search.is_interrupted or is_hurried,
         state_fault=notebook.fault,
+        runners_up=runners_up,
     )
+
+
+def instead(tuned: Tuned, question: Question, other: RunnerUp) -> Tuned:
+    """Return the tune with another candidate, judged on the same unseen arrivals."""
+    judgement = judge(question, tuned.base, other.policy)
+    return replace(tuned, candidate=other.policy, promised=other.promised, judgement=judgement)
 
 
 def _judged(question: Question, base: ModelPolicy, candidate: ModelPolicy) -> tuple[Judgement, bool]:

@@ -3,10 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from loadtests.simulator.workload import make_workload
-from loadtests.tuner.confirm import Confirmed, busiest, confirm
+from loadtests.tuner.confirm import Confirmed, best_confirmed, busiest, confirm, policies_of
+from loadtests.tuner.judge import judge
 from loadtests.tuner.request import Pace, Request, prepare
+from loadtests.tuner.tune import RunnerUp, Tuned
+from service.domain.policy_file import ModelPolicy
 from tests.builders import write_repository
+from tests.loadtests.tuner.questions import BUDGET_S, question
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,3 +44,42 @@ def test_a_gateway_of_its_own_plays_the_unseen_arrivals(tmp_path: Path) -> None:
     assert found.offered % len(asked.judging[0]) == 0
     assert found.offered or found.faults
     assert found.correct_on_time is None  # nobody knows this model's labels
+
+
+GOOD = ModelPolicy(default_budget_ms=1e3 * BUDGET_S)
+OTHER = GOOD.model_copy(update={"max_queued": 900})
+BAD = GOOD.model_copy(update={"safety_margin_ratio": 10.0})
+WELL, ILL = 990, 100
+CALM = question(rate_hz=60.0, cv=1.0)
+
+
+@pytest.mark.parametrize(
+    ("runners_up", "on_time", "expected", "is_short"),
+    [
+        ((OTHER, BAD), (WELL, WELL, WELL), GOOD, False),
+        ((OTHER, BAD), (ILL, WELL, WELL), OTHER, False),
+        ((BAD, OTHER), (ILL, WELL, WELL), OTHER, False),  # the judge proves no gain of what is as bad as the base
+        ((BAD, OTHER), (ILL, WELL, ILL), GOOD, True),
+        ((), (ILL,), GOOD, True),
+    ],
+)
+def test_a_policy_that_the_gateway_belies_gives_way_to_the_next_best(
+    runners_up: tuple[ModelPolicy, ...], on_time: tuple[int, ...], expected: ModelPolicy, *, is_short: bool
+) -> None:
+    others = tuple(RunnerUp(policy, judge(CALM, BAD, policy).tuned) for policy in runners_up)
+    tuned = Tuned(BAD, GOOD, judge(CALM, BAD, GOOD), (), 0.0, 0, 0.0, is_interrupted=False, runners_up=others)
+    played = policies_of(tuned)
+    assert list(played.values()) == [BAD, GOOD, *runners_up]
+    counts = dict(zip(played, (WELL, *on_time), strict=True))
+    found = {name: Confirmed(name, 1000, count, None, 0.0, 0.0, ()) for name, count in counts.items()}
+    best, short = best_confirmed(tuned, CALM, found)
+    assert best.policy == best.candidate == expected
+    assert best.promised == next((item.promised for item in others if item.policy == expected), tuned.promised)
+    assert (short > 0.0) is is_short
+
+
+def test_nothing_but_the_two_is_played_where_the_base_stays() -> None:
+    tuned = Tuned(
+        GOOD, OTHER, judge(CALM, GOOD, OTHER), (), 0.0, 0, 0.0, is_interrupted=False, runners_up=(RunnerUp(BAD, ()),)
+    )
+    assert list(policies_of(tuned)) == ["base", "tuned"]

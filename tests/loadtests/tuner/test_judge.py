@@ -67,3 +67,6 @@ def test_a_tune_finds_its_way_back_from_a_bad_base() -> None:
     assert tuned.judgement.verdict is Verdict.BETTER
     assert tuned.policy == tuned.candidate
     assert tuned.candidate.safety_margin_ratio < BAD.safety_margin_ratio
+    others = [item.policy.model_dump_json() for item in tuned.runners_up]
+    assert len(set(others)) == len(others) > 0
+    assert not {tuned.candidate.model_dump_json(), BAD.model_dump_json()} & set(others)
