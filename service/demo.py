@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,10 +69,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: the predicted digit, and the answer's response parameters."""
+    """What came back: the predicted digit and the answer's response parameters, or the status of a refusal."""
 
     digit: int
     answer: dict[str, Any]
+    refused: str = ""
 
 
 @contextmanager
@@ -153,9 +156,14 @@ class Clients:
         self._grpc.close()
 
     def ask(self, question: Question, image: Images) -> Reply:
-        """Send one image of shape (1, 8, 8) and return the answer."""
+        """Send one image of shape (1, 8, 8) and return the answer, or that there was none: a busy machine refuses."""
         ways = {"http json": self._ask_json, "http binary": self._ask_binary, "grpc": self._ask_grpc}
-        return ways[question.via](question, image[np.newaxis])
+        try:
+            return ways[question.via](question, image[np.newaxis])
+        except urllib.error.HTTPError as error:
+            return Reply(-1, {}, str(error.code))
+        except InferenceServerException as error:
+            return Reply(-1, {}, error.status() or error.message())
 
     def _ask_json(self, question: Question, rows: Images) -> Reply:
         body = {
@@ -193,16 +201,15 @@ class Clients:
 def burst(server: Server, images: Images, labels: Labels, budget_ms: float) -> tuple[Counter[str], int, int]:
     """Send many requests at once; return who answered, how many were in time, and how many were right."""
 
-    def ask(index: int) -> tuple[Reply, bool]:
+    def ask(index: int) -> Reply:
         clients = Clients(server)
         try:
-            reply = clients.ask(Question("http json", "", {"latency_budget_ms": budget_ms}), images[index])
+            return clients.ask(Question("http json", "", {"latency_budget_ms": budget_ms}), images[index])
         finally:
             clients.close()
-        return reply, reply.digit == labels[index]
 
     with ThreadPoolExecutor(_BURST) as pool:
         replies = list(pool.map(ask, range(_BURST)))
-    answered = Counter(str(reply.answer["variant"]) for reply, _ in replies)
-    in_time = sum(bool(reply.answer["budget_met"]) for reply, _ in replies)
-    return answered, in_time, sum(right for _, right in replies)
+    answered = Counter("nobody (refused)" if reply.refused else str(reply.answer["variant"]) for reply in replies)
+    in_time = sum(bool(reply.answer.get("budget_met")) for reply in replies)
+    return answered, in_time, sum(reply.digit == label for reply, label in zip(replies, labels, strict=False))

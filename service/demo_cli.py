@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from service.interrupts import heard_as_interrupts
+
 if TYPE_CHECKING:
     import argparse
     import subprocess
@@ -24,6 +26,11 @@ _DIGIT: Final = (
     "0,0,5,13,9,1,0,0,0,0,13,15,10,15,5,0,0,3,15,2,0,11,8,0,0,4,12,0,0,8,8,0,"
     "0,5,8,0,0,9,8,0,0,4,11,0,1,12,7,0,0,2,14,5,10,12,0,0,0,0,6,13,10,0,0,0"
 )
+_COLUMNS: Final = ("via", "asked", "variant", "why", "predicted ms", "real ms", "in budget", "digit", "right")
+_MOST_TELLING: Final = ("asked", "variant", "why", "real ms", "in budget", "right")
+"""What a narrow terminal has room for."""
+_WHOLE: Final = frozenset({"via", "variant", "why"})
+_WIDE: Final = 115
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +51,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(run=_run)
 
 
+@heard_as_interrupts()
 def _run(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -93,19 +101,28 @@ def _shuffled(examples: Examples, seed: int) -> Examples:
 
 def _show(server: Server, examples: Examples, console: Console) -> None:
     """Ask every question and print the table."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from service.demo import Clients, burst, choose_questions
 
-    table = Table(title="Who asked what, and who answered")
-    for column in ("via", "asked", "variant", "why", "predicted ms", "real ms", "in budget", "digit", "right"):
-        table.add_column(column, justify="right" if "ms" in column else "left", overflow="fold")
+    columns = _COLUMNS if console.width >= _WIDE else _MOST_TELLING
+    table = Table(
+        title="Who asked what, and who answered",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in columns:
+        table.add_column(column, justify="right" if "ms" in column else "left", no_wrap=column in _WHOLE)
     clients = Clients(server)
     try:
         questions = choose_questions(server)
         for index, question in enumerate(questions):
             reply = clients.ask(question, examples.inputs[index])
-            table.add_row(*_cells(question, reply, int(examples.labels[index])))
+            cells = _cells(question, reply, int(examples.labels[index]))
+            table.add_row(*(cells[column] for column in columns))
         budget_ms = max(float(item.parameters.get("latency_budget_ms", 0.0)) for item in questions)
     finally:
         clients.close()
@@ -119,19 +136,24 @@ def _show(server: Server, examples: Examples, console: Console) -> None:
     )
 
 
-def _cells(question: Question, reply: Reply, label: int) -> tuple[str, ...]:
+def _cells(question: Question, reply: Reply, label: int) -> dict[str, str]:
+    """Return what the table shows of a question, by column."""
     answer = reply.answer
-    return (
-        question.via,
-        question.asks,
-        str(answer["variant"]),
-        str(answer["reason"]),
-        f"{float(answer['predicted_ms']):.2f}",
-        f"{float(answer['total_ms']):.2f}",
-        "yes" if answer["budget_met"] else "no",
-        str(reply.digit),
-        "yes" if reply.digit == label else f"no, it is {label}",
-    )
+    if reply.refused:
+        return dict.fromkeys(_COLUMNS, "") | {
+            "via": question.via, "asked": question.asks, "variant": "nobody", "why": f"refused: {reply.refused}",
+        }  # fmt: skip
+    return {
+        "via": question.via,
+        "asked": question.asks,
+        "variant": str(answer["variant"]),
+        "why": str(answer["reason"]),
+        "predicted ms": f"{float(answer['predicted_ms']):.2f}",
+        "real ms": f"{float(answer['total_ms']):.2f}",
+        "in budget": "yes" if answer["budget_met"] else "no",
+        "digit": str(reply.digit),
+        "right": "yes" if reply.digit == label else f"no, it is {label}",
+    }
 
 
 def _show_next(server: Server, parsed: argparse.Namespace, console: Console) -> None:

@@ -133,7 +133,7 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=20.0,
         metavar="SECONDS",
-        help="play base and tuned policy to a real gateway too, twice each for so long (20)",
+        help="play base, tuned policy and runners-up to a real gateway too, twice each for so long (20)",
     )
     group.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw before and after")
     group.add_argument("--seed", type=_seed, default=0, metavar="N", help=_default("from 0 up"))
