@@ -33,7 +33,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 if TYPE_CHECKING:
     from variants.losses import Objective
-    from variants.recipe import Teaching, Training
+    from variants.plans import Teaching, Training
 
 TOPMOST: Final = 6
 BOX_WEIGHT: Final = 2.5

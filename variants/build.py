@@ -19,7 +19,7 @@ from variants.errors import naming_step
 from variants.identity import identify
 from variants.interface import describe_interface
 from variants.machine import describe_machine
-from variants.making import make_variants
+from variants.making import Jobs, make_variants
 from variants.manifest import MANIFEST_FILE, ManifestError, ModelManifest, read_manifest
 from variants.measuring import Subject, describe_variants
 from variants.pareto import PLOT_FILE, draw_png
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """``force`` builds even what is built already, and redoes every step."""
+    """``force`` builds even what is built already, and redoes every step; ``jobs`` make variants beside each other."""
 
     seed: int = 0
     force: bool = False
+    jobs: Jobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def build_model(
         with refusing_full_disk(output):
             shutil.rmtree(work if options.force else work / "staging", ignore_errors=True)
             shop = Workshop(recipe, parts, options.seed, StepCache(work / "steps"), progress)
-            made = make_variants(shop)
+            made = make_variants(shop, options.jobs)
             stage({f"{one.name}.onnx": one.file for one in made}, work / "candidates")
             subject = Subject(recipe, parts, identity.splits, machine, made)
             files: dict[str, Path] = {one.name: work / "candidates" / f"{one.name}.onnx" for one in made}

@@ -34,6 +34,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     build.add_argument(
         "--seed", metavar="N", type=parse_seed, default=0, help="decides data split and weights; default: 0"
     )
+    build.add_argument(
+        "--jobs", metavar="N", type=whole, default=1, help="processes that make variants beside each other; default: 1"
+    )
     build.add_argument("--force", action="store_true", help="build again, from the first step, what is built already")
     build.add_argument("--json", action="store_true", help="print the manifest instead of a table; no progress")
     build.add_argument("--verbose", action="store_true", help="when a step fails, print also where it failed")
@@ -141,8 +144,9 @@ def find_version(model: str, repository: Path) -> Path:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from variants.effort import watch_effort
     from variants.progress import choose_progress
-    from variants.sources.models import Given, load_source
+    from variants.sources.models import Given, load_source, reload_of
 
     given = Given(
         source=Path(arguments.recipe),
@@ -155,12 +159,16 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     recipe = load_source(given)
     from variants.build import BuildOptions, build_model  # after the check that torch is there
+    from variants.making import Jobs
 
     progress = choose_progress(sys.stderr, quiet=arguments.json)
-    options = BuildOptions(seed=arguments.seed, force=arguments.force)
-    result = build_model(recipe, arguments.output, options, progress)
+    jobs = Jobs(arguments.jobs, reload_of(given, recipe))
+    options = BuildOptions(seed=arguments.seed, force=arguments.force, jobs=jobs)
+    with watch_effort() as effort:
+        result = build_model(recipe, arguments.output, options, progress)
     show(result.manifest, as_json=arguments.json)
     if not arguments.json:
+        print(f"this run: {effort}")
         print(
             f"published in {result.folder}"
             if result.is_new
@@ -210,6 +218,13 @@ def positive(text: str) -> float:
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return value
+
+
+def whole(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)
 
 
 def _axis(text: str) -> tuple[str, int]:

@@ -16,13 +16,13 @@ import numpy as np
 
 from variants.errors import RecipeError, naming_step
 from variants.publication import write_whole
-from variants.recipe import is_taught
+from variants.recipe import DataParts, Examples, is_taught
 from variants.scoring import scoring_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from variants.recipe import AnyRecipe, DataParts, Examples, Inputs
+    from variants.recipe import AnyRecipe, Inputs
     from variants.scoring import Scoring
 
 TRAINABLE: Final = (np.float32, np.int64)
@@ -59,6 +59,26 @@ def write_rows(examples: Examples, file: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, inputs=examples.inputs, labels=examples.labels)
     write_whole(file, buffer.getvalue())
+
+
+def store_parts(parts: DataParts, folder: Path) -> None:
+    """Write all parts below ``folder``, an array to a file, for ``map_parts``."""
+    for name, part in parts.named().items():
+        for kind, array in (("inputs", part.inputs), ("labels", part.labels)):
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            write_whole(folder / f"{name}-{kind}.npy", buffer.getvalue())
+
+
+def map_parts(folder: Path) -> DataParts:
+    """Return the parts that ``store_parts`` wrote; processes that read them share one copy in memory."""
+
+    def read(name: str, kind: str) -> Inputs:
+        array: Inputs = np.load(folder / f"{name}-{kind}.npy", mmap_mode="c")
+        return np.asarray(array)
+
+    names = ("train", "calibration", "validation", "test")
+    return DataParts(**{name: Examples(read(name, "inputs"), read(name, "labels")) for name in names})
 
 
 def check_parts(parts: DataParts, recipe: AnyRecipe) -> None:

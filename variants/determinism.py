@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from variants.recipe import ComputePrecision
+    from variants.plans import ComputePrecision
 
 THREADS: Final = 2
 

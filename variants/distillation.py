@@ -1,7 +1,7 @@
 """Distillation: a small student learns from the full model's answers.
 
-Two parts. ``make_lesson`` asks the teacher once about several augmented copies of the training rows and keeps the
-answers; ``distil`` fits a student to them with the loss in ``variants.losses``.
+Two parts. ``ask_teacher`` asks the teacher once about several augmented copies of the training rows, and its answers
+are kept; ``distil`` fits a student to them with the loss in ``variants.losses``.
 
 Asking once instead of at every step makes the teacher's cost the same however long the student trains; since the
 teacher is many times larger, its answers would otherwise be most of the training's time. The student sees exactly the
@@ -24,38 +24,58 @@ from variants.knowledge import Guide, Tap
 from variants.losses import objectives_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from variants.recipe import ComputePrecision, Examples, Taught, Training
+    from variants.plans import ComputePrecision, Teaching, Training
+    from variants.recipe import Examples, Taught
 
 ROWS_AT_ONCE = 128
 
 
-def make_lesson(
-    teacher: torch.nn.Module, recipe: Taught, train: Examples, seed: int, advance: Callable[[], None]
-) -> Lesson:
-    """Return the teacher's answers to augmented copies of ``train``; ``advance`` is called after each copy."""
-    teaching = recipe.plan.teaching
+def vary(recipe: Taught, train: Examples, seed: int) -> tuple[torch.Tensor, ...]:
+    """Return augmented copies of the rows of ``train`` (rows, ...), as many as the plan's teaching asks for."""
     originals = torch.from_numpy(train.inputs)  # (rows, ...)
-    inputs, answers = [], []
-    names = [] if teaching.features is None else [name for name, _ in teaching.features.pairs]
-    tap, features = Tap(teacher, names), [list[torch.Tensor]() for _ in names]
     with deterministic(seed) as generator:
-        for _ in range(teaching.copies):
-            copy = recipe.augment(originals, generator)  # (rows, ...)
-            inputs.append(copy)
+        return tuple(recipe.augment(originals, generator) for _ in range(recipe.plan.teaching.copies))
+
+
+def ask_teacher(
+    teacher: torch.nn.Module,
+    copies: Sequence[torch.Tensor],
+    teaching: Teaching,
+    seed: int,
+    advance: Callable[[], None],
+) -> dict[str, torch.Tensor]:
+    """Return the teacher's answers to ``copies`` of rows (rows, ...); ``advance`` is called after each.
+
+    They are named: ``answers`` (copies * rows, classes), and ``features 0``, ... of the teacher's layers that the
+    teaching names.
+    """
+    names = [] if teaching.features is None else [name for name, _ in teaching.features.pairs]
+    tap, answers, features = Tap(teacher, names), list[torch.Tensor](), [list[torch.Tensor]() for _ in names]
+    with deterministic(seed):
+        for copy in copies:
             for rows in torch.split(copy, ROWS_AT_ONCE):
                 answers.append(_answer(teacher, rows, teaching.precision))
                 for name, kept in zip(names, features, strict=True):
                     kept.append(tap.seen[name].float().clone())
             advance()
     tap.close()
-    guide = None if teaching.features is None else Guide(teaching.features, tuple(map(torch.cat, features)))
+    return {"answers": torch.cat(answers)} | {f"features {at}": torch.cat(kept) for at, kept in enumerate(features)}
+
+
+def make_lesson(recipe: Taught, train: Examples, seed: int, answers: Mapping[str, torch.Tensor]) -> Lesson:
+    """Return what students learn from: the copies that ``vary`` makes with this seed, and ``ask_teacher``'s answers."""
+    teaching = recipe.plan.teaching
+    guide = None
+    if teaching.features is not None:
+        named = (answers[f"features {at}"] for at in range(len(teaching.features.pairs)))
+        guide = Guide(teaching.features, tuple(named))
     return Lesson(
-        inputs=torch.cat(inputs),  # (copies * rows, ...)
+        inputs=torch.cat(vary(recipe, train, seed)),  # (copies * rows, ...)
         labels=torch.cat([torch.from_numpy(train.labels)] * teaching.copies),  # (copies * rows, ...)
         objective=objectives_of(recipe).taught(teaching),
-        teacher=torch.cat(answers),  # (copies * rows, classes)
+        teacher=answers["answers"],  # (copies * rows, classes)
         guide=guide,
     )
 

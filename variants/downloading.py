@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from variants.evidence import Gate
-    from variants.recipe import Download, Floats
+    from variants.plans import Download
+    from variants.recipe import Floats
     from variants.workshop import Made
 
 FEWEST_WEIGHTS: Final = 1024

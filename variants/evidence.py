@@ -169,7 +169,19 @@ class Cost(Strict):
 
     train_s: Seconds
     build_s: Seconds
+    peak_bytes: Count | None = Field(
+        default=None, description="resident memory of the process that made it, the highest in any of its steps"
+    )
     energy_j: float | None = None
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return what both took, one after the other; energy is not known of a part."""
+        peaks = [peak for peak in (self.peak_bytes, other.peak_bytes) if peak is not None]
+        return Cost(
+            train_s=self.train_s + other.train_s,
+            build_s=self.build_s + other.build_s,
+            peak_bytes=max(peaks, default=None),
+        )
 
 
 class Gate(Strict):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from variants.knowledge import Guide, Guided
     from variants.losses import Objective
-    from variants.recipe import Training
+    from variants.plans import Training
 
     Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 

@@ -15,7 +15,7 @@ from variants.evidence import Gate
 if TYPE_CHECKING:
     from variants.evidence import Accuracy, Parity
     from variants.manifest import Tier
-    from variants.recipe import Thresholds
+    from variants.plans import Thresholds
 
 
 def check_gates(tier: Tier, accuracy: Accuracy, parity: Parity | None, thresholds: Thresholds) -> tuple[Gate, ...]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from variants.losses import Objective
-    from variants.recipe import Features, Teaching
+    from variants.plans import Features, Teaching
 
 AMONG_WRONG: Final = 8.0  # the weight that the paper of dkd ends with
 PICTURES: Final = 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from variants.recipe import Plan, Pruning
+from variants.plans import Plan, Pruning
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from variants.knowledge import answer_loss
 from variants.scoring import Values, scoring_of
 
 if TYPE_CHECKING:
-    from variants.recipe import Taught, Teaching, Training
+    from variants.plans import Teaching, Training
+    from variants.recipe import Taught
 
 
 class Objective(Protocol):

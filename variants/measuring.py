@@ -18,13 +18,14 @@ from variants.downloading import describe_unpacked, keep_back
 from variants.drifting import Seen, Truth, describe_drift
 from variants.errors import naming_step
 from variants.evaluation import Relatives, TestSet, describe_reference, evaluate, is_correct
-from variants.evidence import Cost, Hardware
+from variants.evidence import Hardware
 from variants.gates import check_gates, require_full
 from variants.interface import describe_interface
 from variants.machine import proven_isa, verified_isa
 from variants.manifest import VariantManifest
 from variants.perturbing import perturb
 from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
+from variants.progress import show_step
 from variants.quantization import fits_int16_pairs
 from variants.runtime import feed_of, run_logits
 from variants.saturation import judge_saturation
@@ -109,10 +110,10 @@ def measure_speed(
     """Return latency and memory of every variant from its file."""
     plan, inputs = subject.recipe.plan.profiling, subject.parts.test.inputs
     loads = [read_load_average()]
-    with progress.task("profile memory", plan.memory_repeats * len(files)) as advance:
+    with show_step(progress, "profile memory", plan.memory_repeats * len(files)) as advance:
         footprints = measure_footprints(files, plan.memory_repeats, advance)
     loads.append(read_load_average())
-    with progress.task("profile latency", plan.rounds) as advance:
+    with show_step(progress, "profile latency", plan.rounds) as advance:
         rows = profile_latency(files, inputs, plan, advance)
     loads.append(read_load_average())
     latency = {name: describe_latency(rows[name], footprints[name], max(loads)) for name in files}
@@ -254,7 +255,7 @@ def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, ful
         hardware=_hardware(subject, made),
         reference=describe_reference(inputs, found.outputs.validation, _classes(subject)),
         drift=describe_drift(None if made.parent is None else full, _seen(found), _truth(subject)),
-        cost=Cost(train_s=made.train_s, build_s=made.build_s),
+        cost=made.cost,
         routing=routing,
         targets=(f"onnxruntime {onnxruntime.__version__} cpu",),
     )

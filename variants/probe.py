@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import psutil
 
+from variants.effort import read_peak, reset_peak
 from variants.runtime import blank, open_session
 
 RUNS: Final = 5
@@ -32,14 +32,14 @@ def main(path: str, beside: str = "") -> None:
 
 def _begin(path: Path) -> dict[str, float]:
     before = _resident()
-    _reset_peak()
+    reset_peak()
     start_s = time.perf_counter()
     session = open_session(path)
     row = {wanted.name: blank(wanted) for wanted in session.get_inputs()}
     session.run(None, row)
     cold_start_s = time.perf_counter() - start_s
     _run(session)
-    return {"peak_bytes": max(0, max(_peak(), _resident()) - before), "cold_start_s": cold_start_s}
+    return {"peak_bytes": max(0, max(read_peak(), _resident()) - before), "cold_start_s": cold_start_s}
 
 
 def _hold(path: Path, beside: Path) -> dict[str, float]:
@@ -70,23 +70,6 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
     if trim is not None:
         trim(0)
-
-
-def _reset_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return  # the mark then includes the imports, which is an overestimate and never a flattering one
-
-
-def _peak() -> int:
-    """Return the high-water mark of resident memory, in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from variants.recipe import Inputs, Profiling
+    from variants.plans import Profiling
+    from variants.recipe import Inputs
 
 WARMUPS: Final = 5
 PROBE_TIMEOUT_S: Final = 120

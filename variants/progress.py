@@ -1,21 +1,25 @@
-"""How a build tells what it is doing: bars on a terminal, one line per step elsewhere, nothing for machines.
+"""How a build tells what it is doing: bars of what runs on a terminal, lines elsewhere, nothing for machines.
 
-The build calls ``task`` around each long step and ``note`` for facts worth a line; it never prints.
+The build wraps each long step in ``show_step``, which shows that it moves and, when it is done, notes what it took; it
+calls ``note`` for other facts worth a line, and never prints.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from variants.effort import watch_effort
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+MIB: Final = 1024 * 1024
 Advance = AbstractContextManager["Callable[[], None]"]
 
 
@@ -23,12 +27,24 @@ class Progress(Protocol):
     """Hears of steps and facts."""
 
     def task(self, name: str, total: int) -> Advance:
-        """Return a context for a step of ``total`` parts; what it yields is called after each part."""
+        """Return a context for a step of ``total`` parts; what it yields is called after each part.
+
+        Several may be open at once, of steps that run beside each other in processes of their own.
+        """
         ...
 
     def note(self, text: str) -> None:
         """Hear of one fact."""
         ...
+
+
+@contextmanager
+def show_step(progress: Progress, name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a step of ``total`` parts, and note its time and peak memory when it is done; yield what counts a part."""
+    start_s = time.monotonic()
+    with watch_effort() as effort, progress.task(name, total) as advance:
+        yield advance
+    progress.note(f"{name}: {time.monotonic() - start_s:.1f} s, peak memory {effort.peak_bytes / MIB:.0f} MiB")
 
 
 class SilentProgress:
@@ -44,14 +60,14 @@ class SilentProgress:
 
 
 class LineProgress:
-    """One line per finished step, and one every ``every_s`` seconds within a long one, for logs."""
+    """A line for each note, and one every ``every_s`` seconds within a long step, for logs."""
 
     def __init__(self, stream: IO[str], every_s: float = 30.0) -> None:
         self._stream, self._every_s = stream, every_s
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:
-        """Yield a function that counts a part; write the step's name and seconds at its end."""
+        """Yield a function that counts a part, and now and then writes how many there are."""
         start_s = told_s = time.monotonic()
         done = 0
 
@@ -64,7 +80,6 @@ class LineProgress:
                 self.note(f"{name}: {done} of {total}, {now_s - start_s:.0f} s")
 
         yield advance
-        self.note(f"{name}: {time.monotonic() - start_s:.1f} s")
 
     def note(self, text: str) -> None:
         """Write one line."""
@@ -73,22 +88,36 @@ class LineProgress:
 
 
 class BarProgress:
-    """A bar per step, for people."""
+    """A bar for each step that runs, below the lines of what is done, for people."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._console = Console(file=stream)
+        self._bars: RichProgress | None = None
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:
-        """Yield a function that moves the bar by one part."""
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with RichProgress(*columns, console=self._console) as bars:
-            bar = bars.add_task(name, total=total)
+        """Yield a function that moves the bar by one part; the bar goes when the step ends."""
+        bars = self._shown()
+        bar = bars.add_task(name, total=total)
+        try:
             yield lambda: bars.advance(bar)
+        finally:
+            bars.remove_task(bar)
+            if not bars.tasks:  # a terminal shows one such display at a time, and none while nothing runs
+                bars.stop()
+                self._bars = None
 
     def note(self, text: str) -> None:
         """Print one line above the bars."""
         self._console.print(text, markup=False, highlight=False)
+
+    def _shown(self) -> RichProgress:
+        """Return the display, begun with the first of the bars that are shown together."""
+        if self._bars is None:
+            columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bars = RichProgress(*columns, console=self._console, transient=True)
+            self._bars.start()
+        return self._bars
 
 
 def choose_progress(stream: IO[str], *, quiet: bool) -> Progress:

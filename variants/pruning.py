@@ -42,7 +42,7 @@ from variants.fitting import Lesson, fit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from variants.recipe import Importance, Pruning
+    from variants.plans import Importance, Pruning
 
 IMPORTANCES: Final[dict[Importance, Callable[[], Any]]] = {
     "group-l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),

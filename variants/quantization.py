@@ -47,7 +47,8 @@ from variants.runtime import feed_of, run_logits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from variants.recipe import Floats, Inputs, Quantization
+    from variants.plans import Quantization
+    from variants.recipe import Floats, Inputs
 
     Divergence = Callable[[Floats, Floats], float]
 

@@ -8,27 +8,28 @@ the same. The packed form, for downloads, is of the full model alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 
 from variants.downloading import pack_for_download
-from variants.errors import StepFailed, naming_step
+from variants.errors import LeftOut, StepFailed, naming_step
 from variants.packed import unpack
 from variants.parity import compare_files
+from variants.plans import Quantization
 from variants.precision import halve, quantize_dynamically
 from variants.quantization import quantize
-from variants.recipe import Quantization, brings_files
+from variants.recipe import Ready, brings_files
 from variants.weight_only import ACCURACY_LEVEL, BLOCK, pack_weights
-from variants.workshop import Made, record_step
+from variants.workshop import Made, Order, record_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from variants.manifest import Step, Tier
-    from variants.recipe import Download
+    from variants.plans import Download
     from variants.workshop import Workshop
 
 CALIBRATED: Final = "quantize"
@@ -42,63 +43,56 @@ TIERS: Final[dict[Tier, Tier]] = {
 }
 
 
-def reduce(shop: Workshop, parent: Made) -> list[Made]:
-    """Return the forms of ``parent``, a float file; each is kept on disk when it is done."""
-    if not _has(parent.file, PRODUCTS):
-        return []
-    forms = (_attempt(shop, parent, form) for form in _forms(shop, parent))
-    return [made for made in forms if made is not None]
-
-
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """One way to reduce a file: ``run`` returns the new file and what was chosen, in ``total`` parts."""
+    """One way to reduce a file that has nodes of ``kinds``, in ``total`` parts.
+
+    ``run`` returns the new file and what was chosen.
+    """
 
     name: str
     step: str
     total: int
-    run: Callable[[Callable[[], None]], tuple[bytes, dict[str, Any]]]
+    run: Callable[[bytes, Callable[[], None]], tuple[bytes, dict[str, Any]]]
+    kinds: frozenset[str] = PRODUCTS
 
 
-def _forms(shop: Workshop, parent: Made) -> Iterator[_Form]:
+def order_forms(shop: Workshop, parent: str, tier: Tier) -> Iterator[Order]:
+    """Yield an order for each form that the plan asks for of the float variant ``parent``."""
+    for form in _forms(shop, tier):
+        name = form.name if tier == "full" else f"{parent}-{form.name}"
+        yield Order(name, parent, partial(_make, shop, form, name))
+
+
+def _forms(shop: Workshop, tier: Tier) -> Iterator[_Form]:
     plan, precisions = shop.recipe.plan.quantization, shop.recipe.plan.precisions
-    if plan is not None and brings_files(shop.recipe) and parent.tier == "pruned":
+    if plan is not None and brings_files(shop.recipe) and tier == "pruned":
         precisions = ()  # cut to be fast, as static int8 is; the other forms are of the whole file
     if plan is not None:
-        yield _static(shop, parent, replace(plan, also=()), "quantized")
+        yield _static(shop, replace(plan, also=()), "quantized")
         for preset in plan.also:
-            yield _static(shop, parent, replace(plan, preset=preset, also=()), f"quantized-{preset}")
+            yield _static(shop, replace(plan, preset=preset, also=()), f"quantized-{preset}")
     if "dynamic" in precisions:
-        yield _free("dynamic", "quantize-dynamic", parent, quantize_dynamically, weights="int8", ranges="dynamic")
+        yield _free("dynamic", "quantize-dynamic", quantize_dynamically, weights="int8", ranges="dynamic")
     if "half" in precisions:
-        yield _free("half", "halve", parent, halve, weights="float16")
-    if "int4" in precisions and _has(parent.file, PACKED):
+        yield _free("half", "halve", halve, weights="float16")
+    if "int4" in precisions:
         numbers = {"block": BLOCK, "accuracy_level": ACCURACY_LEVEL}
-        yield _free("int4", "pack-weights", parent, pack_weights, weights="uint4", **numbers)
+        yield replace(_free("int4", "pack-weights", pack_weights, weights="uint4", **numbers), kinds=PACKED)
 
 
-def _static(shop: Workshop, parent: Made, plan: Quantization, name: str) -> _Form:
-    def run(advance: Callable[[], None]) -> tuple[bytes, dict[str, Any]]:
+def _static(shop: Workshop, plan: Quantization, name: str) -> _Form:
+    def run(parent: bytes, advance: Callable[[], None]) -> tuple[bytes, dict[str, Any]]:
         rows = shop.parts.calibration.inputs, shop.parts.validation.inputs
-        file, chosen = quantize(parent.file, *rows, plan, advance, shop.scoring.divergence)
+        file, chosen = quantize(parent, *rows, plan, advance, shop.scoring.divergence)
         return file, {**asdict(plan), **chosen}
 
     return _Form(name, CALIBRATED, len(plan.methods), run)
 
 
-def _free(name: str, step: str, parent: Made, convert: Callable[[bytes], bytes], **chosen: Any) -> _Form:  # noqa: ANN401 - as JSON has them
+def _free(name: str, step: str, convert: Callable[[bytes], bytes], **chosen: Any) -> _Form:  # noqa: ANN401 - as JSON has them
     """Return a form that needs no data."""
-    return _Form(name, step, 1, lambda _: (convert(parent.file), chosen))
-
-
-def _attempt(shop: Workshop, parent: Made, form: _Form) -> Made | None:
-    try:
-        return _make(shop, parent, form)
-    except StepFailed as error:
-        if not brings_files(shop.recipe):
-            raise
-        shop.progress.note(f"left out: {error}")
-        return None
+    return _Form(name, step, 1, lambda parent, _: (convert(parent), chosen))
 
 
 def quantize_rung(shop: Workshop, parent: Made, name: str) -> Made:
@@ -108,56 +102,66 @@ def quantize_rung(shop: Workshop, parent: Made, name: str) -> Made:
     accuracy.
     """
     plan = replace(shop.recipe.plan.quantization or Quantization(), also=(), max_float_nodes=0)
-    return _make(shop, parent, _static(shop, parent, plan, "quantized"), name)
+    return _reduce(shop, _static(shop, plan, "quantized"), name, parent)
 
 
-def _make(shop: Workshop, parent: Made, form: _Form, name: str = "") -> Made:
-    name = name or (form.name if parent.tier == "full" else f"{parent.name}-{form.name}")
+def _make(shop: Workshop, form: _Form, name: str, parent: Made | None) -> Made | None:
+    """Return the form of ``parent``, ``None`` where the file has nothing to gain by it."""
+    if parent is None or not _has(parent.file, form.kinds):
+        return None
+    return _reduce(shop, form, name, parent)
 
-    def make(advance: Callable[[], None]) -> bytes:
-        file, chosen = form.run(advance)
-        return json.dumps(chosen).encode() + b"\n" + file
 
-    kept = shop.keep(f"{form.step} {name}", form.total, make)
-    head, _, file = kept.payload.partition(b"\n")
-    with naming_step(f"parity {name}"):
-        parity = compare_files(parent.file, file, shop.parts.test.inputs, shop.scoring)
+def _reduce(shop: Workshop, form: _Form, name: str, parent: Made) -> Made:
+    step = f"{form.step} {name}"
+
+    def make(advance: Callable[[], None]) -> Ready:
+        try:
+            with naming_step(step):
+                file, chosen = form.run(parent.file, advance)
+        except StepFailed as error:
+            if brings_files(shop.recipe):
+                raise LeftOut(str(error)) from error
+            raise
+        return _compare(shop, parent, file, Ready(file, chosen=chosen), name)
+
+    ready, kept = shop.keep_file(step, form.total, make)
     return Made(
         name=name,
         tier=TIERS[parent.tier],
-        file=file,
+        file=ready.file,
         parent=parent,
-        steps=(record_step(form.step, json.loads(head), shop.seed),),
-        parity=parity,
-        train_s=0.0,
-        build_s=kept.took_s,
+        steps=(record_step(form.step, ready.chosen, shop.seed),),
+        parity=ready.parity,
+        cost=kept.cost,
         is_calibrated=form.step == CALIBRATED,
     )
+
+
+def _compare(shop: Workshop, parent: Made, file: bytes, ready: Ready, name: str) -> Ready:
+    """Return what is ready with how ``file`` compares with its parent."""
+    with naming_step(f"parity {name}"):
+        return replace(ready, parity=compare_files(parent.file, file, shop.parts.test.inputs, shop.scoring))
 
 
 def make_download(shop: Workshop, parent: Made, plan: Download, sparse: tuple[bytes, Step] | None) -> Made:
     """Return the packed form of ``parent``, or of ``sparse``, the same model fitted with zeros and how it was."""
     source, fitted = (parent.file, ()) if sparse is None else (sparse[0], (sparse[1],))
 
-    def make(_: Callable[[], None]) -> bytes:
+    def make(_: Callable[[], None]) -> Ready:
         file, packed = pack_for_download(source, plan, is_pruned=sparse is not None)
-        return len(file).to_bytes(8) + packed
+        return _compare(shop, parent, file, Ready(packed, chosen={"unpacked_bytes": len(file)}), DOWNLOAD)
 
-    kept = shop.keep(DOWNLOAD, 1, make)
-    packed = kept.payload[8:]
-    file = unpack(packed, int.from_bytes(kept.payload[:8]))
-    with naming_step(f"parity {DOWNLOAD}"):
-        parity = compare_files(parent.file, file, shop.parts.test.inputs, shop.scoring)
+    ready, kept = shop.keep_file(DOWNLOAD, 1, make)
     return Made(
         name=DOWNLOAD,
         tier="pruned-quantized",
-        file=file,
+        file=unpack(ready.file, ready.chosen["unpacked_bytes"]),
         parent=parent,
         steps=(*fitted, record_step("pack", asdict(plan), shop.seed)),
-        parity=parity,
-        train_s=0.0,
-        build_s=kept.took_s,
-        packed=packed,
+        parity=ready.parity,
+        cost=kept.cost,
+        packed=ready.file,
     )
 
 

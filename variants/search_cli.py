@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from variants.cli import INTERRUPTED, parse_seed, positive, refuse, show
+from variants.cli import INTERRUPTED, parse_seed, positive, refuse, show, whole
 
 if TYPE_CHECKING:
+    from variants.effort import Effort
     from variants.search.run import SearchResult
 
-KIB: Final = 1024
 PICTURES: Final = (".png", ".svg")
 
 
@@ -31,7 +30,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     search.add_argument(
         "--trials",
         metavar="N",
-        type=_whole,
+        type=whole,
         default=70,
         help="networks to score, over all attempts; default: %(default)s",
     )
@@ -39,7 +38,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         "--minutes", metavar="M", type=positive, default=20.0, help="CPU time to score them in; default: %(default)s"
     )
     search.add_argument(
-        "--tiers", metavar="N", type=_whole, default=5, help="tiers to choose beside full; default: %(default)s"
+        "--tiers", metavar="N", type=whole, default=5, help="tiers to choose beside full; default: %(default)s"
     )
     search.add_argument("--force", action="store_true", help="forget earlier searches of the recipe with this seed")
     search.add_argument(
@@ -66,6 +65,7 @@ def run_search(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
+    from variants.effort import watch_effort
     from variants.progress import choose_progress
     from variants.sources.recipes import load_recipe
 
@@ -79,10 +79,11 @@ def _search(arguments: argparse.Namespace) -> int:
         tiers=arguments.tiers,
         force=arguments.force,
     )
-    result = search_model(recipe, arguments.output, options, choose_progress(sys.stderr, quiet=arguments.json))
+    with watch_effort() as effort:
+        result = search_model(recipe, arguments.output, options, choose_progress(sys.stderr, quiet=arguments.json))
     show(result.build.manifest, as_json=arguments.json)
     if not arguments.json:
-        print(_summary(result))
+        print(_summary(result, effort))
     return 0 if arguments.plot is None else _draw(result, arguments.plot)
 
 
@@ -101,22 +102,16 @@ def _draw(result: SearchResult, file: Path) -> int:
     return 0
 
 
-def _summary(result: SearchResult) -> str:
+def _summary(result: SearchResult, effort: Effort) -> str:
     """Return what the search did, for people."""
-    check, peak = result.check, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+    check = result.check
     told = "published in" if result.build.is_new else "already built:"
     return (
         f"{result.asked} networks scored in both precisions in {result.scoring_cpu_s / 60:.1f} CPU-minutes; latency "
         f"predicted {check.mean:.1%} off on average, {check.most:.1%} at most, on {check.files} timed files held out\n"
-        f"this run: {result.cpu_s / 60:.1f} CPU-minutes, peak memory {peak / KIB**3:.2f} GiB\n"
+        f"this run: {effort}\n"
         f"{told} {result.build.folder}"
     )
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
-    return int(text)
 
 
 def _picture(text: str) -> Path:

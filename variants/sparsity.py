@@ -28,7 +28,7 @@ from variants.fitting import Lesson, fit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from variants.recipe import Download
+    from variants.plans import Download
 
 FEWEST_WEIGHTS: Final = 1024
 RAMP_SHARE: Final = 2 / 3

@@ -175,7 +175,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
     return build_model(ShortDetection(), tmp_path_factory.mktemp("detection")).manifest
 
 
-@pytest.mark.timeout(600)  # the build is made here
+@pytest.mark.timeout(1800)  # the build is made here
 def test_a_detector_is_built_whole(built: ModelManifest) -> None:
     assert [variant.name for variant in built.variants] == ["full", "quantized", "distilled", "distilled-quantized"]
     assert (built.task, built.outputs[0].shape, built.cascades) == ("detection", (-1, 12, 80), ())

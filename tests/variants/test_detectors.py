@@ -89,7 +89,7 @@ def given(folder: Path, model: onnx.ModelProto, labels: Any = None, **options: A
     return Given(source=folder / "yolo.onnx", calibration=folder / "rows.npz", boxes=True, **options)
 
 
-@pytest.mark.timeout(600)  # a whole build
+@pytest.mark.timeout(1800)  # a whole build
 def test_a_file_in_ultralytics_form_makes_a_repository(exported: onnx.ModelProto, tmp_path: Path) -> None:
     labels = Boxes().answer(run_logits(exported.SerializeToString(), ROWS[90:]))
     labels[:6] = -1.0  # six pictures whose boxes are all false alarms
@@ -167,6 +167,11 @@ def test_labels_in_shares_of_the_picture_are_refused(exported: onnx.ModelProto, 
     labels = np.tile(np.array([[[1, 0.5, 0.5, 0.25, 0.25], [-1, -1, -1, -1, -1]]]), (60, 1, 1))
     with pytest.raises(RecipeError, match=r"0\.5 at most.*give pixels of the input"):
         load_source(given(tmp_path, exported, labels))
+
+
+def test_a_tolerance_of_boxes_is_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--tolerance 0\.5 is for answers that are values.*leave one of the two out"):
+        load_source(given(tmp_path, exported, tolerance=0.5))
 
 
 def test_answers_that_are_no_numbers_are_refused(exported: onnx.ModelProto, tmp_path: Path) -> None:

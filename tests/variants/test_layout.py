@@ -15,9 +15,25 @@ if TYPE_CHECKING:
     from variants.manifest import ModelManifest
 
 
+STEPWISE, ALIKE = (0.0008, 0.0005, 0.0004, 0.0003, 0.0001, 0.00008), (0.0101, 0.01, 0.0099, 0.0102, 0.0098, 0.01)
+
+
+def timed(manifest: ModelManifest, times_s: tuple[float, ...]) -> ModelManifest:
+    """Return the manifest with other times of one row: those that were measured depend on how busy the machine was."""
+    variants = []
+    for variant, time_s in zip(manifest.variants, times_s, strict=True):
+        rows = tuple(row.model_copy(update={"p50_s": time_s * row.batch_size}) for row in variant.latency.rows)
+        latency = variant.latency.model_copy(update={"rows": rows})
+        variants.append(variant.model_copy(update={"latency": latency}))
+    return manifest.model_copy(update={"variants": tuple(variants)})
+
+
+@pytest.mark.parametrize("times_s", [STEPWISE, ALIKE])
 @pytest.mark.parametrize("size", [WIDE, NARROW])
-def test_labels_overlap_neither_each_other_nor_a_bubble(cascaded: ModelManifest, size: tuple[int, int]) -> None:
-    plot = lay_out(cascaded, *size)
+def test_labels_overlap_neither_each_other_nor_a_bubble(
+    cascaded: ModelManifest, size: tuple[int, int], times_s: tuple[float, ...]
+) -> None:
+    plot = lay_out(timed(cascaded, times_s), *size)
     labels = [bubble.label for bubble in plot.bubbles]
     circles = [Box(b.x - b.radius, b.y - b.radius, b.x + b.radius, b.y + b.radius) for b in plot.bubbles]
     assert not any(left.meets(right) for left, right in combinations(labels, 2))
@@ -26,9 +42,10 @@ def test_labels_overlap_neither_each_other_nor_a_bubble(cascaded: ModelManifest,
 
 
 def test_plot_puts_faster_to_the_left_and_more_accurate_higher(manifest: ModelManifest) -> None:
-    plot = lay_out(manifest, *WIDE)
+    plot = lay_out(timed(manifest, STEPWISE), *WIDE)
     by_name = {bubble.name: bubble for bubble in plot.bubbles}
     for left, right in combinations(manifest.variants, 2):
+        assert by_name[left.name].x > by_name[right.name].x
         if left.accuracy.value > right.accuracy.value:
             assert by_name[left.name].y < by_name[right.name].y
     assert by_name["full"].radius == max(bubble.radius for bubble in plot.bubbles)
@@ -37,6 +54,7 @@ def test_plot_puts_faster_to_the_left_and_more_accurate_higher(manifest: ModelMa
 
 
 def test_cascade_stands_at_its_expected_time_between_its_variants(cascaded: ModelManifest) -> None:
+    cascaded = timed(cascaded, STEPWISE)
     plot = lay_out(cascaded, *WIDE)
     by_name = {bubble.name: bubble for bubble in plot.bubbles}
     assert [bubble.name for bubble in plot.bubbles[-2:]] == ["C1", "C2"]

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from variants.evidence import Parity
+from variants.evidence import Cost, Parity
 from variants.machine import describe_machine
 from variants.manifest import Split
 from variants.measuring import Described, Subject, describe_variants
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WIDE = 1024
 TRAINING = Training(steps=8)
 PARITY = Parity(rows=1, max_error=0.0, mean_error=0.0, argmax_agreement=1.0)
+COST = Cost(train_s=0.0, build_s=0.0)
 EXACT, NOISY = [[-1.0, 1.0], [0.0, 0.0]], [[-1.0, 1.0], [-1.0, 1.0]]
 
 
@@ -79,8 +80,8 @@ def linear_onnx(weights: list[list[float]], *, is_slow: bool) -> bytes:
 def subject() -> Subject:
     parts = DataParts(examples(8, 1), examples(8, 2), examples(200, 3), examples(500, 4))
     splits = {name: Split(rows=len(part), sha256="ab" * 32) for name, part in parts.named().items()}
-    full = Made("full", "full", linear_onnx(EXACT, is_slow=True), None, (), PARITY, 0.0, 0.0)
-    small = Made("distilled", "distilled", linear_onnx(NOISY, is_slow=False), full, (), PARITY, 0.0, 0.0)
+    full = Made("full", "full", linear_onnx(EXACT, is_slow=True), None, (), PARITY, COST)
+    small = Made("distilled", "distilled", linear_onnx(NOISY, is_slow=False), full, (), PARITY, COST)
     recipe: Any = Line()
     return Subject(recipe, parts, splits, describe_machine(), (full, small))
 

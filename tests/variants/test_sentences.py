@@ -136,7 +136,7 @@ def test_texts_without_labels_or_too_few_are_refused(folder: Path, tmp_path: Pat
 def test_a_network_from_a_package_is_read() -> None:
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
-        pytest.skip(f"the package {PACKAGE.replace('_', '-')}, which carries a published network, is not installed")
+        pytest.skip(f"the package {PACKAGE.replace('_', '-')} is not installed; `make published-weights` does it")
     net = read_classifier(Path(found.origin).parent / "model", ("no", "yes"))
     assert (len(net.layers), tuple(net.word.weight.shape), tuple(net.classifier.weight.shape)) == (
         6,

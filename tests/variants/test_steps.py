@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from variants.determinism import deterministic
-from variants.distillation import make_lesson
+from variants.distillation import ask_teacher, make_lesson, vary
 from variants.errors import BuildError, RecipeError
 from variants.export import export_onnx, measure_parity
 from variants.fitting import Lesson, fit
@@ -137,7 +137,8 @@ def test_weights_are_refused_when_a_layer_cannot_be_resized() -> None:
 
 def test_lesson_holds_the_teachers_answers_to_the_same_rows(tiny: Recipe) -> None:
     train, teacher = tiny.load(0).train, net()
-    made = make_lesson(teacher, tiny, train, 0, nothing)
+    answers = ask_teacher(teacher, vary(tiny, train, 0), tiny.plan.teaching, 0, nothing)
+    made = make_lesson(tiny, train, 0, answers)
     assert made.teacher is not None
     assert len(made.inputs) == len(made.labels) == len(made.teacher) == 2 * len(train)
     with torch.inference_mode():

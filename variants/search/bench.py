@@ -19,10 +19,11 @@ import torch_pruning
 
 from variants.export import export_onnx
 from variants.fitting import Lesson, fit
+from variants.plans import Profiling, Quantization
 from variants.profiling import measure_footprints, profile_latency
+from variants.progress import show_step
 from variants.pruning import prune
 from variants.quantization import quantize
-from variants.recipe import Profiling, Quantization
 from variants.residual import leave_out
 from variants.runtime import run_logits
 from variants.search.choosing import Candidate
@@ -133,7 +134,7 @@ def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, 
     with tempfile.TemporaryDirectory() as name:
         paths: dict[str, Path] = {}
         works: dict[str, tuple[Precision, Work]] = {}
-        with shop.progress.task("shapes to time", len(choices)) as advance:
+        with show_step(shop.progress, "shapes to time", len(choices)) as advance:
             for number, choice in enumerate(choices):
                 files = _files(shop, recipe, cut(teacher.model, few, space, choice), shop.parts.calibration)
                 for precision in PRECISIONS:
@@ -142,7 +143,7 @@ def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, 
                     works[key] = precision, count_work(files["float32"], precision)
                 advance()
         shop.progress.note(f"timing {len(paths)} files")
-        with shop.progress.task("time shapes", TIMING.rounds) as advance:
+        with show_step(shop.progress, "time shapes", TIMING.rounds) as advance:
             rows = profile_latency(paths, shop.parts.validation.inputs, TIMING, advance)
         return [Timed(*works[key], rows[key][0].p50_s) for key in paths]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, fields
@@ -26,12 +25,13 @@ import torch
 from variants.build import BuildOptions, build_model, find_built
 from variants.cache import StepCache
 from variants.data import load_parts
+from variants.effort import cpu_time_s
 from variants.errors import RecipeError, naming_step
 from variants.identity import identify
 from variants.ladder import Found, LadderPlan, Rung
 from variants.machine import describe_machine
 from variants.making import make_teacher
-from variants.progress import SilentProgress
+from variants.progress import SilentProgress, show_step
 from variants.publication import model_lock, refusing_full_disk, work_folder
 from variants.recipe import is_trained
 from variants.search.bench import Bench, fit_predictors, keep_timed
@@ -44,15 +44,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from variants.build import BuildResult
+    from variants.plans import Plan
     from variants.progress import Progress
-    from variants.recipe import AnyRecipe, Plan, Recipe
+    from variants.recipe import AnyRecipe, Recipe
     from variants.search.bench import Check
     from variants.search.choosing import Candidate
     from variants.search.space import Space
 
 SHORTFALL: Final = 3.0
 """A candidate may lose so many times what the gate allows: its short fit gives back less than the long one to come."""
-HANDED_ON: Final = ("train-full.step", "export-full.step")
+HANDED_ON: Final = ("train-full.step", "export-full.step", "teach.step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def search_model(
             f"recipe '{recipe.name}' cannot be searched: it brings files and trains no network, so there are no widths "
             "and no blocks to choose from; a search needs make_model and augment, as in digits, images or regression"
         )
-    started_s = _cpu_s()
+    started_s = cpu_time_s()
     parts = load_parts(recipe, options.seed)
     with naming_step("identify"):
         identity = identify(recipe, parts, options.seed, describe_machine().isa)
@@ -127,7 +128,7 @@ def search_model(
         check=check,
         build=build,
         asked=study.asked,
-        cpu_s=_cpu_s() - started_s,
+        cpu_s=cpu_time_s() - started_s,
         scoring_cpu_s=study.cpu_s,
     )
 
@@ -152,13 +153,13 @@ def _explore(bench: Bench, study: Study, options: SearchOptions) -> None:
     if left <= 0 or study.cpu_s >= options.minutes * 60:
         return
     _ = bench.teacher.lesson  # has its own progress bar, which must end before the next begins
-    with bench.shop.progress.task("search", left) as advance, tempfile.TemporaryDirectory() as folder:
+    with show_step(bench.shop.progress, "search", left) as advance, tempfile.TemporaryDirectory() as folder:
         while study.asked < options.trials and study.cpu_s < options.minutes * 60:
-            began_s = _cpu_s()
+            began_s = cpu_time_s()
             trial, choice = study.ask()
             with naming_step(f"candidate {trial.number}"):
                 found = study.recall(choice) or bench.score(choice, trial.number, Path(folder))
-            study.tell(trial, found, _cpu_s() - began_s)
+            study.tell(trial, found, cpu_time_s() - began_s)
             bench.shop.progress.note(_news(bench.space, found, study.candidates))
             advance()
 
@@ -220,7 +221,8 @@ def _hand_on(steps: Path, build_steps: Path) -> None:
     """Give the build what is finished already."""
     build_steps.mkdir(parents=True, exist_ok=True)
     for name in HANDED_ON:
-        shutil.copyfile(steps / name, build_steps / name)
+        if (steps / name).is_file():  # answers are there if a candidate had to learn from them
+            shutil.copyfile(steps / name, build_steps / name)
 
 
 def _key(build_key: str) -> str:
@@ -229,8 +231,3 @@ def _key(build_key: str) -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _cpu_s() -> float:
-    """Return the CPU time of this process and of its children that ended."""
-    return sum(os.times()[:4])

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from variants.errors import RecipeError
+from variants.plans import Pruning
 from variants.pruning import prunable_widths
-from variants.recipe import Pruning
 from variants.residual import find_blocks
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from variants.recipe import Recipe, Training
+    from variants.plans import Training
+    from variants.recipe import Recipe
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "int8")
@@ -88,7 +89,7 @@ class Space:
         """Return how to prune the full model to ``shape``, ``None`` where that is the full model."""
         if shape.is_full:
             return None
-        return replace(self.pruning, ratio=0.0, iterations=1, training=training, apart=shape.ratios)
+        return replace(self.pruning, ratio=0.0, iterations=1, training=training, apart=shape.ratios, blocks=0)
 
 
 def find_space(recipe: Recipe, model: torch.nn.Module, rows: torch.Tensor) -> Space:

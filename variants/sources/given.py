@@ -23,7 +23,8 @@ from variants.data import row_hashes
 from variants.errors import LeftOut, RecipeError, StepFailed, naming_step
 from variants.interface import describe_interface
 from variants.onnx_pruning import OneShot, prune_file
-from variants.recipe import DataParts, Draft, Examples, FilePlan, Quantization, Ready, Thresholds
+from variants.plans import FilePlan, Quantization, Thresholds
+from variants.recipe import DataParts, Draft, Examples, Ready
 from variants.runtime import run_logits
 from variants.scoring import Classes, Scoring, Values
 from variants.sources.arrays import read_arrays, take_inputs, take_labels, wanted_arrays

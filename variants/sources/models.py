@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from variants.errors import RecipeError
@@ -15,7 +16,7 @@ from variants.manifest import NAME_PATTERN
 from variants.sources.recipes import load_recipe, require_build_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from variants.recipe import AnyRecipe
@@ -94,13 +95,18 @@ def load_source(given: Given) -> AnyRecipe:
         MissingPart: It needs a package that is not installed.
     """
     source = given.source
+    if given.boxes and given.tolerance is not None:
+        raise RecipeError(
+            f"--tolerance {given.tolerance:g} is for answers that are values, and --boxes says that '{source}' answers "
+            "with boxes, which are right by class and overlap: leave one of the two out"
+        )
     if source.suffix.lower() == ONNX_SUFFIX:
         require_build_extra()
         from variants.sources.given import read_given  # noqa: PLC0415 - the check above makes sure that it can be
         from variants.sources.onnx_files import read_model  # noqa: PLC0415 - the same
 
         return read_given(read_model(source, given.fixed), given)
-    if (source / CONFIG).is_file():
+    if _is_hugging_face(source):
         require_build_extra()
         from variants.sources.hugging_face import read_folder  # noqa: PLC0415 - as above
 
@@ -117,3 +123,22 @@ def load_source(given: Given) -> AnyRecipe:
             f"{given.options()[0]} is for a trained model, and '{source}' is not one: it needs no such thing"
         )
     return load_recipe(str(source))
+
+
+def reload_of(given: Given, recipe: AnyRecipe) -> Callable[[], AnyRecipe]:
+    """Return what gives another process, to which it is pickled, the ``recipe`` that ``given`` named.
+
+    The recipe of a trained model goes there as it is, for reading it may have taken minutes. Others are loaded again:
+    their class may be in a file that only the loader knows.
+    """
+    if given.source.suffix.lower() == ONNX_SUFFIX or _is_hugging_face(given.source):
+        return partial(_same, recipe)
+    return partial(load_recipe, str(given.source))
+
+
+def _is_hugging_face(source: Path) -> bool:
+    return (source / CONFIG).is_file()
+
+
+def _same(recipe: AnyRecipe) -> AnyRecipe:
+    return recipe
