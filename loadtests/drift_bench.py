@@ -1,9 +1,10 @@
 """Drift against its bars: ``python -m loadtests.drift_bench``, or ``make bench-drift``.
 
-Real models of a repository answer rows that no build has seen, clean, under a dozen shifts and with damaged weights.
-From these answers three things are measured: how soon a drop of five points is found and how often there is a false
-alarm, ours and other detectors side by side; how far estimates without labels lie from the truth; and which tests of
-the inputs see which shift. Answers are kept in ``--work``, so that figures can be made again without running a model.
+Real models of a repository, of pictures or of the recipe ``text``, answer rows that no build has seen, clean, under a
+dozen shifts and with damaged weights. From these answers four things are measured: how soon a drop of five points is
+found and how often there is a false alarm, ours and other detectors side by side; how far estimates without labels lie
+from the truth; who is blamed where full itself is damaged; and which tests of the inputs see which shift. Answers are
+kept in ``--work``, so that figures can be made again without running a model.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from loadtests.drift.detecting import run_detection
 from loadtests.drift.estimating import run_estimates
 from loadtests.drift.picture import draw
 from loadtests.drift.references import ReferenceMissing
+from loadtests.drift.texts import TextsMissing
+from loadtests.drift.witnessing import run_witnesses
 from loadtests.marked_page import MarksMissing
 from loadtests.record import describe_run
 from variants.manifest import ManifestError
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document |= {"models": {name: len(found.clean.labels) for name, found in models.items()}}
         document |= {"estimates": run_estimates(models)}
         document |= {"inputs": run_comparison(models)}
+        document |= {"witnesses": run_witnesses(models, console.print)}
         document |= {"detection": run_detection(models, console.print)}
         if parsed.plot is not None:
             draw(document, parsed.plot)
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if parsed.docs is not None:
             page.rewrite(parsed.docs, document, parsed.plot)
-    except (ManifestError, MarksMissing, OSError, ReferenceMissing) as error:
+    except (ManifestError, MarksMissing, OSError, ReferenceMissing, TextsMissing) as error:
         console.print(f"drift bench: {error}")
         return 1
     return 0

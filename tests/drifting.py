@@ -59,12 +59,15 @@ def classes_onnx(weights: NDArray[np.float32], steps: int = 0) -> bytes:
 
 
 def write_winds(root: Path, *, wrong: tuple[str, ...] = (), plan: ModelPlan = PLAN) -> Path:
-    """Write the model; the manifest has the digests of the files, those with wrong weights too. Return its folder."""
+    """Write the model; the manifest has the digests of the files, those with wrong weights too. Return its folder.
+
+    Variants that are ``wrong`` are so each in its own way.
+    """
     folder = root / plan.name / plan.version
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        item.name: classes_onnx(WRONG if item.name in wrong else RIGHT, _STEPS[item.name]) for item in plan.variants
-    }
+    weights = dict.fromkeys((item.name for item in plan.variants), RIGHT)
+    weights |= {name: np.roll(WRONG, step, axis=1) for step, name in enumerate(wrong)}
+    contents = {name: classes_onnx(value, _STEPS[name]) for name, value in weights.items()}
     for name, content in contents.items():
         (folder / f"{name}.onnx").write_bytes(content)
     manifest = make_manifest(plan, contents).model_copy(
@@ -74,7 +77,7 @@ def write_winds(root: Path, *, wrong: tuple[str, ...] = (), plan: ModelPlan = PL
     return folder
 
 
-def infer_body(number: int, request_id: str = "", budget_ms: float = 1000.0) -> bytes:
+def infer_body(number: int, request_id: str = "", budget_ms: float = 60_000.0) -> bytes:
     """Return the JSON of one request whose right class is ``number % 4``."""
     data = [0.0] * 4
     data[number % 4] = 1.0

@@ -3,7 +3,7 @@
 Beside the two tests that the gateway uses stand two that would need the reference rows themselves: the kernel
 two-sample test (MMD, Gretton et al. 2012, a Gaussian kernel of median width on the standardised summaries, p by
 permutation) and the energy distance on eight random projections. Both are given as many reference rows as the manifest
-summarises.
+summarises, and ``MOST_HELD`` of them at most: they cost the square of it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ WINDOW: Final = 150
 WINDOWS: Final = 12
 LEVEL: Final = 0.01
 PERMUTATIONS: Final = 120
+MOST_HELD: Final = 450
 PROJECTIONS: Final = 8
 
 
@@ -43,7 +44,7 @@ def _shares(answers: Answers) -> dict[str, dict[str, float]]:
     reference = present(input_reference_of(answers.manifest), "reference of its input")
     chance = np.random.default_rng(5)
     clean = summarise(answers.inputs["clean|0.0"])
-    held = clean[chance.permutation(len(clean))[: reference.rows]]
+    held = clean[chance.permutation(len(clean))[: min(reference.rows, MOST_HELD)]]
     full = references_of(answers.manifest)["full"]
     found = {"clean": _powers((reference, full), held, clean, (chance, answers.clean.outputs["full"]))}
     for scene in answers.shifted:

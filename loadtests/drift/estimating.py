@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from loadtests.drift.answers import FULL
 from loadtests.drift.references import present, references_of
 from loadtests.drift.shifts import GENERIC
 from service.policy.drift.classification import Classification
@@ -18,44 +19,53 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from loadtests.drift.answers import Answers, Floats, Labels
-    from service.domain.drift import Calibration
+    from service.domain.drift import VariantReference
 
 PAIR_SHARE: Final = 0.5
 """Of a condition's rows; the watch keeps as many pairs as answers, but they are rarer."""
-BANDS: Final = {"at least 75 %": (0.75, 1.01), "50 to 75 %": (0.5, 0.75), "below 50 %": (0.0, 0.5)}
+BANDS: Final = {"up to 20 points lost": (-1.0, 0.2), "20 to 40 points lost": (0.2, 0.4), "more lost": (0.4, 1.01)}
+"""By how much accuracy is below that of clean rows."""
+MILD: Final = next(iter(BANDS))
+CLEAN: Final = "clean"
 METHODS: Final = ("plain CBPE", "ATC", "confidence", "shadow")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One variant under one condition: what is true, and what each method believes, some with an interval."""
+    """One variant under one condition: what is true, and what each method believes, some with an interval.
+
+    ``clean`` is its accuracy on clean rows.
+    """
 
     model: str
     variant: str
     condition: str
     strength: float
+    clean: float
     truth: float
     estimates: dict[str, float]
     intervals: dict[str, tuple[float, float]]
 
     @property
     def band(self) -> str:
-        """The band of the true accuracy."""
-        return next(name for name, (low, high) in BANDS.items() if low <= self.truth < high)
+        """The band of what was lost."""
+        return next(name for name, (low, high) in BANDS.items() if low <= self.clean - self.truth < high)
 
 
 def run_estimates(models: Mapping[str, Answers]) -> dict[str, Any]:
     """Return errors and coverage by method, by band of true accuracy, and by condition."""
     cases = [case for name, answers in models.items() for case in _cases(name, answers)]
-    mild = [case for case in cases if case.band == "at least 75 %" and case.condition != "clean"]
+    worse = [case for case in cases if case.condition != CLEAN]
+    mild = [case for case in worse if case.band == MILD]
     return {
-        "by band": {band: _summary([case for case in cases if case.band == band]) for band in BANDS},
+        "by band": {band: _summary([case for case in worse if case.band == band]) for band in BANDS},
+        "by model": {name: _summary([case for case in mild if case.model == name]) for name in models},
         "by condition": {
             condition: _summary([case for case in mild if case.condition == condition])
             for condition in sorted({case.condition for case in mild})
         },
-        "all": _summary([case for case in cases if case.condition != "clean"]),
-        "clean": _summary([case for case in cases if case.condition == "clean"]),
+        "all": _summary(worse),
+        "clean": _summary([case for case in cases if case.condition == CLEAN]),
         "kinds the build also perturbs by": _summary([case for case in mild if case.condition in GENERIC]),
         "kinds it has never seen": _summary([case for case in mild if case.condition not in GENERIC]),
         "cases": [
@@ -83,33 +93,36 @@ def _summary(cases: list[Case]) -> dict[str, Any]:
 
 def _cases(model: str, answers: Answers) -> Iterator[Case]:
     known = references_of(answers.manifest)
-    full = present(known["full"].calibration, "calibration of full")
+    accuracy = {name: _accuracy(output, answers.clean.labels) for name, output in answers.clean.outputs.items()}
     for scene in (answers.clean, *answers.shifted):
         for variant, output in scene.outputs.items():
-            own = present(known[variant].calibration, f"calibration of {variant}")
-            place = (model, variant, scene.name, scene.strength)
-            yield _case(place, (scene.outputs["full"], output), scene.labels, (full, own))
-    for damage in answers.damaged:
-        own = present(known[damage.variant].calibration, f"calibration of {damage.variant}")
-        place = (model, damage.variant, "flipped weights", float(damage.flips))
-        yield _case(place, (damage.full, damage.output), damage.labels, (full, own))
+            place = (model, variant, scene.name, scene.strength, accuracy[variant])
+            yield _case(place, (scene.outputs[FULL], output), scene.labels, known)
+    whole = answers.whole()
+    for damage in (item for item in answers.damaged if item.variant != FULL):  # of full nothing but confidence tells
+        place = (model, damage.variant, "flipped weights", float(damage.flips), accuracy[damage.variant])
+        yield _case(place, (whole.outputs[FULL], damage.output), whole.labels, known)
+
+
+def _accuracy(output: Floats, labels: Labels) -> float:
+    return float((output.argmax(1) == labels).mean())
 
 
 def _case(
-    place: tuple[str, str, str, float],
+    place: tuple[str, str, str, float, float],
     outputs: tuple[Floats, Floats],
     labels: Labels,
-    calibrations: tuple[Calibration, Calibration],
+    known: Mapping[str, VariantReference],
 ) -> Case:
-    full, own = calibrations
+    full, own = (present(known[name].calibration, f"calibration of {name}") for name in (FULL, place[1]))
     pairs = Classification().compare([outputs[0]], [outputs[1]])
     odds = np.asarray([pair.log_odds for pair in pairs])
     alone = present(estimate_accuracy(odds, own), "estimate")
-    seen = pairs[: round(PAIR_SHARE * len(pairs))] if place[1] != "full" else ()
+    seen = pairs[: round(PAIR_SHARE * len(pairs))] if place[1] != FULL else ()
     both = present(estimate_accuracy(odds, own, seen, full), "estimate")
     return Case(
         *place,
-        truth=float((outputs[1].argmax(1) == labels).mean()),
+        truth=_accuracy(outputs[1], labels),
         estimates={
             "plain CBPE": float(_probability(odds).mean()),
             "ATC": alone.threshold,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests.drift.estimating import BANDS, METHODS
+from loadtests.drift.estimating import BANDS, METHODS, MILD
+from loadtests.drift.witnessing import MOST
 from loadtests.marked_page import Marks, image, table
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def rewrite(page: Path, document: Mapping[str, Any], picture: Path | None) -> No
         MarksMissing: The page has no place for them.
     """
     shown = [image(page, picture, _WORDS)] if picture is not None else []
-    parts = [_head(document), *shown, _detectors(document), _replay(document), _estimates(document), _inputs(document)]
+    figures = (_detectors, _replay, _witnesses, _estimates, _inputs)
+    parts = [_head(document), *shown, *(figure(document) for figure in figures)]
     MARKS.rewrite(page, parts)
 
 
@@ -79,10 +81,32 @@ def _replay(document: Mapping[str, Any]) -> str:
     )
 
 
+def _witnesses(document: Mapping[str, Any]) -> str:
+    header = (
+        "what is damaged",
+        "cases",
+        "full out: with witnesses",
+        "smaller out",
+        "median delay",
+        "smaller out: without",
+    )
+    rows = []
+    for fault, found in document["witnesses"].items():
+        shares = (f"{100 * found[figure]:.0f} %" for figure in ("full_out_ratio", "smaller_out_ratio"))
+        delay = found["median_delay_samples"]
+        before = f"{100 * found['smaller_out_without_ratio']:.0f} %"
+        rows.append((fault, str(found["cases"]), *shares, "-" if delay is None else f"{delay:.0f}", before))
+    caption = (
+        f"Who is demoted or quarantined first, within {MOST} samples of a smaller variant, with and without witnesses."
+    )
+    return "\n".join([caption, "", *table(header, rows, left=1)])
+
+
 def _estimates(document: Mapping[str, Any]) -> str:
     estimates = document["estimates"]
     groups = {"clean": estimates["clean"]}
-    groups |= {f"accuracy {band}": estimates["by band"][band] for band in BANDS}
+    groups |= {band: estimates["by band"][band] for band in BANDS}
+    groups |= {f"- model {name}": found for name, found in estimates["by model"].items()}
     groups |= {f"- {name}": found for name, found in estimates["by condition"].items()}
     for kind in ("kinds the build also perturbs by", "kinds it has never seen"):
         groups[f"- {kind}"] = estimates[kind]
@@ -96,7 +120,7 @@ def _estimates(document: Mapping[str, Any]) -> str:
         spans = found["shadow"]
         cells = (f"{100 * spans['coverage']:.0f} %", f"{100 * spans['half_width']:.1f}")
         rows.append((name, str(found["cases"]), *errors, *cells))
-    caption = "Mean absolute error in points; conditions by name are those that leave at least 75 % of rows right."
+    caption = f"Mean absolute error in points; lines that begin with a dash are of conditions with {MILD}."
     return "\n".join([caption, "", *table(header, rows, left=1)])
 
 

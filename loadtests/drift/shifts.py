@@ -1,4 +1,4 @@
-"""Faults to put into the world: what changes the pictures, and what changes which pictures come.
+"""Faults to put into pictures.
 
 Each is a function of rows (rows, channels, height, width), a strength 0..1 and a generator; values stay within the
 rows' own range. Strengths are chosen so that 1 costs a classifier much and 0.3 a little. ``GENERIC`` names those whose
@@ -16,7 +16,6 @@ from scipy import ndimage
 
 Rows = NDArray[np.float32]
 Shift = Callable[[Rows, float, np.random.Generator], Rows]
-STRENGTHS: Final = (0.3, 0.6, 1.0)
 
 
 def _blur(rows: Rows, strength: float, _: np.random.Generator) -> Rows:
@@ -100,14 +99,6 @@ SHIFTS: Final[dict[str, Shift]] = {
     "shot noise": _shot_noise,
 }
 GENERIC: Final = ("blur", "noise", "sensor gain", "translation", "dead pixels")
-
-
-def class_mix(labels: NDArray[np.int64], strength: float, chance: np.random.Generator) -> NDArray[np.int64]:
-    """Return row numbers, as many as ``labels``, in which a tenth of the classes makes up most at strength 1."""
-    classes = np.unique(labels)
-    favoured = chance.choice(classes, max(1, len(classes) // 10), replace=False)
-    weights = np.where(np.isin(labels, favoured), 1.0 + 50.0 * strength, 1.0)
-    return np.asarray(chance.choice(len(labels), len(labels), p=weights / weights.sum()))
 
 
 def _span(rows: Rows) -> float:

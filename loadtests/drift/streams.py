@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadtests.drift.answers import DROP
+from loadtests.drift.answers import DROP, FULL
 from service.policy.drift.classification import Classification
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from loadtests.drift.answers import Answers, Damage
+    from loadtests.drift.answers import Answers
     from service.policy.drift.pairs import Pair
 
     Pairs = tuple[Pair, ...]
@@ -36,13 +36,14 @@ class Fault:
 
 def faults_of(answers: Answers, chance: np.random.Generator) -> list[Fault]:
     """Return every fault of a model."""
-    outputs = answers.clean.outputs
+    outputs, full = answers.clean.outputs, answers.whole().outputs[FULL]
     found = []
-    for variant in (name for name in outputs if name != "full"):
-        clean = Classification().compare([outputs["full"]], [outputs[variant]])
+    for variant in (name for name in outputs if name != FULL):
+        clean = Classification().compare([outputs[FULL]], [outputs[variant]])
         found.append(Fault("wrong at random", variant, clean, _wrong(clean, chance)))
-        own = [damage for damage in answers.damaged if damage.variant == variant]
-        found.extend(Fault(f"{damage.flips} bits flipped", variant, clean, _damaged(damage)) for damage in own)
+        for damage in (item for item in answers.damaged if item.variant == variant):
+            faulty = Classification().compare([full], [damage.output])
+            found.append(Fault(f"{damage.flips} bits flipped", variant, clean, faulty))
     return found
 
 
@@ -51,10 +52,6 @@ def draw(pairs: Pairs, chance: np.random.Generator) -> Iterator[Pair]:
     while True:
         for place in chance.integers(0, len(pairs), 1000).tolist():
             yield pairs[place]
-
-
-def _damaged(damage: Damage) -> Pairs:
-    return Classification().compare([damage.full], [damage.output])
 
 
 def _wrong(clean: Pairs, chance: np.random.Generator) -> Pairs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from service.domain.verdicts import ModelDrift, Rolling, VariantDrift
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from service.domain.drift import DriftPolicy
     from service.engine.drift.shadows import Shadows
@@ -35,19 +35,13 @@ def report_of(watch: ModelWatch, shadows: Shadows, *, has_store: bool) -> ModelD
 
 def _notes(watch: ModelWatch, scheduling: str, *, has_store: bool) -> tuple[str, ...]:
     """Say what is not watched, and why."""
-    model, full = watch.model, watch.full
+    model = watch.model
     if not watch.is_on:
         return ("nothing is watched: the policy has drift.most none",)
     notes = []
     if not watch.has_scores:
         notes.append(f"answers are not compared: output '{model.info.outputs[0].name}' is no floating-point tensor")
-    if not full:
-        notes.append("no shadow runs: there is no variant of tier full on this machine")
-    elif full not in model.backends:
-        notes.append(f"no shadow runs now: variant '{full}' is not in memory, and none is evicted for it")
-    smaller = {name: item for name, item in watch.watches.items() if item.reference.allowed is not None}
-    if len(smaller) > 1 and all(item.standing.state in ("demoted", "quarantined") for item in smaller.values()):
-        notes.append(f"every smaller variant differs from '{full}': it may be '{full}' that is not what was measured")
+    notes += _notes_on_full(watch)
     if not any(item.reference.calibration for item in watch.watches.values()):
         notes.append("no estimate without labels: the manifest has no calibration")
     notes += [
@@ -60,6 +54,23 @@ def _notes(watch: ModelWatch, scheduling: str, *, has_store: bool) -> tuple[str,
     if not has_store:
         notes.append("no labels: the gateway keeps no predictions (--predictions)")
     return tuple(notes)
+
+
+def _notes_on_full(watch: ModelWatch) -> Iterator[str]:
+    """Say whether the others can be held against full, and whether full can be held against them."""
+    model, full = watch.model, watch.full
+    if not full:
+        yield "no shadow runs: there is no variant of tier full on this machine"
+        return
+    if full not in model.backends:
+        yield f"no shadow runs now: variant '{full}' is not in memory, and none is evicted for it"
+    smaller = {name: item for name, item in watch.watches.items() if item.reference.allowed is not None}
+    if smaller and watch.panel.is_full_doubted:
+        yield f"'{full}' is in doubt: meanwhile no variant is judged by it"
+    elif smaller and not watch.panel.nearest():
+        yield f"no variant can bear witness of '{full}': where a smaller one differs from it, it is believed"
+    if len(smaller) > 1 and all(item.standing.state in ("demoted", "quarantined") for item in smaller.values()):
+        yield f"every smaller variant differs from '{full}': it may be '{full}' that is not what was measured"
 
 
 def _variant(watch: ModelWatch, shadows: Shadows, name: str) -> VariantDrift:

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +23,12 @@ from service.engine.drift.spare import processors
 from service.policy.pools import LOCAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from service.engine.backends.backend import Backend
-    from service.engine.drift.taps import Sample
+    from service.engine.drift.taps import Answer, Sample
     from service.engine.loaded import LoadedModel
 
 CPU_RATIO: Final = 0.01
@@ -45,11 +45,12 @@ _NICE: Final = 19
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """One sample, with full's answer, and that of each judged variant."""
+    """One sample, with full's answer, that of each judged variant, and those of all who were asked about them."""
 
     sample: Sample
     full: tuple[NDArray[Any], ...]
     answers: dict[str, tuple[NDArray[Any], ...]]
+    heard: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
 
 
 class Ration:
@@ -136,7 +137,7 @@ class Shadows:
             _count(self._ended, sample, "stale" if is_stale else self._hindrance(sample) or self._compare(sample))
 
     def _compare(self, sample: Sample) -> str:
-        """Run what is missing of full's answer and of the judged variants'; return the outcome."""
+        """Run what is missing of full's answer, of the judged variants' and of their witnesses'; return the outcome."""
         full, model = full_of(sample.model), sample.model
         answers, started_s = {sample.variant: sample.outputs}, time.thread_time()
         try:
@@ -147,14 +148,28 @@ class Shadows:
                 if backend is None:
                     return "not_held"
                 answers[name] = backend.run(sample.inputs)
+            heard = _hear(sample, answers[full], answers)
         except Exception:  # noqa: BLE001 - the thread outlives whatever a backend raises
             return "failed"
         finally:
             cpu_s = time.thread_time() - started_s
             self.cpu_s += cpu_s
             self._ration.spend(cpu_s, self.clock())
-        self.done.put(Compared(sample, answers[full], {name: answers[name] for name in sample.judged}))
+        self.done.put(Compared(sample, answers[full], {name: answers[name] for name in sample.judged}, heard))
         return "compared"
+
+
+def _hear(sample: Sample, full: Answer, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Return the answers of those who are to be asked about what differs from full, as far as they are in memory."""
+    heard, summon = dict(answers), sample.summon
+    if summon is None:
+        return heard
+    for name in sample.judged:
+        for witness in summon(name, full, answers[name]):
+            backend = sample.model.backends.get(witness)
+            if witness not in heard and backend is not None:
+                heard[witness] = backend.run(sample.inputs)
+    return heard
 
 
 def _count(counts: Counter[tuple[str, str, str]], sample: Sample, outcome: str) -> None:

@@ -16,13 +16,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from service.engine.drift.shadows import Shadows
     from service.engine.loaded import LoadedModel
     from service.engine.ticket import Outcome, Ticket
+
+    Answer = tuple[NDArray[Any], ...]
+    Summon = Callable[[str, Answer, Answer], tuple[str, ...]]
 
 _LOGGER: Final = logging.getLogger("tiergate")
 _MOST_WATCHED: Final = 512
@@ -33,7 +36,10 @@ _MOST_KEPT_BYTES: Final = 64 * 2**20
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One row of a request, and who answered it how; ``judged`` are the variants to compare with full by it."""
+    """One row of a request, and who answered it how; ``judged`` are the variants to compare with full by it.
+
+    ``summon`` tells who else is to be asked, given a judged variant's name and the answers of full and of that variant.
+    """
 
     model: LoadedModel
     inputs: Mapping[str, NDArray[Any]]  # (1, ...) each
@@ -41,6 +47,7 @@ class Sample:
     outputs: tuple[NDArray[Any], ...]  # (1, ...) each
     judged: tuple[str, ...] = ()
     taken_s: float = 0.0
+    summon: Summon | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -86,6 +93,7 @@ class ModelTaps:
         self.watched: deque[Sample] = deque()
         self.kept: deque[KeptAnswer] = deque()
         self.kept_share = 0.0
+        self.summon: Summon | None = None
         self.dropped = self.failed = 0
         self._model = model
         self._shadows = shadows
@@ -124,7 +132,7 @@ class ModelTaps:
         row = int(draw * 2**31) % ticket.waiting.rows
         inputs = {tensor.name: _row(tensor.data, row) for tensor in ticket.request.inputs}
         outputs = tuple([data[row : row + 1].copy() for data in answer.outputs])  # it may be part of a batch's
-        sample = Sample(self._model, inputs, answer.variant, outputs, tuple(judged), self._shadows.clock())
+        sample = Sample(self._model, inputs, answer.variant, outputs, tuple(judged), self._shadows.clock(), self.summon)
         if judged:
             self._shadows.offer(sample)
         if draw < tap.watch_share:

@@ -6,6 +6,8 @@ Used by one thread, off the request path. What routing does by the verdicts is d
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -19,10 +21,12 @@ from service.policy.drift.distributions import compare_summaries
 from service.policy.drift.lifecycle import SEVERITY, Standing
 from service.policy.drift.summary import summarise
 from service.policy.drift.watch import FEWEST_FOR_SHIFT, VariantWatch
+from service.policy.drift.witnesses import Panel, Word
+from service.policy.drift.words import in_words
 from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,9 +35,10 @@ if TYPE_CHECKING:
     from service.engine.drift.predictions import Prediction
     from service.engine.drift.references import ModelReference
     from service.engine.drift.shadows import Compared, Shadows
-    from service.engine.drift.taps import Sample
+    from service.engine.drift.taps import Answer, Sample
     from service.engine.loaded import LoadedModel
-    from service.policy.drift.lifecycle import Evidence, Transition
+    from service.policy.drift.lifecycle import Transition
+    from service.policy.drift.pairs import Agreement, Pair
 
 WATCHED_HZ: Final = 20.0
 """Answers a second of each variant whose confidence and inputs are looked at."""
@@ -74,6 +79,12 @@ class ModelWatch:
         self.has_scores = model.info.outputs[0].datatype in _SCORES
         self.policy: DriftPolicy = model.policy.drift.as_policy()
         self.watches = {name: self._watch(name) for name in self.taps.taps if name in reference.variants}
+        self.panel = Panel(self.full, {item.name: item.tier for item in model.info.variants}, self.watches)
+        if self.full in self.watches:
+            full = self.watches[self.full]
+            self.watches[self.full] = replace(full, allowed_blame=self.panel.allowed_blame())
+        # Of the panel, not of this watch: in a circle with the taps it would outlive the model.
+        self.taps.summon = partial(_summon, self.panel, reference.agreement)
         self.history: dict[str, deque[Happening]] = {name: deque(maxlen=_MOST_HISTORY) for name in self.watches}
         self.feedback: Counter[str] = Counter(joined=0, unknown=0, unfit=0)
         self.samples: Counter[str] = Counter()
@@ -107,7 +118,8 @@ class ModelWatch:
             old = before.watches[name]
             self.history[name], self.samples[name] = before.history[name], before.samples[name]
             self.since_s[name], self.set_by_hand_s[name] = before.since_s[name], before.set_by_hand_s[name]
-            asks_same = (old.policy, old.reference, old.full) == (self.policy, new.reference, new.full)
+            asked, asks = ((item.reference, item.full, item.allowed_blame) for item in (old, new))
+            asks_same = (old.policy, asked) == (self.policy, asks)
             self.watches[name] = old if asks_same and is_same_full else self._anew(new, old.standing)
 
     def resume(self, name: str, kept: KeptState) -> None:
@@ -133,7 +145,7 @@ class ModelWatch:
         policy = self.model.policy.drift.as_policy()
         if policy != self.policy:
             self.policy = policy
-            self.watches = {name: self._anew(watch, watch.standing) for name, watch in self.watches.items()}
+            self.watches.update({name: self._anew(watch, watch.standing) for name, watch in self.watches.items()})
         if not self.is_on:
             for name, watch in self.watches.items():
                 if watch.standing.state != "healthy" and not watch.standing.is_held:
@@ -144,11 +156,23 @@ class ModelWatch:
 
     def compared(self, item: Compared) -> None:
         """Take a shadow run; an answer from before a hand put the variant where it is tells nothing of it now."""
-        for name, outputs in item.answers.items():
-            if name in self.watches and name != self.full and item.sample.taken_s >= self.set_by_hand_s[name]:
-                for pair in self.reference.agreement.compare(item.full, outputs):
+        for name in item.answers:
+            if name in self.watches and name != self.full and item.sample.taken_s >= self._set_by_hand_s(name):
+                for pair, words in self._heard(name, item):
                     self.samples[name] += 1
-                    self._note(name, self.watches[name].compared(pair))
+                    for whom, transition in self.panel.compared(name, pair, words):
+                        self._note(whom, transition)
+
+    def _set_by_hand_s(self, name: str) -> float:
+        return max(self.set_by_hand_s[item] for item in (name, self.full) if item in self.set_by_hand_s)
+
+    def _heard(self, name: str, item: Compared) -> Iterator[tuple[Pair, list[Word]]]:
+        """Yield for each row the pair of a variant with full, and what witnesses say of the two."""
+        compare, outputs = self.reference.agreement.compare, item.answers[name]
+        answers = [item.heard[other] for other in self.panel.witnesses_of(name) if other in item.heard]
+        beside = [(compare(answer, outputs), compare(item.full, answer)) for answer in answers]
+        for row, pair in enumerate(compare(item.full, outputs)):
+            yield pair, [Word(ours[row].loss, theirs[row].loss) for ours, theirs in beside]
 
     def watched(self, samples: Sequence[Sample]) -> None:
         """Take answers whose confidence and inputs are to be looked at."""
@@ -228,11 +252,16 @@ class ModelWatch:
             for name, watch in self.watches.items()
             if watch.standing.state in ("demoted", "quarantined") and self._is_comparable(name)
         }
+        nearest = self.panel.nearest()
         for name, tap in self.taps.taps.items():
             shadow = 0.0
             if base and name != self.full and self._is_comparable(name):
                 shadow = choose_share(base, self.rates_hz[name], self._suspicion(name))
+                if self.panel.is_full_doubted:  # it recovers by what others answer
+                    shadow = max(shadow, choose_reversed_share(base, self.rates_hz[name], is_out=True))
             others = {item: share for item, share in reversed_shares.items() if item != name}
+            if base and name == self.full and nearest:  # or nobody would look at full where it answers everything
+                others.setdefault(nearest, choose_share(base, self.rates_hz[name], self._suspicion(name)))
             watched = choose_watch_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
             tap.set(shadow, watched, others)
 
@@ -263,21 +292,24 @@ class ModelWatch:
         watch = self.watches[name]
         if watch.standing.state not in ("healthy", "quarantined"):
             return 1.0
-        found = watch.evidence()
-        return max(found.drop, found.label_drop) / self.policy.warn_run_length
+        known = [watch.evidence()]
+        if self.full in self.watches and self.watches[self.full].standing.state != "quarantined":
+            known.append(self.watches[self.full].evidence())
+        return max(max(item.drop, item.label_drop) for item in known) / self.policy.warn_run_length
 
     def _watch(self, name: str) -> VariantWatch:
         full: VariantReference | None = None if name == self.full else self.reference.variants.get(self.full)
         return VariantWatch(self.reference.variants[name], full, self.policy)
 
     def _anew(self, watch: VariantWatch, standing: Standing) -> VariantWatch:
-        return VariantWatch(watch.reference, watch.full, self.policy, standing)
+        return replace(watch, policy=self.policy, standing=standing)
 
     def _note(self, name: str, transition: Transition | None) -> None:
         if transition is None:
             return
         by_hand = bool(transition.by_hand)
-        said = f"{transition.reason}{'' if by_hand else ': '}{'' if by_hand else _in_words(transition.evidence)}"
+        beside = "other variants" if name == self.full else "full"
+        said = transition.reason if by_hand else f"{transition.reason}: {in_words(transition.evidence, beside)}"
         happening = Happening(self._wall(), transition.before, transition.after, "hand" if by_hand else "drift", said)
         if _ends_what_was(transition):
             self.since_s[name] = happening.at_s
@@ -288,24 +320,14 @@ class ModelWatch:
         self._on_happening(self.model.info.name, name, happening)
 
 
+def _summon(panel: Panel, agreement: Agreement, name: str, full: Answer, outputs: Answer) -> tuple[str, ...]:
+    """Return who is to be asked about a row; called by the thread of the shadow runs."""
+    is_apart = any(panel.is_apart(name, pair) for pair in agreement.compare(full, outputs))
+    return panel.witnesses_of(name) if is_apart else ()
+
+
 def _ends_what_was(transition: Transition) -> bool:
     """Tell whether labels of earlier answers say nothing of the new state; those that proved a drop are of the drop."""
     evidence = transition.evidence
     is_worse = transition.after in ("demoted", "quarantined") and evidence.label_drop <= evidence.drop
     return bool(transition.by_hand) or transition.after == "restored" or is_worse
-
-
-def _in_words(evidence: Evidence) -> str:
-    parts: Iterable[str] = (
-        f"loss {evidence.loss:.3f} against full where {evidence.allowed_loss:.3f} is allowed"
-        if evidence.loss is not None and evidence.allowed_loss is not None
-        else "",
-        f"accuracy {evidence.accuracy:.3f} by labels where {evidence.claimed_accuracy:.3f} is claimed"
-        if evidence.accuracy is not None
-        else "",
-        f"evidence {max(evidence.drop, evidence.label_drop):.3g} of a drop",
-        f"{max(evidence.severe, evidence.label_severe):.3g} of a severe one",
-        f"{evidence.recovery:.3g} of recovery",
-        f"{evidence.samples} samples",
-    )
-    return ", ".join(filter(None, parts))

@@ -15,8 +15,9 @@
 
 Hysteresis: what clears is another test than what alarms (``sequential.FallTest`` against a limit above the allowed
 rate), a warning ends only below a tenth of what began it, and a restored variant is on probation. A hand may set any
-state; the machine then rests until the hand lets go. Full has no shadow and no bigger one to go to, so it is demoted at
-most.
+state; the machine then rests until the hand lets go. Full has no bigger one to be compared with: its pairs are what
+witnesses say of it (``witnesses``), which may quarantine it. Labels, which tell of changed inputs as of damage, demote
+it at most.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ def advance(standing: Standing, evidence: Evidence, policy: DriftPolicy, *, is_f
     """Return the transition that ``evidence`` calls for, or ``None``."""
     if standing.is_held:
         return None
-    after, reason = _judge(standing.state, evidence, policy)
+    after, reason = _judge(standing.state, evidence, policy, _source(evidence, is_full=is_full))
     if after not in _CLEARED:
-        limit = _severest(policy, is_full=is_full)
+        limit = _severest(policy, is_held_up=is_full and evidence.severe < policy.demote_run_length)
         after = after if SEVERITY[after] <= SEVERITY[limit] else limit
         if SEVERITY[after] <= SEVERITY[standing.state]:
             return None
@@ -100,17 +101,17 @@ def let_go(standing: Standing) -> Standing:
     return replace(standing, is_held=False)
 
 
-def _judge(state: DriftState, evidence: Evidence, policy: DriftPolicy) -> tuple[DriftState, str]:
+def _judge(state: DriftState, evidence: Evidence, policy: DriftPolicy, source: str) -> tuple[DriftState, str]:
     """Return the state that the evidence calls for, whatever the policy's limit, and why."""
     if max(evidence.severe, evidence.label_severe) >= policy.demote_run_length:
-        return "quarantined", f"{_source(evidence)} prove a severe drop"
+        return "quarantined", f"{source} prove a severe drop"
     if state in {"demoted", "quarantined"}:
         return ("restored", "recovered") if evidence.recovery >= policy.restore_run_length else (state, "")
     drop = max(evidence.drop, evidence.label_drop)
     if drop >= policy.demote_run_length:
-        return "demoted", f"{_source(evidence)} prove a drop"
+        return "demoted", f"{source} prove a drop"
     if drop >= policy.warn_run_length:
-        return ("demoted" if state == "restored" else "warned"), f"{_source(evidence)} make a drop likely"
+        return ("demoted" if state == "restored" else "warned"), f"{source} make a drop likely"
     return _judge_calm(state, evidence, policy)
 
 
@@ -124,9 +125,11 @@ def _judge_calm(state: DriftState, evidence: Evidence, policy: DriftPolicy) -> t
     return ("healthy", "calm again") if state == "warned" and is_calm and not evidence.shifted else (state, "")
 
 
-def _source(evidence: Evidence) -> str:
-    return "labels" if evidence.label_drop > evidence.drop else "shadow samples"
+def _source(evidence: Evidence, *, is_full: bool) -> str:
+    if evidence.label_drop > evidence.drop:
+        return "labels"
+    return "variants that agree with one another and not with it" if is_full else "shadow samples"
 
 
-def _severest(policy: DriftPolicy, *, is_full: bool) -> DriftState:
-    return "demoted" if is_full and SEVERITY[policy.most] > SEVERITY["demoted"] else policy.most
+def _severest(policy: DriftPolicy, *, is_held_up: bool) -> DriftState:
+    return "demoted" if is_held_up and SEVERITY[policy.most] > SEVERITY["demoted"] else policy.most

@@ -45,9 +45,13 @@ _MOST_EXPONENT: Final = 60.0
 
 @dataclass(slots=True)
 class RiseTest:
-    """An e-detector for a mean loss above an allowed one; ``drop`` is the rise to be found soonest, 0..1."""
+    """An e-detector for a mean loss above an allowed one; ``drop`` is the rise to be found soonest, 0..1.
+
+    Evidence grows to ``most`` and no further: what was long wrong and is right again has that much to live down.
+    """
 
     drop: float
+    most: float = _MOST
     _sums: dict[int, list[float]] = field(default_factory=dict)
 
     def observe(self, loss: float, *bounds: float) -> None:
@@ -58,7 +62,7 @@ class RiseTest:
             sums = self._sums.setdefault(place, [0.0] * (len(_RISES) + len(_ODDS)))
             raised = _alternatives(rate, self.drop)
             self._sums[place] = [
-                min((1.0 + old) * (1.0 + (other - rate) * stake), _MOST)
+                min((1.0 + old) * (1.0 + (other - rate) * stake), self.most)
                 for old, other in zip(sums, raised, strict=True)
             ]
 

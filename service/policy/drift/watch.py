@@ -15,7 +15,7 @@ import numpy as np
 from service.domain.drift import DriftPolicy
 from service.policy.drift.distributions import compare
 from service.policy.drift.estimate import estimate_accuracy
-from service.policy.drift.lifecycle import Evidence, Standing, advance, let_go, set_by_hand
+from service.policy.drift.lifecycle import SEVERITY, Evidence, Standing, advance, let_go, set_by_hand
 from service.policy.drift.rolling import Z_ONE_SIDED_90, RollingMean, wilson
 from service.policy.drift.sequential import FallTest, RiseTest, bounds_at
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FEWEST_FOR_SHIFT: Final = 100
 _QUIET: Final = 20.0
 """Evidence, in samples, below which nothing is suspected: what changed later is taken to have changed since."""
+_REMEMBERED: Final = 100.0
+"""Times the evidence that quarantines: as much is kept of it, so that an hour of errors is not atoned for in days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,16 @@ class _Tests:
 
 @dataclass(slots=True)
 class VariantWatch:
-    """The watch over one variant; ``full`` is full's reference, ``None`` for full itself."""
+    """The watch over one variant; ``full`` is full's reference, ``None`` for full itself.
+
+    ``allowed_blame`` is full's: how often, at most, the others may agree with one another and not with it (0..1).
+    """
 
     reference: VariantReference
     full: VariantReference | None
     policy: DriftPolicy = field(default_factory=DriftPolicy)
     standing: Standing = field(default_factory=Standing)
+    allowed_blame: float = 0.0
     _pairs: deque[Pair] = field(init=False)
     _log_odds: deque[float] = field(init=False)
     _loss: RollingMean = field(init=False)
@@ -82,6 +88,7 @@ class VariantWatch:
     _allowed_error: float = field(init=False)
     _samples: int = field(init=False, default=0)
     _suspect: int = field(init=False, default=0)
+    _is_by_labels: bool = field(init=False, default=False)
     _shifted: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -89,7 +96,7 @@ class VariantWatch:
         size, reference = self.policy.window, self.reference
         self._pairs, self._log_odds = deque(maxlen=size), deque(maxlen=size)
         self._loss, self._distance, self._margin, self._accuracy = (RollingMean(size) for _ in range(4))
-        self._by_pairs = self._tests(0.0 if reference.allowed is None else reference.allowed.rate)
+        self._by_pairs = self._tests(self.allowed_blame if reference.allowed is None else reference.allowed.rate)
         self._allowed_error = wilson((1.0 - reference.accuracy) * reference.rows, reference.rows, Z_ONE_SIDED_90).high
         self._by_labels = self._tests(self._allowed_error)
 
@@ -103,15 +110,22 @@ class VariantWatch:
         if allowed is None:
             return None
         self._pairs.append(pair)
-        self._loss.add(pair.loss)
         self._distance.add(pair.distance)
         self._margin.add(pair.margin)
-        bounds = bounds_at(allowed, pair.full_log_odds)
-        self._by_pairs.drop.observe(pair.loss, *bounds)
-        self._by_pairs.severe.observe(pair.loss, *(bound + self.policy.severe_drop for bound in bounds))
-        self._by_pairs.recovery.observe(pair.loss)
-        self._suspect = self._suspect + 1 if self._by_pairs.drop.run_length > _QUIET else 0
-        return self._step()
+        return self._lost(pair.loss, bounds_at(allowed, pair.full_log_odds))
+
+    def blamed(self, blame: float, bounds: tuple[float, ...]) -> Transition | None:
+        """Take, for full, how much of a sample's loss is its own, 0..1, whose mean is allowed to be each of ``bounds``.
+
+        That is what witnesses say (``witnesses``); full has nobody bigger to be compared with.
+        """
+        return self._lost(blame, bounds)
+
+    def forget_pairs(self) -> None:
+        """Forget every pair: full, with whom they were made, is not believed any more."""
+        self._keep_last(0)
+        self._by_pairs.reset()
+        self._suspect = 0
 
     def labelled(self, score: float) -> Transition | None:
         """Take the score of an answer whose label came: 1 right, 0 wrong, or between."""
@@ -136,6 +150,7 @@ class VariantWatch:
     def set_by_hand(self, state: DriftState, who: str) -> Transition:
         """Set ``state`` and keep it until ``let_go``."""
         self.standing, transition = set_by_hand(self.standing, state, who, self.evidence())
+        self._is_by_labels = False
         self._begin_anew()
         return transition
 
@@ -143,6 +158,11 @@ class VariantWatch:
         """Let the evidence decide again, from here."""
         self.standing = let_go(self.standing)
         self._begin_anew()
+
+    @property
+    def is_blamed(self) -> bool:
+        """Whether the variant is demoted or quarantined, and not because labels say that it errs."""
+        return SEVERITY[self.standing.state] >= SEVERITY["demoted"] and not self._is_by_labels
 
     @property
     def claim(self) -> float | None:
@@ -174,7 +194,7 @@ class VariantWatch:
             state=self.standing.state,
             is_held=self.standing.is_held,
             loss=self._loss.interval,
-            allowed_loss=None if self.reference.allowed is None else self.reference.allowed.rate,
+            allowed_loss=self._allowed_loss,
             distance=self._distance.interval,
             margin=self._margin.interval,
             accuracy=self._accuracy.interval,
@@ -188,23 +208,38 @@ class VariantWatch:
         """Return what is known now; cheap, without the estimate."""
         pairs, labels = self._by_pairs, self._by_labels
         measured, loss = self._accuracy.interval, self._loss.interval
+        is_agreed = self.full is None and self._is_by_labels  # that nobody differs from full does not make it right
         return Evidence(
             drop=pairs.drop.run_length,
             severe=pairs.severe.run_length,
             label_drop=labels.drop.run_length,
             label_severe=labels.severe.run_length,
-            recovery=max(pairs.recovery.run_length, labels.recovery.run_length),
+            recovery=max(0.0 if is_agreed else pairs.recovery.run_length, labels.recovery.run_length),
             shifted=self._shifted,
             samples=self._samples,
             loss=loss.value if loss.count else None,
-            allowed_loss=None if self.reference.allowed is None else self.reference.allowed.rate,
+            allowed_loss=self._allowed_loss,
             accuracy=measured.value if measured.count else None,
             claimed_accuracy=self.reference.accuracy,
         )
 
+    @property
+    def _allowed_loss(self) -> float | None:
+        if self.reference.allowed is not None:
+            return self.reference.allowed.rate
+        return self.allowed_blame if len(self._loss) else None
+
+    def _lost(self, loss: float, bounds: tuple[float, ...]) -> Transition | None:
+        self._loss.add(loss)
+        self._by_pairs.drop.observe(loss, *bounds)
+        self._by_pairs.severe.observe(loss, *(bound + self.policy.severe_drop for bound in bounds))
+        self._by_pairs.recovery.observe(loss)
+        self._suspect = self._suspect + 1 if self._by_pairs.drop.run_length > _QUIET else 0
+        return self._step()
+
     def _tests(self, rate: float) -> _Tests:
-        drop = self.policy.drop
-        return _Tests(RiseTest(drop), RiseTest(drop), FallTest(limit=rate + drop, aim=rate))
+        drop, most = self.policy.drop, _REMEMBERED * self.policy.demote_run_length
+        return _Tests(RiseTest(drop), RiseTest(drop, most), FallTest(limit=rate + drop, aim=rate))
 
     def _difference(self) -> Difference | None:
         reference = self.reference.log_odds
@@ -217,6 +252,7 @@ class VariantWatch:
         transition = advance(self.standing, self.evidence(), self.policy, is_full=self.full is None)
         if transition is not None:
             self.standing = Standing(transition.after)
+            self._is_by_labels = transition.evidence.label_drop > transition.evidence.drop
             if transition.after in {"demoted", "quarantined"}:
                 self._keep_last(self._suspect)
             elif transition.after == "restored":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loadtests.drift import comparing, detecting, detectors, page
+from loadtests.drift import comparing, detecting, detectors, page, witnessing
 from loadtests.drift.answers import Answers, Damage, Scene
 from loadtests.drift.estimating import run_estimates
 from loadtests.drift.picture import draw
@@ -33,21 +33,32 @@ def answers_to(labels: np.ndarray[tuple[int], np.dtype[np.int64]], noise: float,
 def model() -> Answers:
     labels = np.random.default_rng(0).integers(0, CLASSES_, ROWS)
     rows = np.random.default_rng(1).normal(size=(ROWS, 1, 6, 6)).astype(np.float32)
-    full, small = answers_to(labels, 1.0, 0), answers_to(labels, 1.0, 0) + answers_to(labels, 0.1, 1)
-    seen = [Seen(output, tuple(answers_to(labels[:100], worse, 7) for worse in (1.5, 2.5))) for output in (full, small)]
+    full = answers_to(labels, 1.0, 0)
+    small, other = (full + answers_to(labels, 0.1, seed) for seed in (1, 2))
+    outputs = {"full": full, "small": small, "other": other}
+    seen = {
+        name: Seen(output, tuple(answers_to(labels[:100], worse, 7) for worse in (1.5, 2.5)))
+        for name, output in outputs.items()
+    }
     truth = Truth(labels, CLASSES)
-    drift = {"full": describe_drift(None, seen[0], truth), "small": describe_drift(seen[0], seen[1], truth)}
+    drift = {name: describe_drift(None if name == "full" else seen["full"], seen[name], truth) for name in seen}
     accuracy = SimpleNamespace(value=0.95, rows=ROWS)
-    published = [SimpleNamespace(name=name, drift=found, accuracy=accuracy) for name, found in drift.items()]
+    tiers = {"full": "full", "small": "pruned", "other": "distilled"}
+    published = [
+        SimpleNamespace(name=name, tier=tiers[name], drift=found, accuracy=accuracy) for name, found in drift.items()
+    ]
     manifest: Any = SimpleNamespace(model="tiny", published=published, input_drift=describe_inputs("x", rows))
-    worse = Scene("noise", 0.6, labels, {"full": answers_to(labels, 1.4, 3), "small": answers_to(labels, 1.4, 3)})
+    broken = full.copy()
+    broken[::4] = np.roll(broken[::4], 1, axis=1)
+    worse = Scene("noise", 0.6, labels, {name: answers_to(labels, 1.4, 3) for name in outputs})
     damaged = small.copy()
     damaged[::16] = np.roll(damaged[::16], 1, axis=1)
     return Answers(
         manifest=manifest,
-        clean=Scene("clean", 0.0, labels, {"full": full, "small": small}),
+        clean=Scene("clean", 0.0, labels, outputs),
         shifted=(worse,),
-        damaged=(Damage("small", 9, labels, full, damaged),),
+        damaged=(Damage("small", 9, damaged), Damage("full", 99, broken)),
+        places=np.arange(ROWS),
         inputs={"clean|0.0": rows, "noise|0.6": 1.6 * rows},
     )
 
@@ -63,6 +74,7 @@ def test_the_bench_finds_faults_and_writes_them_down(
         (detectors, "RUN_LENGTHS", (3000.0, 1000.0)),
         (detectors, "ADWIN_DELTAS", (0.002, 0.2)),
         (detectors, "PAGE_HINKLEY_LIMITS", (50.0, 5.0)),
+        (witnessing, "REPEATS", 1),
         (comparing, "WINDOWS", 3),
         (comparing, "PERMUTATIONS", 30),
     ):
@@ -76,6 +88,7 @@ def test_the_bench_finds_faults_and_writes_them_down(
         "models": {"tiny": ROWS},
         "estimates": run_estimates(models),
         "inputs": comparing.run_comparison(models),
+        "witnesses": witnessing.run_witnesses(models, lambda _: None),
         "detection": detecting.run_detection(models, lambda _: None),
     }
     ours = document["detection"]["detectors"]["tiergate"]
@@ -85,6 +98,12 @@ def test_the_bench_finds_faults_and_writes_them_down(
     estimates = document["estimates"]
     assert estimates["by condition"]["flipped weights"]["shadow"]["mean_absolute_error"] < 0.06
     assert estimates["all"]["shadow"]["coverage"] == 1.0
+
+    blamed = document["witnesses"]
+    assert blamed["full, by 20 points"]["full_out_ratio"] == 1.0
+    assert blamed["full, by 20 points"]["smaller_out_without_ratio"] == 1.0
+    assert blamed["the smaller variant, by 5 points"]["smaller_out_ratio"] == 1.0
+    assert blamed["nothing"]["full_out_ratio"] == blamed["nothing"]["smaller_out_ratio"] == 0.0
 
     draw(document, tmp_path / "drift.png")
     assert (tmp_path / "drift.png").stat().st_size > 1000

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from loadtests.drift.damage import flip_bits
-from loadtests.drift.shifts import SHIFTS, class_mix
+from loadtests.drift.mixes import class_mix, few_classes, hard_classes, uneven_classes
+from loadtests.drift.shifts import SHIFTS
+
+if TYPE_CHECKING:
+    from loadtests.drift.mixes import Mix
 
 
 def picture_rows() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -25,11 +31,21 @@ def test_a_stronger_shift_changes_more_and_stays_in_range(name: str) -> None:
     assert 0.0 < changes[0] < changes[1]
 
 
-def test_a_class_mix_favours_few_classes() -> None:
-    labels = np.repeat(np.arange(20), 30)
-    chosen = labels[class_mix(labels, 1.0, np.random.default_rng(2))]
-    assert len(chosen) == len(labels)
-    assert np.sort(np.bincount(chosen))[-2:].sum() > 0.7 * len(labels)
+LABELS = np.repeat(np.arange(20), 30)
+RIGHT = LABELS >= 2  # the first two classes are always mistaken
+
+
+def shares_of(mix: Mix, strength: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    places = mix(LABELS, RIGHT, strength, np.random.default_rng(2))
+    assert len(places) == len(LABELS)
+    return np.bincount(LABELS[places], minlength=20) / len(LABELS)
+
+
+def test_mixes_of_classes_favour_few_or_leave_most_out_or_make_some_rare() -> None:
+    assert np.sort(shares_of(class_mix, 1.0))[-2:].sum() > 0.7
+    assert [int((shares_of(few_classes, strength) > 0).sum()) for strength in (0.3, 0.6)] == [7, 2]
+    assert shares_of(uneven_classes, 0.6).max() > 5 / 20
+    assert shares_of(hard_classes, 0.6)[:2].sum() > 4 / 20
 
 
 def file_of(kind: type[np.generic]) -> bytes:

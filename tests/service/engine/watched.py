@@ -55,10 +55,20 @@ class Watched:
         )
 
     def compare(self, times: int, *, agrees: bool, variant: str = "quantized", taken_s: float | None = None) -> None:
+        """Compare a variant with full so often; its witnesses say what full says."""
         for _ in range(times):
             now_s = time.perf_counter() if taken_s is None else taken_s
             sample = Sample(self.model, {}, variant, RIGHT, (variant,), now_s)
-            self.watch.compared(Compared(sample, RIGHT, {variant: RIGHT if agrees else OTHER}))
+            heard = dict.fromkeys(self.watch.panel.witnesses_of(variant), RIGHT)
+            self.watch.compared(Compared(sample, RIGHT, {variant: RIGHT if agrees else OTHER}, heard))
+
+    def contradict(self, times: int, variant: str = "quantized", taken_s: float | None = None) -> None:
+        """Compare a variant with full so often, where full alone says something else than everybody."""
+        for _ in range(times):
+            now_s = time.perf_counter() if taken_s is None else taken_s
+            sample = Sample(self.model, {}, variant, RIGHT, (variant,), now_s)
+            heard = dict.fromkeys(self.watch.panel.witnesses_of(variant), RIGHT)
+            self.watch.compared(Compared(sample, OTHER, {variant: RIGHT}, heard))
 
     def follow(self, rules: DriftRules) -> None:
         self.registry.apply_policy(PolicyFile(default=ModelPolicy(drift=rules)))

@@ -70,7 +70,8 @@ def test_the_policy_and_full_limit_what_is_done(
     if transition is None:
         return
     assert transition.after != state
-    severest = min(SEVERITY[most], SEVERITY["demoted"] if is_full else 9)
+    is_held_up = is_full and evidence.severe < DriftPolicy().demote_run_length
+    severest = min(SEVERITY[most], SEVERITY["demoted"] if is_held_up else 9)
     assert SEVERITY[transition.after] <= severest
 
 
@@ -81,3 +82,12 @@ def test_labels_are_named_where_they_are_the_stronger_proof() -> None:
     assert by_pairs is not None
     assert by_labels.reason.startswith("labels")
     assert by_pairs.reason.startswith("shadow")
+
+
+def test_labels_demote_full_at_most_and_witnesses_quarantine_it() -> None:
+    by_labels = advance(Standing(), Evidence(label_drop=9e3, label_severe=9e3), POLICY, is_full=True)
+    by_witnesses = advance(Standing(), Evidence(drop=9e3, severe=9e3), POLICY, is_full=True)
+    assert by_labels is not None
+    assert by_witnesses is not None
+    assert (by_labels.after, by_witnesses.after) == ("demoted", "quarantined")
+    assert by_witnesses.reason.startswith("variants that agree with one another")

@@ -47,6 +47,15 @@ def test_a_variant_that_breaks_is_quarantined_and_one_that_recovers_is_restored(
     assert watched.claim == 0.97
 
 
+def test_a_variant_that_was_long_wrong_is_restored_as_soon_as_one_that_was_so_for_a_moment() -> None:
+    needed = []
+    for wrong in (20, 3000):
+        watched = watch()
+        see(watched, repeat(OTHER, wrong))
+        needed.append(next(count for count in range(1000) if watched.compared(SAME)))
+    assert needed[1] < needed[0] + 150
+
+
 def test_a_variant_that_is_worse_is_demoted_and_routed_by_the_estimate_of_what_came_since() -> None:
     watched = watch()
     see(watched, pairs(0.005, 600))
