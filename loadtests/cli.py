@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from service.interrupts import heard_as_interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -34,6 +36,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     load.set_defaults(run=lambda parsed: run_load(parsed.arguments))
 
 
+@heard_as_interrupts()
 def run_load(arguments: Sequence[str]) -> int:
     """Run ``tiergate load`` with these arguments; return the exit code: 0 done, 2 refused, 3 the run is invalid."""
     from loadtests.h2load import LoadError

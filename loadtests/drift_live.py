@@ -35,6 +35,7 @@ from loadtests.marked_page import Marks, MarksMissing, table
 from loadtests.overhead import find_model
 from loadtests.processes import Command, free_port, running
 from loadtests.record import describe_run
+from service.interrupts import heard_as_interrupts
 from variants.manifest import MANIFEST_FILE, ManifestError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Live:
         return total_s, idle_s
 
 
+@heard_as_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write results and page; return 1 where a bar is missed, 2 where nothing could be measured."""
     given = sys.argv[1:] if arguments is None else list(arguments)

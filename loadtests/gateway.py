@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from loadtests.plan import Protocol
 
 _OK: Final = 200
-_WAIT_S: Final = 10.0
+_WAIT_S: Final = 60.0
 _MOST_PORT: Final = 65_535
 
 

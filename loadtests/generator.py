@@ -57,9 +57,10 @@ class Sender(Protocol):
 def main(job: Job, pipe: Connection) -> None:
     """Run a job in this process; send the moment it starts through the pipe, then the recording or a ``LoadError``.
 
-    SIGTERM ends the sending early; Ctrl-C, which a terminal sends to every process, is the starter's to pass on.
+    SIGTERM ends the sending early; what a terminal sends to every process is the starter's to pass on.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     try:
         result: Recording | LoadError = uvloop.run(_follow(_prepare(job), pipe.send))
     except OSError as error:

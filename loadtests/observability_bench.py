@@ -34,6 +34,7 @@ from loadtests.overhead import find_model
 from loadtests.processes import Command, free_port, running
 from loadtests.record import describe_run
 from loadtests.servers import shots
+from service.interrupts import heard_as_interrupts
 from variants.manifest import ManifestError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ Samples = dict[tuple[str, str], list[list[Sample]]]
 """By kind and protocol, for each of the kind's processes its samples, one a round."""
 
 
+@heard_as_interrupts()
 def main() -> int:
     """Run the benchmark; write the JSON, and the page; return 1 where metrics and decisions cost too much."""
     parsed = _parse()

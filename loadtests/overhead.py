@@ -25,6 +25,7 @@ from rich.table import Table
 from loadtests.h2load import Figures, Load, LoadError, measure
 from loadtests.record import describe_run
 from loadtests.servers import Servers, one_row
+from service.interrupts import heard_as_interrupts
 from variants.manifest import ManifestError, ModelManifest, read_manifest
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _BARE_RUNS: Final = 3000
 
 
+@heard_as_interrupts()
 def main() -> int:
     """Run the benchmark; print the table and write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.overhead", description=__doc__.splitlines()[0])

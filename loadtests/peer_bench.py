@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from loadtests.peers import bentoml_native, gateway, litserve, mlserver, ray_ser
 from loadtests.peers.environments import NotAvailable, read_pins
 from loadtests.peers.onnx_models import make_models
 from loadtests.record import describe_run
+from service.interrupts import heard_as_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,11 +45,11 @@ _PROGRAM: Final = "python -m loadtests.peer_bench"
 _INTERRUPTED: Final = 130
 
 
+@heard_as_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare the peers, measure, write the results; return the exit status."""
     parsed = parse(arguments)
     console = Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with its servers
     try:
         document = _read(parsed.results) if parsed.report_only else measure(parsed, console)
         show(document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Final
 import psutil
 
 from loadtests.h2load import LoadError, on_cpus
+from service.interrupts import interrupts_held, on_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _MARK: Final = "TIERGATE_LOADTEST_SERVER"
 _POLL_S: Final = 0.05
 _OK: Final = 200
+_PORTS: Final = range(20_000, 32_000)
+"""Below Linux's default range for port 0 and for the near end of connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +43,21 @@ class Command:
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
     log: Path | None = None
-    start_s: float = 60.0
+    start_s: float = 300.0
     stop_s: float = 30.0
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nothing listens on now, and that the kernel gives to nobody by itself.
+
+    One of the kernel's own choice may be a connection's, or another server's, before the server that is to have it is
+    there.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -62,21 +71,24 @@ def running(command: Command, cpus: frozenset[int] | None = None) -> Iterator[ps
     environment = {**os.environ, **command.environment, _MARK: mark}
     with contextlib.ExitStack() as stack:
         output: IO[bytes] | int = stack.enter_context(command.log.open("wb")) if command.log else subprocess.DEVNULL
-        with on_cpus(cpus):
-            process = subprocess.Popen(  # noqa: S603 - our own servers, by arguments made here
-                list(command.arguments),
-                env=environment,
-                cwd=command.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if command.log else None,
-                start_new_session=True,  # Ctrl-C reaches the bench alone, which then ends its servers in order
-            )
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with on_cpus(cpus), interrupts_held():
+                process = subprocess.Popen(  # noqa: S603 - our own servers, by arguments made here
+                    list(command.arguments),
+                    env=environment,
+                    cwd=command.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT if command.log else None,
+                    start_new_session=True,  # Ctrl-C reaches the bench alone, which then ends its servers in order
+                )
             _await_ready(command, process)
             yield psutil.Process(process.pid)
         finally:
-            _end(process, mark, command.stop_s)
+            if process is not None:
+                with on_interrupt(process.kill):  # impatience must not leave it behind
+                    _end(process, mark, command.stop_s)
 
 
 def _end(process: subprocess.Popen[bytes], mark: str, stop_s: float) -> None:

@@ -34,6 +34,7 @@ from loadtests.peers import triton
 from loadtests.peers.environments import NotAvailable
 from loadtests.record import describe_run
 from loadtests.servers import one_row
+from service.interrupts import heard_as_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,7 @@ def fail_over(parsed: argparse.Namespace, folder: Path, question: Question) -> d
         while len(seen) < start + _SETTLED or any((name == parsed.variant) != wanted for _, name in seen[-_SETTLED:]):
             time.sleep(0.01)
 
-    thread = threading.Thread(target=keep_asking)
+    thread = threading.Thread(target=keep_asking, daemon=True)  # it must not outlive an interruption
     with contextlib.ExitStack() as stack:
         with processes.running(backend.command) as process:
             stack.enter_context(processes.running(front.command))
@@ -201,6 +202,7 @@ def kill(process: psutil.Process) -> float:
     return moment_s
 
 
+@heard_as_interrupts()
 def main() -> int:
     """Run the benchmark; print the tables and write the JSON where one is asked for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.remote_hop", description=__doc__.splitlines()[0])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import multiprocessing
-import signal
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -16,11 +13,11 @@ import numpy as np
 from loadtests import generator
 from loadtests.gateway import scrape
 from loadtests.h2load import LoadError
+from service.interrupts import on_interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
 
     from loadtests.gateway import Scrape
     from loadtests.plan import Job
@@ -89,7 +86,7 @@ def run_job(job: Job, listener: Listener | None = None) -> Run:
         _keep(scrapes, scrape(job.target.address))
         process.start()
         sending.close()  # so that the end of the process is the end of the pipe
-        with _interrupts_passed_on(process):
+        with on_interrupt(process.terminate):  # after which it sends what it has
             result = _await(receiving, job, scrapes, listener or Listener())
             process.join(_END_S)
     if result is None:
@@ -142,19 +139,6 @@ def _await(receiving: Connection, job: Job, scrapes: list[Scrape], listener: Lis
         if next_s <= now_s < start_s + length_s:
             _keep(scrapes, scrape(job.target.address))
             next_s += every_s
-
-
-@contextlib.contextmanager
-def _interrupts_passed_on(process: BaseProcess) -> Iterator[None]:
-    """Make Ctrl-C end the sending, after which the process returns what it has; only a main thread hears signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _keep(scrapes: list[Scrape], found: Scrape | None) -> None:

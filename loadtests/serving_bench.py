@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -32,6 +31,7 @@ from loadtests.serving.results import PARTS, read_results, write_results
 from loadtests.serving.setting import LOADS, REAL_LOADS, Setting
 from loadtests.serving.sheet import run_sheet
 from loadtests.serving.simulated import run_hindsight, run_simulated
+from service.interrupts import heard_as_interrupts
 from variants.manifest import ManifestError
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ _RUN: Final[Mapping[str, Part]] = {
 _SIMULATED: Final = ("simulated", "hindsight")
 
 
+@heard_as_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts asked for, write results, page and pictures; return the exit status."""
     parsed = parse(arguments)
     console = Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: with its gateways
     try:
         parts = read_results(parsed.results)
         if not parsed.report_only:

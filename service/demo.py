@@ -23,6 +23,8 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
+from service.interrupts import interrupts_held
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -86,16 +88,19 @@ def running_server(repository: Path, ports: Sequence[int]) -> Iterator[tuple[Ser
     names = ("--http-port", "--grpc-port", "--admin-port")
     flags = [part for name, port in zip(names, ports, strict=True) for part in (name, str(port))]
     command = [sys.executable, "-m", "service.cli", "serve", str(repository), "--log-level", "warning", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own program
+    process: subprocess.Popen[str] | None = None
     try:
+        with interrupts_held():
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own program
         line = process.stdout.readline() if process.stdout else ""
         found = _READY.search(line)
         if found is None:
             raise DemoError(f"the gateway did not start: {line.strip() or 'see the message above'}")
         yield Server(f"{found[1]}:{found[2]}", f"{found[3]}:{found[4]}"), process
     finally:
-        process.terminate()
-        process.wait(_START_S)
+        if process is not None:
+            process.terminate()
+            process.wait(_START_S)
 
 
 def choose_questions(server: Server) -> list[Question]:

@@ -77,8 +77,9 @@ def prepare_environment(peer: str, cache: Path) -> Environment:
     _run([sys.executable, "-m", "venv", str(folder)], f"the environment {folder} cannot be made")
     for requirements, options in ((pins.alone, ["--no-deps"]), (pins.packages, [])):
         if requirements:
-            pip = [environment.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options]
-            _run([*pip, *requirements], f"pip cannot install {', '.join(requirements)}")
+            pip = [environment.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            # Most of what a peer installs is never imported; what is, is compiled then.
+            _run([*pip, "--no-compile", *options, *requirements], f"pip cannot install {', '.join(requirements)}")
     stamp.write_text(wanted)
     return environment
 

@@ -15,6 +15,7 @@ from loadtests.h2load import LoadError
 from loadtests.record import describe_run
 from loadtests.rollout.pods import Lifecycle
 from loadtests.rollout.rehearsal import LIFECYCLE, Setting, rehearse
+from service.interrupts import heard_as_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ _REFUSED = 2
 _INTERRUPTED = 130
 
 
+@heard_as_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rehearse and print; return 0 where nothing failed, 1 where something did."""
     options = _parser().parse_args(arguments)

@@ -96,13 +96,21 @@ async def start_pod(repository: Path, lifecycle: Lifecycle, work: Path) -> Pod:
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     pod = Pod(process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    try:
+        await _until_ready(pod, log)
+    except BaseException:  # cancelled among them: nobody else knows of it yet
+        await pod.kill()
+        raise
+    return pod
+
+
+async def _until_ready(pod: Pod, log: Path) -> None:
     end_s = time.monotonic() + _START_S
     while not await asyncio.to_thread(_is_ready, pod.http):
-        if process.returncode is not None or time.monotonic() > end_s:
-            await pod.kill()
-            raise LoadError(f"a gateway (pid {process.pid}, of {os.getpid()}) did not become ready; see {log}")
+        if pod.process.returncode is not None or time.monotonic() > end_s:
+            who = f"a gateway (pid {pod.process.pid}, of {os.getpid()})"
+            raise LoadError(f"{who} did not become ready; see {log}")
         await asyncio.sleep(_POLL_S)
-    return pod
 
 
 def _is_ready(address: str) -> bool:

@@ -40,6 +40,7 @@ from loadtests.tuner.trials import Trials
 from loadtests.tuner.tune import Effort, Tuned, tune
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell, Profile, Variant
+from service.interrupts import heard_as_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -84,6 +85,7 @@ class Kind:
     is_bursty: bool
 
 
+@heard_as_interrupts()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write; return the exit code."""
     options = _parser().parse_args(arguments)

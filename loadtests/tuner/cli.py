@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loadtests.tuner.flags import add_flags
+from service.interrupts import heard_as_interrupts
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +43,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(run=_run)
 
 
+@heard_as_interrupts()
 def _run(parsed: argparse.Namespace) -> int:
     from loadtests.h2load import LoadError
     from service.policy_client import GatewayRefused

@@ -10,12 +10,12 @@ import contextlib
 import json
 import multiprocessing
 import signal
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from loadtests.tuner.question import slice_of
 from loadtests.tuner.score import Figures, Score, figures_of, mean_of, play, score
+from service import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,22 +114,15 @@ class Trials:
 def interrupts_held() -> Iterator[None]:
     """Let Ctrl-C wait while processes start: one that is half started when it comes would be left behind.
 
-    They inherit the mask and never hear it, since it is the parent's to handle; the mask of one thread does not keep
-    the parent from hearing it in another one, which is why the handler changes too.
+    They inherit the mask and never hear what a terminal sends to all, since it is the parent's to handle; the mask of
+    one thread does not keep the parent from hearing it in another one, which is why the handler changes too.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if heard:
-        raise KeyboardInterrupt
+    with interrupts.interrupts_held():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 _QUESTION: list[Question] = []
