@@ -12,6 +12,7 @@ from service.domain.interface import check_request
 from service.domain.tensors import Tensor
 from service.engine.catalog import Catalog
 from service.engine.dispatcher import expired
+from service.engine.prompt import PromptFuture
 from service.engine.ticket import Ticket
 from service.policy.routing import name_reason
 from service.policy.scheduling import Waiting
@@ -144,7 +145,7 @@ class DataPlane(Catalog):
             candidates=route.names,
             batch_key=_batch_key(model, request),
         )
-        done = asyncio.get_running_loop().create_future()
+        done: PromptFuture[Outcome] = PromptFuture(asyncio.get_running_loop())
         thread = threading.get_ident()
         return Ticket(request, model, route, waiting, costs, arrived_s, costs.fastest_s(waiting), thread, done)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import DeadlineExceeded, Draining, Overloaded
 from service.engine.calls import Calls, out_of_reach
+from service.engine.giving_way import GivingWay
 from service.engine.hung_runs import HungRuns
 from service.engine.job import Job
 from service.engine.parking import Parking
@@ -74,6 +75,7 @@ class Dispatcher:
         self._changed = Waking()
         self.parking = Parking(self._changed, self._running, self._push)
         self.calls = Calls(self._changed, self.desk, self._running)
+        self.way = GivingWay(lanes)
         self.hung = HungRuns(self._changed, self.desk, self._running)
         self._is_closed = False
         self._is_gathering = False
@@ -167,6 +169,8 @@ class Dispatcher:
                             self._changed.notify()  # those whom the arrivals woke may have gone back to wait
                         return job
                     looks_s.append(-math.inf if job is None else job)
+                if not lane.pool:
+                    self.way.computes(lane.number, math.inf)
                 if looks_s:
                     self._wait_until(min(looks_s), lane)
                 elif self._is_closed:

@@ -58,6 +58,10 @@ class Foresight:
         newcomer = Newcomer(model, criticality, due_s, needs_s, waited_s, after_s)
         return prospect(self._dispatcher.desk, newcomer, now_s)
 
+    def give_way(self, now_s: float) -> bool:
+        """Let a lane that should be done by now have the interpreter; tell whether there was one."""
+        return self._dispatcher.way.give(now_s)
+
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""
         model = self._registry.find(name.partition("--")[0])
@@ -70,9 +74,7 @@ class Foresight:
             return
         try:
             for item, lost in self._lost.items():
-                for _ in range(lost):
-                    item.standing.losses.arrived()
-                    item.standing.losses.lost()
+                item.standing.losses.turned_away(lost)
         finally:
             self._dispatcher.deciding.release()
         self._lost.clear()

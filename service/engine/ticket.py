@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from service.domain.inference import InferenceRequest
     from service.domain.observer import RunReport
     from service.engine.loaded import LoadedModel
+    from service.engine.prompt import PromptFuture
     from service.policy.costs import Costs, Plan
     from service.policy.routing import Route
     from service.policy.situation import Waiting
@@ -61,7 +62,7 @@ class Ticket:
     arrived_s: float
     fastest_s: float
     thread: int
-    done: asyncio.Future[Outcome]
+    done: PromptFuture[Outcome]
     timer: asyncio.TimerHandle | None = None
     order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
     is_queued: bool = False
@@ -123,11 +124,19 @@ def give_up(ticket: Ticket, error: Exception) -> None:
 
 
 def deliver(results: Sequence[tuple[Ticket, Outcome]]) -> None:
-    """End tickets that ran together, from any thread, with one wake-up of their event loop."""
+    """End tickets that ran together, from any thread, with one wake-up of their event loop.
+
+    Where another thread ran them, their answers are made and written at that, not a turn of the loop later.
+    """
+    is_elsewhere = threading.get_ident() != results[0][0].thread
 
     def set_results() -> None:
         for ticket, outcome in results:
-            if not ticket.done.done():
-                ticket.done.set_result(outcome)
+            if ticket.done.done():
+                continue
+            if is_elsewhere:
+                ticket.done.end(outcome)
+            else:
+                ticket.done.set_result(outcome)  # a task may be running, and no other one can go on within it
 
     results[0][0].call_on_loop(set_results)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
@@ -22,7 +23,7 @@ from service.policy.crowd import Prospect
 from service.policy.door import LEAST_WAIT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from service.policy.door import Turns
 
@@ -33,11 +34,12 @@ _CRITICALITIES: Final = {level.name.lower().encode(): level for level in Critica
 _REPORT_EVERY_S: Final = 1.0
 _MODELS: Final = b"/v2/models/"
 _POST: Final = b"POST " + _MODELS
-_INFER: Final = b"/infer HTTP/1.1"
+_PART: Final = rb'/[!"$&-.0->@-~]+'  # printable, and none of # % / ?
+_PLAIN_FIRST: Final = re.compile(rb"POST /v2/models%b(?:%b)*/infer HTTP/1\.1" % (_PART, _PART))
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _MOST_HEAD_BYTES: Final = 4096
 _MOST_DIGITS: Final = 10
-_ODD_IN_URL: Final = frozenset(b"?%#")
 _ODD_HEADERS: Final = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
 _MODEL_NAME_FIELD: Final = 0x0A
 _MOST_NAME_BYTES: Final = 127
@@ -55,6 +57,10 @@ class Ahead(Protocol):
         """Tell what a request for a model, of a budget and having waited so long, may hope for."""
         ...
 
+    def give_way(self, now_s: float) -> bool:
+        """Let go of the interpreter for whom it should be now; tell whether there was anybody."""
+        ...
+
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests for a model that were turned away because they would have been late behind others."""
         ...
@@ -69,6 +75,9 @@ class _Nobody:
     def prospect(self, *_: object) -> Prospect:
         return Prospect.TIMELY
 
+    def give_way(self, _: float) -> bool:
+        return False
+
     def lose(self, *_: object) -> None:
         pass
 
@@ -77,14 +86,25 @@ class _Nobody:
 class _Refused:
     """What was turned away last in this turn, and how often its like since: that has waited longer still.
 
-    A client's head comes again and again, and what was read of it is kept; so its headers are the same object.
+    A client's head comes again and again, and what was read of it is kept; so its headers are the same object. Of a
+    request that came as a whole, ``head`` and ``size`` in bytes are kept too, with the ``answer``: another one of that
+    head and size need not be looked into.
     """
 
+    protocol: str
     model: bytes
     headers: Mapping[bytes, bytes]
+    budget_s: float
     criticality: Criticality
     is_lost: bool
     count: int = 0
+    head: bytes = b""
+    size: int = -1
+    answer: bytes = b""
+
+    def is_like(self, *asked: object) -> bool:
+        """Tell whether a request of this protocol, model, budget and criticality is like it."""
+        return asked == (self.protocol, self.model, self.budget_s, self.criticality)
 
 
 class Door:
@@ -123,10 +143,14 @@ class Door:
         kernel knows since when.
         """
         now_s, turns = self.clock(), self._turns
-        turns.more_s = 0.0 if new is None else unread_s(new)
-        if not turns.is_open:
+        is_first = not turns.is_open
+        if is_first:
             turns.begin(now_s)
             asyncio.get_running_loop().call_soon(self._end_turn)
+        if now_s < turns.pressed_until_s and self._ahead.give_way(now_s):
+            now_s = self.clock()
+        turns.more_s = 0.0 if new is None else unread_s(new)
+        if is_first:
             self._is_crowded = self._ahead.is_crowded()
         return self._is_crowded or turns.waited_s(now_s) > LEAST_WAIT_S
 
@@ -139,7 +163,6 @@ class Door:
         last = self._last
         if last is not None and headers is last.headers and model == last.model:
             last.count += 1
-            self._count(protocol, last.criticality)
             return True
         now_s = self.clock()
         waited_s = self._turns.waited_s(now_s)
@@ -148,6 +171,9 @@ class Door:
         criticality = _CRITICALITIES.get(headers.get(b"x-criticality", b"").lower(), Criticality.NORMAL)
         name = model.decode("latin-1")
         budget_s = self._budget_s(name.partition("--")[0], headers)
+        if last is not None and last.is_like(protocol, model, budget_s, criticality):
+            last.count += 1
+            return True
         hope = Prospect.TIMELY
         if self._is_crowded:
             hope = self._ahead.prospect(name, budget_s, waited_s, criticality)
@@ -161,13 +187,43 @@ class Door:
             self._ahead.lose(name)
         if not self._turns.more_s:
             self._forget_last()
-            self._last = _Refused(model, headers, criticality, is_lost=hope is Prospect.BEHIND)
+            self._last = _Refused(protocol, model, headers, budget_s, criticality, is_lost=hope is Prospect.BEHIND)
         return True
 
+    def refuse_again(self, data: bytes) -> bytes | None:
+        """Return the answer that turns away what is, but for its body, the whole request turned away last in this turn.
+
+        It is for a connection that carried such a request before: of what it sends nothing else is known.
+        """
+        last = self._last
+        if last is None or len(data) != last.size or not data.startswith(last.head):
+            return None
+        last.count += 1
+        return last.answer
+
+    def refuse_whole(self, data: bytes, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the answer that turns away what is a plain infer request as a whole; ``None`` for what goes on."""
+        found = whole_infer(data)
+        if found is None or not self.turns_away("http", *found):
+            return None
+        answer, last = http_refusal(tuple(default_headers)), self._last
+        if last is not None and last.headers is found[1]:
+            last.head = data[: data.find(_END_OF_HEAD) + len(_END_OF_HEAD)]
+            last.size, last.answer = len(data), answer
+        return answer
+
     def _forget_last(self) -> None:
-        last, self._last = self._last, None
-        if last is not None and last.is_lost and last.count:
-            self._ahead.lose(last.model.decode("latin-1"), last.count)
+        self._count_last()
+        self._last = None
+
+    def _count_last(self) -> None:
+        last = self._last
+        if last is None or not last.count:
+            return
+        count, last.count = last.count, 0
+        self._count(last.protocol, last.criticality, count)
+        if last.is_lost:
+            self._ahead.lose(last.model.decode("latin-1"), count)
 
     def _budget_s(self, name: str, headers: Mapping[bytes, bytes]) -> float:
         """Return within which time the request wants its answer, as far as a glance tells."""
@@ -177,14 +233,15 @@ class Door:
         timeout_s = _milliseconds(headers.get(b"x-request-timeout-ms"))
         return min(budget_s, timeout_s, _grpc_timeout_s(headers.get(b"grpc-timeout")))
 
-    def _count(self, protocol: str, criticality: Criticality) -> None:
+    def _count(self, protocol: str, criticality: Criticality, count: int = 1) -> None:
         counts = self._counts.setdefault(protocol, {})
-        counts[criticality] = counts.get(criticality, 0) + 1
+        counts[criticality] = counts.get(criticality, 0) + count
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_REPORT_EVERY_S, self.report)
 
     def report(self) -> None:
         """Tell what was turned away since it was last told."""
+        self._count_last()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -213,13 +270,13 @@ def whole_infer(data: bytes) -> tuple[bytes, Mapping[bytes, bytes]] | None:
 def _plain_head(head: bytes) -> tuple[bytes, Mapping[bytes, bytes], int] | None:
     """Return a plain request's model, headers and length of body; clients send the same head again and again."""
     first, *lines = head.split(b"\r\n")
-    if not first.endswith(_INFER) or not _ODD_IN_URL.isdisjoint(first):
+    if not _PLAIN_FIRST.fullmatch(first):
         return None
     headers: dict[bytes, bytes] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
         name = name.lower()
-        if not colon or name in headers or not name.replace(b"-", b"").isalnum():
+        if not colon or name in headers or not name.replace(b"-", b"").isalnum() or _CONTROL.search(value):
             return None
         headers[name] = value.strip()
     length = headers.get(b"content-length", b"")

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.api.http_errors import HttpRefused, error_reply
 from service.api.plane import Refusal, ignore_refusal
 from service.frontends.alarm import Alarm
-from service.frontends.door import http_refusal, model_of_path, whole_infer
+from service.frontends.door import http_refusal, model_of_path
 from service.frontends.short_way import InferCycle
 from service.frontends.sockets import cut
 
@@ -153,7 +153,9 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._on_refused = on_refused
         self._header_bytes = 0
         self._is_new = True
+        self._was_refused = False  # as a whole; nothing else has come since, and the client reads
         self._is_in_headers = True
+        self._has_begun = False  # a request of which the rest is to come
         # A client can be slow both ways at once: it sends its next request while it leaves an answer unread.
         self._slow_request = Alarm(self.loop, limits.read_timeout_s, self._give_up_request)
         self._slow_reader = Alarm(self.loop, limits.read_timeout_s, self._give_up_answer)
@@ -176,6 +178,13 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         door = self._door
+        if self._was_refused and door is not None:
+            answer = door.refuse_again(data)
+            if answer is not None:
+                self._unused.set()
+                self.transport.write(answer)
+                return
+            self._was_refused = False
         new, self._is_new = self.transport if self._is_new else None, False
         if door is not None and door.read(new) and self._is_turned_away_whole(door, data):
             return
@@ -187,7 +196,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._refuse(431, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.url, self.headers, self.expect_100_continue, self._has_begun = b"", [], False, True
         if not self._slow_request.is_set():
             self._slow_request.set()
 
@@ -203,15 +212,16 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def _is_turned_away_whole(self, door: Door, data: bytes) -> bool:
         """Turn away what is one whole infer request, unparsed; tell whether that was done."""
-        if self._header_bytes or not self._is_in_headers or not self._is_at_rest() or self.transport.is_closing():
+        if self._header_bytes or self._has_begun or not self._is_at_rest() or self.transport.is_closing():
             return False
-        found = whole_infer(data)
-        if found is None or not door.turns_away("http", *found):
+        answer = door.refuse_whole(data, self.server_state.default_headers)
+        if answer is None:
             return False
         self._slow_request.stop()
-        self.server_state.total_requests += 1
+        self._unset_keepalive_if_required()
         self._unused.set()
-        self.transport.write(http_refusal(tuple(self.server_state.default_headers)))
+        self._was_refused = True
+        self.transport.write(answer)
         return True
 
     def _is_at_rest(self) -> bool:
@@ -226,7 +236,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._short.add(body)
 
     def on_message_complete(self) -> None:
-        self._is_in_headers = True
+        self._is_in_headers, self._has_begun = True, False
         self._slow_request.stop()
         if self._short is None or self._short_way is None:
             super().on_message_complete()
@@ -274,7 +284,9 @@ class _GuardedProtocol(HttpToolsProtocol):
             return
         if self.pipeline:
             next_cycle, app = self.pipeline.pop()
+            was_paused = self.flow.read_paused
             self.flow.resume_reading()
+            self._give_time_again(was_paused=was_paused)
             self._start_asgi_task(next_cycle, app)
         elif self._garbage:
             self._refuse(400, self._garbage)
@@ -282,14 +294,21 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._unused.set()
 
     def on_response_complete(self) -> None:
-        was_last = not self.pipeline
+        was_last, was_paused = not self.pipeline, self.flow.read_paused
         super().on_response_complete()
         self.flow.resume_reading()  # if that was the last but one
+        self._give_time_again(was_paused=was_paused)
         if was_last and self._garbage and not self.transport.is_closing():
             self._refuse(400, self._garbage)
 
+    def _give_time_again(self, *, was_paused: bool) -> None:
+        """Give a client that could not send the rest of its request until now the whole time for it."""
+        if was_paused and not self.flow.read_paused and self._slow_request.is_set():
+            self._slow_request.set()
+
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._was_refused = False
         self._slow_reader.set()
 
     def resume_writing(self) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from service.engine.prompt import PromptFuture
+
 if TYPE_CHECKING:
     from service.api.http_message import Reply
     from service.frontends.door import Door
@@ -73,7 +75,10 @@ class Driver:
                 return
             waits_for._asyncio_future_blocking = False  # noqa: SLF001 - as tasks do, in asyncio's protocol of futures
             self._waits_for = waits_for
-            waits_for.add_done_callback(self._go_on)
+            if isinstance(waits_for, PromptFuture):
+                waits_for.tell(self._go_on)
+            else:
+                waits_for.add_done_callback(self._go_on)
 
 
 class InferCycle:

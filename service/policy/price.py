@@ -52,6 +52,13 @@ class Losses:
         """Count requests that were refused for load, or became late while they waited."""
         self.ratio = min(1.0, self.ratio + count / self._arrivals)
 
+    def turned_away(self, count: int) -> None:
+        """Count so many arrivals of which each was lost, as ``arrived`` and ``lost`` would one by one."""
+        first = min(count, int(_REMEMBERED - self._arrivals))
+        kept = (1.0 - self.ratio) * self._arrivals / (self._arrivals + first)
+        self._arrivals += first
+        self.ratio = 1.0 - kept * (1.0 - 1.0 / _REMEMBERED) ** (count - first)
+
 
 def shortage_price_per_s(fastest: Step, shortage: float, filled: float) -> float:
     """Return the price of a CPU-second from ``shortage``, burst_price + weight * f^2, and the part taken."""

@@ -45,6 +45,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.waiting = asyncio.Event()
+        self.entered = asyncio.Semaphore(0)
         self.left = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +67,7 @@ class Echo:
         assert waited_s >= 0.0
         if path.endswith(b"Wait"):
             self.waiting.set()
+            self.entered.release()
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
@@ -195,7 +197,8 @@ async def test_client_that_cancels_or_leaves_stops_the_work(served: Served, path
 async def test_calls_over_the_limit_are_refused_and_the_others_go_on(served: Served, channel: grpc.aio.Channel) -> None:
     wait: Any = channel.unary_unary("/test.Service/Wait")
     open_calls = [asyncio.ensure_future(wait(b"")) for _ in range(4)]
-    await served.echo.waiting.wait()
+    for _ in open_calls:
+        await served.echo.entered.acquire()
     call: Any = channel.unary_unary("/test.Service/Echo")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"")
@@ -320,7 +323,7 @@ async def test_slow_client_is_cut_off_and_reported(impatient: Served, name: str)
 
 
 async def test_closing_lets_open_calls_finish(served: Served) -> None:
-    server = GrpcServer(served.echo, CallLimits(3, 4, 30.0))
+    server = GrpcServer(served.echo, CallLimits(3, 4, 60.0))
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         await server.start(listener)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port_of(listener)}") as channel:
@@ -337,7 +340,7 @@ async def test_closing_lets_open_calls_finish(served: Served) -> None:
 
 
 async def test_server_that_leaves_says_so_takes_nothing_new_and_finishes_what_is_open() -> None:
-    server = GrpcServer(Echo(), CallLimits(3, 4, 5.0))
+    server = GrpcServer(Echo(), CallLimits(3, 4, 60.0))
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         port = port_of(listener)
         await server.start(listener)

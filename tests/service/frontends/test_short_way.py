@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.api.http_message import Reply
+from service.engine.prompt import PromptFuture
 from service.frontends.http import ConnectionLimits, HttpServer
 from service.frontends.short_way import Driver, ShortWay
 from service.frontends.sockets import bind, port_of
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from service.api.asgi import Receive, Scope, Send
 
 MOST_BODY_BYTES = 1 << 20
-READ_TIMEOUT_S = 0.3
+READ_TIMEOUT_S = 1.0
+"""Of servers that are to cut somebody off: longer than a busy machine takes for the first bytes of a connection."""
 
 
 @dataclass
@@ -69,9 +71,21 @@ class Served:
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
+    async with serving(60.0) as found:
+        yield found
+
+
+@pytest.fixture
+async def impatient() -> AsyncIterator[Served]:
+    async with serving(READ_TIMEOUT_S) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def serving(read_timeout_s: float) -> AsyncIterator[Served]:
     handlers = Handlers()
     way = ShortWay(handlers.answer, MOST_BODY_BYTES)
-    server = HttpServer(handlers, ConnectionLimits(10, READ_TIMEOUT_S), short_way=way)
+    server = HttpServer(handlers, ConnectionLimits(10, read_timeout_s), short_way=way)
     with bind("127.0.0.1", 0, "http_port") as listener:
         found = Served(handlers, server, port_of(listener))
         await server.start(listener)
@@ -190,12 +204,12 @@ async def test_refusal_that_closes_is_sent_whole_and_closes(served: Served) -> N
         assert (head.split(b" ")[1], body, await reader.read()) == (b"413", b"no", b"")
 
 
-async def test_body_that_never_ends_is_cut_off(served: Served) -> None:
-    async with served.connected() as (reader, writer):
+async def test_body_that_never_ends_is_cut_off(impatient: Served) -> None:
+    async with impatient.connected() as (reader, writer):
         writer.write(post(b"abc")[:-1])
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
-    assert served.handlers.seen == []
+    assert impatient.handlers.seen == []
 
 
 async def test_closing_finishes_what_is_inside(served: Served) -> None:
@@ -217,6 +231,18 @@ async def test_driver_runs_to_the_end_without_a_task_where_nothing_waits() -> No
     done: list[int] = []
     Driver(asyncio.get_running_loop(), work(), done.append)
     assert done == [7]
+
+
+async def test_driver_goes_on_within_the_end_of_what_tells_at_once() -> None:
+    awaited: PromptFuture[int] = PromptFuture(asyncio.get_running_loop())
+
+    async def work() -> int:
+        return await awaited + 1
+
+    done: list[int] = []
+    Driver(asyncio.get_running_loop(), work(), done.append)
+    awaited.end(7)
+    assert done == [8]
 
 
 async def test_driver_goes_on_after_futures_and_turns_of_the_loop() -> None:
@@ -254,15 +280,29 @@ async def test_garbage_behind_an_unanswered_request_does_not_lose_its_answer(ser
         assert await reader.read() == b""
 
 
-async def test_request_that_cannot_be_sent_on_because_of_the_one_before_is_not_timed_out(served: Served) -> None:
+async def test_request_that_cannot_be_sent_on_because_of_the_one_before_is_not_timed_out(impatient: Served) -> None:
     first_part = post(b"late", path="/v2/other")[:-2]
-    async with served.connected() as (reader, writer):
+    async with impatient.connected() as (reader, writer):
         writer.write(post(b"wait") + first_part)
-        await served.handlers.entered.wait()
+        await impatient.handlers.entered.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3 * READ_TIMEOUT_S):
+            async with asyncio.timeout(2 * READ_TIMEOUT_S):
                 assert await reader.read(1) == b"nothing"
-        served.handlers.go.set()
+        impatient.handlers.go.set()
         assert (await read_reply(reader))[1] == b"wait"
         writer.write(b"te")
+        assert (await read_reply(reader))[1] == b"long"
+
+
+async def test_client_that_could_not_send_on_has_the_whole_time_for_the_rest_afterwards(served: Served) -> None:
+    rest = b"e"
+    async with served.connected() as (reader, writer):
+        writer.write(post(b"wait") + post(b"late", path="/v2/other").removesuffix(rest))
+        await served.handlers.entered.wait()
+        (protocol,) = served.server._server.server_state.connections
+        before_s = protocol._slow_request._due_s  # type: ignore[union-attr] # our own kind of connection
+        served.handlers.go.set()
+        assert (await read_reply(reader))[1] == b"wait"
+        assert protocol._slow_request._due_s > before_s  # type: ignore[union-attr] # as above
+        writer.write(rest)
         assert (await read_reply(reader))[1] == b"long"

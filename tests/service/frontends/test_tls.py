@@ -112,7 +112,7 @@ class Served:
 @pytest.fixture
 async def served(folder: Folder) -> AsyncIterator[Served]:
     tls = Tls(folder.files, folder.heard)
-    server = HttpServer(app, ConnectionLimits(10, 5.0), tls=tls.context("http/1.1"))
+    server = HttpServer(app, ConnectionLimits(10, 60.0), tls=tls.context("http/1.1"))
     with bind("127.0.0.1", 0, "http_port") as listener:
         await server.start(listener)
         yield Served(tls, port_of(listener))
@@ -217,7 +217,7 @@ async def test_client_without_a_certificate_is_refused_where_one_is_asked_for(fo
     authority = folder.path / "clients.pem"
     folder.authority.cert_pem.write_to_path(str(authority))
     files = TlsFiles(folder.files.certificate, folder.files.key, authority)
-    server = HttpServer(app, ConnectionLimits(10, 5.0), tls=Tls(files, folder.heard).context("http/1.1"))
+    server = HttpServer(app, ConnectionLimits(10, 60.0), tls=Tls(files, folder.heard).context("http/1.1"))
     stranger = trustme.CA()
     with bind("127.0.0.1", 0, "http_port") as listener:
         await server.start(listener)
@@ -261,7 +261,7 @@ async def test_connections_that_do_not_finish_their_handshake_are_bounded(folder
 
 
 async def test_grpc_listener_offers_http2_and_speaks_it(folder: Folder) -> None:
-    server = GrpcServer(Echo(), CallLimits(10, 10, 5.0))
+    server = GrpcServer(Echo(), CallLimits(10, 10, 60.0))
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         await server.start(listener, Tls(folder.files, folder.heard).context("h2"))
         address = port_of(listener)

@@ -1,0 +1,44 @@
+"""A future that tells who waits for it at once.
+
+asyncio's futures call back in the event loop's next turn. Under load that turn begins with reading all that has come
+meanwhile, some requests or some dozens, and an answer that is ready waits until that is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class PromptFuture(asyncio.Future[T], Generic[T]):
+    """A future that can be awaited as any other, and told about by ``tell`` and ``end`` without a turn in between."""
+
+    __slots__ = ("_at_once",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for a result; to be used on the thread of ``loop`` alone."""
+        super().__init__(loop=loop)
+        self._at_once: Callable[[asyncio.Future[T]], object] | None = None
+
+    def tell(self, callback: Callable[[asyncio.Future[T]], object]) -> None:
+        """Call back when it is done: within ``end``, or else in the loop's next turn. One callback can be told so."""
+        self._at_once = callback
+        self.add_done_callback(callback)
+
+    def end(self, result: T) -> None:
+        """Set the result and call back; not from within a task. What the callback raises goes to the loop's handler."""
+        callback = self._at_once
+        if callback is not None:
+            self.remove_done_callback(callback)
+        self.set_result(result)
+        if callback is None:
+            return
+        try:
+            callback(self)
+        except Exception as error:  # noqa: BLE001 - as the loop does; others may end in the same go
+            self.get_loop().call_exception_handler({"message": "a callback failed", "exception": error, "future": self})
