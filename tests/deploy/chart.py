@@ -96,7 +96,7 @@ class Helm:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(300)
         self._process.stdout.close()
 
     def lint(self, cluster: Cluster) -> Any:  # noqa: ANN401 - JSON
@@ -205,7 +205,7 @@ def _resource(path: Path) -> Any:  # noqa: ANN401 - see above
 def custom_problems(items: list[Object]) -> list[str]:
     """Return what the published models of custom resources have against objects: wrong types, unknown fields."""
     command = ["node", str(Path(__file__).with_name("custom_resources.mjs")), str(TOOLS / "node_modules")]
-    done = subprocess.run(command, input=json.dumps(items), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, input=json.dumps(items), capture_output=True, text=True, timeout=300, check=True)
     return list(json.loads(done.stdout))
 
 

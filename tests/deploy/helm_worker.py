@@ -19,7 +19,7 @@ _TEXT = ctypes.c_char_p
 _Out = ctypes.POINTER(ctypes.c_void_p)
 _OPTIONS = {
     "wait": False,
-    "timeout_seconds": 60,
+    "timeout_seconds": 600,
     "server_side_apply": "true",
     "disable_openapi_validation": True,
     "reset_values": True,  # an upgrade says all it wants, as `helm upgrade --reset-values`
@@ -56,7 +56,7 @@ class Library:
 
     def uninstall(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Take a release away."""
-        return self._call("helm_sdkpy_uninstall", name.encode(), ctypes.c_int(0), ctypes.c_int(60))
+        return self._call("helm_sdkpy_uninstall", name.encode(), ctypes.c_int(0), ctypes.c_int(600))
 
     def _call(self, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - ctypes' own
         out = ctypes.c_void_p()

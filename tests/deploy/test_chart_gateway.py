@@ -118,10 +118,10 @@ def test_pods_wait_until_the_volume_has_a_model(releases: Mapping[str, Release],
     ]
     write_model(tmp_path / "repository", ModelPlan())
     shell, flag, script = wait["command"]
-    done = subprocess.run([shell, flag, script.replace("/models", str(tmp_path))], timeout=60, check=True)
+    done = subprocess.run([shell, flag, script.replace("/models", str(tmp_path))], timeout=300, check=True)
     assert done.returncode == 0
     looks = script.replace("/models", str(tmp_path / "empty")).partition("until ")[2].partition(";")[0]
-    assert subprocess.run([shell, flag, looks], timeout=60, check=False).returncode != 0
+    assert subprocess.run([shell, flag, looks], timeout=300, check=False).returncode != 0
 
 
 @pytest.mark.parametrize("case", CASES)

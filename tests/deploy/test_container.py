@@ -17,12 +17,12 @@ import pytest
 from service.cli import build_parser
 from tests.deploy.chart import ROOT
 from tests.deploy.dockerfile import Context, carry_out, commands, read
-from tests.integration.gateway_process import write_sums
+from tests.integration.gateway_process import until, write_sums
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(600)  # the packages may have to be fetched
+pytestmark = pytest.mark.timeout(1800)  # the packages may have to be fetched
 
 FOLDER = ROOT / "deploy" / "container"
 FILES = ("serve", "build")
@@ -214,18 +214,22 @@ def test_installed_gateway_serves_on_a_read_only_root_and_says_so_to_the_health_
         assert "tiergate is ready" in ready, (tmp_path / "log").read_text()
         port = ready.strip().rpartition(":")[2]
         health = [f"{installed}/bin/python", str(installed / "health.py")]
-        assert subprocess.run(health, env=environment | {"TIERGATE_ADMIN_PORT": port}, check=False).returncode == 0
-        assert subprocess.run([*health, "--ready", "--port", port], env=environment, check=False).returncode == 0
+
+        def is_well(*flags: str, **told: str) -> bool:
+            return subprocess.run([*health, *flags], env=environment | told, check=False).returncode == 0
+
+        until(lambda: is_well(TIERGATE_ADMIN_PORT=port))  # it gives up sooner than a busy machine answers
+        until(lambda: is_well("--ready", "--port", port))
         gateway.send_signal(signal.SIGTERM)
-        assert gateway.wait(60) == 0
-        assert subprocess.run([*health, "--port", port], env=environment, check=False).returncode == 1
+        assert gateway.wait(300) == 0
+        assert not is_well("--port", port)
         assert "Read-only" not in (tmp_path / "log").read_text()
         # Nothing keeps caches or, as telemetry does, its session there.
         assert list((tmp_path / "tmp").iterdir()) == []
     finally:
         if gateway.poll() is None:
             gateway.kill()
-        gateway.wait(60)
+        gateway.wait(300)
         gateway.stdout.close()
 
 

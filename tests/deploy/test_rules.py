@@ -20,7 +20,7 @@ RUNBOOK: Final = "docs/runbook.md"
 
 
 def run(*command: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -34,7 +34,7 @@ def converse(gateway: GatewayProcess, data: bytes) -> bytes:
 def connect(where: str) -> socket.socket:
     """Return a connection to an address of the gateway."""
     host, _, port = where.partition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=300)
 
 
 def is_connected(gateway: GatewayProcess, port: int) -> bool:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.deploy.monitoring import MINUTE_IN_A_SECOND, ROOT, Prometheus, needs_monitoring, shipped_rules, watching
 from tests.deploy.shortened import shorten_expression
-from tests.integration.gateway_process import running_gateway, write_sums
+from tests.integration.gateway_process import rewrite, running_gateway, write_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 pytestmark = needs_monitoring
 
-SOUND = "models: {sums: {default_budget_ms: 60000}}"
+SOUND = "models: {sums: {default_budget_ms: 900000}}"
 BROKEN = "models: {sums: {default_budget_ms: -1}}"
 # Full really takes tens of milliseconds; with nothing else allowed every answer is late.
 TOO_SLOW = "models: {sums: {default_budget_ms: 2, variants: [full]}}"
 DRIFT = "/v2/models/sums/variants/quantized/drift"
 ASKED = "asked"
 BETWEEN_REQUESTS_S = 0.05
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 # What this test puts in. Others may fire where a busy machine is slow to answer four scrapes a second.
 FAULTS = {"TiergatePolicyReloadFailed", "TiergateVariantQuarantined", "TiergateBudgetBurnFast"}
 # Shadow runs wait for an idle machine, inputs are compared where the build has left a reference, and every variant of
@@ -143,7 +143,7 @@ def show_everything(gateway: GatewayProcess, prometheus: Prometheus) -> None:
         assert metrics_in(asked) <= offered, asked
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_faults_of_a_gateway_arrive_at_a_webhook_and_dashboards_have_data(tmp_path: Path) -> None:
     write_sums(tmp_path / "repository")
     policy = tmp_path / "policy.yaml"
@@ -156,10 +156,11 @@ def test_faults_of_a_gateway_arrive_at_a_webhook_and_dashboards_have_data(tmp_pa
         with traffic(gateway):
             # However few a second this machine answers: with more asked for, a busy one would never get there.
             prometheus.wait_until("model:tiergate_offered:increase5m > 1")
-            assert prometheus.value('model:tiergate_burn_rate:5m{model="sums"}') == 0
+            (burned,) = prometheus.wait_until('model:tiergate_burn_rate:5m{model="sums"}')
+            assert float(burned["value"][1]) == 0
             assert not firing(prometheus) & FAULTS
 
-            policy.write_text(BROKEN)
+            rewrite(policy, BROKEN)
             refused = hook.wait_for("TiergatePolicyReloadFailed")
             assert refused.receiver == "tickets"
             assert refused.annotations["runbook_url"] == "docs/runbook.md#tiergatepolicyreloadfailed"
@@ -174,11 +175,11 @@ def test_faults_of_a_gateway_arrive_at_a_webhook_and_dashboards_have_data(tmp_pa
             prometheus.wait_until("tiergate_accuracy_estimate_ratio >= 0")
             show_everything(gateway, prometheus)
 
-            policy.write_text(TOO_SLOW)
+            rewrite(policy, TOO_SLOW)
             burning = hook.wait_for("TiergateBudgetBurnFast")
             assert (burning.receiver, burning.labels["model"]) == ("pager", "sums")
 
-            policy.write_text(SOUND)
+            rewrite(policy, SOUND)
             hook.wait_for("TiergateBudgetBurnFast", "resolved")
         gateway.stop()
         down = hook.wait_for("TiergateTargetDown")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
 ROUNDS = 40
+PATIENCE_S = 300.0
 ANSWERED = re.compile(r'^tiergate_requests_total\{.*outcome="ok".*\} (\S+)$', re.MULTILINE)
 
 
@@ -40,7 +41,7 @@ def keeping(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @contextmanager
 def connected(address: str) -> Iterator[http.client.HTTPConnection]:
-    with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection(address, timeout=PATIENCE_S)) as connection:
         yield connection
 
 
@@ -62,7 +63,7 @@ def ask_grpc(gateway: GatewayProcess) -> Iterator[Callable[[str], None]]:
         request = service_pb2.ModelInferRequest(model_name="winds", id=name)
         request.inputs.add(name="x", datatype="FP32", shape=[1, 4]).contents.fp32_contents.extend([0.0, 1.0, 0.0, 0.0])
         request.parameters["latency_budget_ms"].double_param = 1000.0
-        stub.ModelInfer(request, timeout=60)
+        stub.ModelInfer(request, timeout=PATIENCE_S)
 
     with grpc.insecure_channel(gateway.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.clients import ASKERS, Question
+from tests.integration.gateway_process import ROOMY_MS, TIGHT_MS
 
 if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
-ROOMY, TIGHT = {"latency_budget_ms": 60_000}, {"latency_budget_ms": 18}
+ROOMY, TIGHT = {"latency_budget_ms": ROOMY_MS}, {"latency_budget_ms": TIGHT_MS}
+TIGHT_HEADER = {"x-latency-budget-ms": str(TIGHT_MS)}
 
 # (what is asked, who must answer, and why)
 ANSWERED = {
     "roomy budget": (Question(parameters=ROOMY), "full", "within_budget"),
     "tight budget": (Question(parameters=TIGHT), "quantized", "within_budget"),
-    "budget as text": (Question(parameters={"latency_budget_ms": "18"}), "quantized", "within_budget"),
-    "budget as header": (Question(headers={"x-latency-budget-ms": "18"}), "quantized", "within_budget"),
-    "parameter wins over header": (
-        Question(parameters=ROOMY, headers={"x-latency-budget-ms": "18"}),
-        "full",
-        "within_budget",
-    ),
+    "budget as text": (Question(parameters={"latency_budget_ms": str(TIGHT_MS)}), "quantized", "within_budget"),
+    "budget as header": (Question(headers=TIGHT_HEADER), "quantized", "within_budget"),
+    "parameter wins over header": (Question(parameters=ROOMY, headers=TIGHT_HEADER), "full", "within_budget"),
     "budget that nobody keeps": (Question(parameters={"latency_budget_ms": 0.001}), "", "late"),
     "floor wins over budget": (Question(parameters=TIGHT | {"min_accuracy": 0.92}), "full", "accuracy_floor"),
     "floor that the budget allows": (
@@ -48,7 +46,7 @@ ANSWERED = {
     "browser hint": (Question(parameters=ROOMY, headers={"sec-ch-ua-mobile": "?1"}), "distilled", "hardware"),
     "version": (Question(version="1", parameters=TIGHT), "quantized", "within_budget"),
     "rows": (Question(shape=(8, 4), parameters={"tier": "quantized"}), "quantized", "pinned"),
-    "roomy timeout": (Question(parameters=ROOMY, timeout_us=30_000_000), "full", "within_budget"),
+    "roomy timeout": (Question(parameters=ROOMY, timeout_us=900_000_000), "full", "within_budget"),
 }
 
 # (what is asked, the kind of refusal, and what its message names)
@@ -87,7 +85,8 @@ def test_question_is_answered_by_the_right_variant(gateway: GatewayProcess, clie
     assert reply.answer["variant"] in ((variant,) if variant else ("quantized", "distilled"))
     assert float(reply.answer["queue_ms"]) + float(reply.answer["compute_ms"]) <= float(reply.answer["total_ms"]) + 0.01
     assert float(reply.answer["expected_accuracy"]) in (0.92, 0.915, 0.86)
-    budget_ms = float(question.parameters.get("latency_budget_ms", question.headers.get("x-latency-budget-ms", 100)))
+    by_header = question.headers.get("x-latency-budget-ms", ROOMY_MS)
+    budget_ms = float(question.parameters.get("latency_budget_ms", by_header))
     if "hardware" not in case:  # there the budget may be the class's own
         assert reply.answer["budget_met"] is (float(reply.answer["total_ms"]) <= budget_ms)
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tomllib
@@ -19,6 +18,7 @@ import pytest
 import tritonclient.http as triton
 import yaml
 
+from loadtests.processes import free_port
 from tests.builders import ModelPlan, write_repository
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Bento:
         self._read_until("Completed async startup hook")
 
     def get(self, path: str) -> tuple[int, str, bytes]:
-        connection = http.client.HTTPConnection(self.address, timeout=30)
+        connection = http.client.HTTPConnection(self.address, timeout=300)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -75,7 +75,7 @@ class Bento:
         """Send SIGTERM once, and return the exit status."""
         if self._process.poll() is None:
             self._process.terminate()
-            self.printed += self._process.communicate(timeout=60)[0]
+            self.printed += self._process.communicate(timeout=300)[0]
         return self._process.returncode
 
     def _read_until(self, text: str) -> None:
@@ -89,8 +89,7 @@ class Bento:
 
 @contextmanager
 def serving(target: str, environment: dict[str, str], folder: Path = ROOT) -> Iterator[Bento]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [*BENTOML, "serve", target, "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

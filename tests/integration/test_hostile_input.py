@@ -6,7 +6,6 @@ import gzip
 import json
 import re
 import socket
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tests.integration.clients import Question, ask_grpc, ask_plain
+from tests.integration.gateway_process import until
 from tests.integration.raw_connections import METHOD, connect, converse, is_connected, read_what_came, reset_streams
 from tests.malformed import BINARY_CASES, JSON_CASES, PROTO_CASES, RAW_CASES, SHAPES, message, one
 
@@ -28,6 +28,7 @@ ARTIFACT = "/v2/models/sums/variants/full/artifact"
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 2**20
 MANY_FILES = 20
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,7 +68,7 @@ def refuse_grpc(gateway: GatewayProcess, data: bytes) -> tuple[grpc.StatusCode, 
     with grpc.insecure_channel(gateway.grpc) as channel:
         call: Any = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as caught:
-            call(data, timeout=30)
+            call(data, timeout=PATIENCE_S)
     return caught.value.code(), caught.value.details() or ""
 
 
@@ -189,7 +190,7 @@ def test_message_over_the_limit_is_refused_over_grpc(gateway: GatewayProcess) ->
     with grpc.insecure_channel(gateway.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
         call: Any = channel.unary_unary(METHOD)
         with pytest.raises(grpc.RpcError) as caught:
-            call(request.SerializeToString(), timeout=30)
+            call(request.SerializeToString(), timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -271,16 +272,18 @@ def test_client_that_never_reads_its_answer_is_cut_off(gateway: GatewayProcess) 
     host, _, port = gateway.http.partition(":")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         connection.connect((host, int(port)))
         # One after the other, because the kernel may take a whole file or two off the gateway's hands.
         connection.sendall(f"GET {ARTIFACT} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * MANY_FILES)
-        give_up_s = time.monotonic() + 30
-        while not is_connected(gateway, connection.getsockname()[1]):  # the gateway has yet to accept it
-            assert time.monotonic() < give_up_s
-        while is_connected(gateway, connection.getsockname()[1]):  # others are answered all the while
-            assert gateway.call("GET", "/v2/health/ready")[0] == 200
-            assert time.monotonic() < give_up_s
+        here = connection.getsockname()[1]
+
+        def is_cut_off() -> bool:
+            assert gateway.call("GET", "/v2/health/ready")[0] == 200  # others are answered all the while
+            return not is_connected(gateway, here)
+
+        until(lambda: is_connected(gateway, here))  # the gateway has yet to accept it
+        until(is_cut_off)
         answer = read_what_came(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     announced = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index] # it is there, or this fails
@@ -310,7 +313,7 @@ def test_many_calls_cancelled_at_once_are_survived(gateway: GatewayProcess) -> N
     request.model_name = "sums"
     with grpc.insecure_channel(gateway.grpc) as channel:
         call: Any = channel.unary_unary(METHOD)
-        calls = [call.future(request.SerializeToString(), timeout=30) for _ in range(500)]
+        calls = [call.future(request.SerializeToString(), timeout=PATIENCE_S) for _ in range(500)]
         for item in calls:
             item.cancel()
         assert ask_grpc(gateway, Question()).sums == (4.0,)

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.builders import onnx_model, replace_file, write_model
-from tests.integration.gateway_process import SUMS, running_gateway
+from tests.integration.gateway_process import ROOMY_MS, SUMS, running_gateway
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +47,8 @@ def looping_onnx() -> bytes:
 def ask(gateway: GatewayProcess, value: float, **parameters: object) -> tuple[int, Any]:
     """Ask for the sum of one value and three zeros; return the status and the answer."""
     tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [value, 0, 0, 0]}
-    body = {"inputs": [tensor], "parameters": {"timeout": 60_000_000, "latency_budget_ms": 20_000} | parameters}
-    connection = http.client.HTTPConnection(gateway.http, timeout=120)
+    body = {"inputs": [tensor], "parameters": {"latency_budget_ms": ROOMY_MS} | parameters}
+    connection = http.client.HTTPConnection(gateway.http, timeout=300)
     try:
         connection.request("POST", "/v2/models/sums/infer", json.dumps(body))
         response = connection.getresponse()

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.builders import write_repository
 from tests.integration.clients import Question, ask_plain
-from tests.integration.gateway_process import running_gateway
+from tests.integration.gateway_process import TIGHT_MS, running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PATIENCE_S = 300.0
 PARENT = f"00-{TRACE}-{SPAN}-01"
+HTTP_CALL, GRPC_CALL = "POST /v2/models/{model}/infer", "inference.GRPCInferenceService/ModelInfer"
+STAGES = {"decode", "queue", "route", "batch", "compute", "encode"}
 BODY = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 1, 1, 1]}]}'
 
 
@@ -63,11 +66,11 @@ class Collector:
                 self.spans += [span for scope in resource.scope_spans for span in scope.spans]
             self._more.notify_all()
 
-    def wait_for(self, count: int) -> list[Any]:
-        """Return the spans, when there are so many."""
+    def wait_for(self, *names: str) -> dict[str, Any]:
+        """Return the spans by their names, when there is one of each of these; they may come in parts."""
         with self._more:
-            assert self._more.wait_for(lambda: len(self.spans) >= count, 60)
-            return list(self.spans)
+            assert self._more.wait_for(lambda: {*names} <= {span.name for span in self.spans}, PATIENCE_S)
+            return {span.name: span for span in self.spans}
 
 
 @contextmanager
@@ -104,18 +107,14 @@ def ask(gateway: GatewayProcess, **headers: str) -> dict[str, str]:
     return found
 
 
-def by_name(spans: list[Any]) -> dict[str, Any]:
-    return {span.name: span for span in spans}
-
-
 def test_a_sampled_request_becomes_spans_under_its_callers(traced: GatewayProcess, collector: Collector) -> None:
     assert "traceresponse" not in ask(traced)
     said = ask(traced, traceparent=PARENT)["traceresponse"]
-    spans = by_name(collector.wait_for(7))
-    request = spans.pop("POST /v2/models/{model}/infer")
+    spans = collector.wait_for(HTTP_CALL, *STAGES)
+    request = spans.pop(HTTP_CALL)
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, SPAN)
     assert said == f"00-{TRACE}-{request.span_id.hex()}-01"
-    assert spans.keys() - {"read"} == {"decode", "queue", "route", "batch", "compute", "encode"}
+    assert spans.keys() - {"read"} == STAGES
     for span in spans.values():
         assert (span.trace_id, span.parent_span_id) == (request.trace_id, request.span_id)
         assert request.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
@@ -132,9 +131,9 @@ def test_grpc_calls_are_traced_by_their_metadata(traced: GatewayProcess, collect
     tensor.contents.fp32_contents.extend([1.0] * 4)
     with grpc.insecure_channel(traced.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        _, call = stub.ModelInfer.with_call(request, metadata=[("traceparent", PARENT)], timeout=30)
+        _, call = stub.ModelInfer.with_call(request, metadata=[("traceparent", PARENT)], timeout=PATIENCE_S)
         trailers = dict(call.trailing_metadata())
-    found = by_name(collector.wait_for(7))["inference.GRPCInferenceService/ModelInfer"]
+    found = collector.wait_for(GRPC_CALL, *STAGES)[GRPC_CALL]
     assert (found.trace_id.hex(), found.parent_span_id.hex()) == (TRACE, SPAN)
     assert trailers["traceresponse"] == f"00-{TRACE}-{found.span_id.hex()}-01"
 
@@ -143,8 +142,7 @@ def test_a_refused_request_is_traced_with_its_error(traced: GatewayProcess, coll
     status, found, _ = traced.call("POST", "/v2/models/sums/infer", b'{"inputs": []}', {"traceparent": PARENT})
     assert status == 400
     assert TRACE in found["traceresponse"]
-    spans = by_name(collector.wait_for(2))
-    attributes = {item.key: item.value.string_value for item in spans["POST /v2/models/{model}/infer"].attributes}
+    attributes = {item.key: item.value.string_value for item in collector.wait_for(HTTP_CALL)[HTTP_CALL].attributes}
     assert (attributes["error.type"], attributes["tiergate.outcome"]) == ("InvalidRequest", "invalid")
 
 
@@ -154,7 +152,7 @@ def test_what_is_left_is_sent_when_the_gateway_ends(tmp_path: Path, collector: C
     with running_gateway(repository, *flags, OTEL_BSP_SCHEDULE_DELAY="600000") as gateway:
         assert "traceresponse" in ask(gateway)
         assert gateway.stop() == 0
-    assert len(collector.wait_for(7)) >= 7
+    assert collector.wait_for(HTTP_CALL, *STAGES)
 
 
 def test_a_collector_that_is_gone_costs_no_answer_and_no_clean_end(tmp_path: Path) -> None:
@@ -172,18 +170,20 @@ def test_tracing_without_opentelemetry_is_refused_with_what_to_install(tmp_path:
         "import sys; sys.modules['opentelemetry'] = None\nfrom service.cli import main\n"
         f"sys.exit(main(['serve', {str(repository)!r}, '--trace-endpoint', 'http://127.0.0.1:4318']))"
     )
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 2
     assert "pip install 'tiergate[otel]'" in done.stderr
 
 
 def test_decisions_are_told_to_administrators_only(gateway: GatewayProcess) -> None:
-    reply = ask_plain(gateway, Question(parameters={"latency_budget_ms": 10}))
+    reply = ask_plain(gateway, Question(parameters={"latency_budget_ms": TIGHT_MS}))
     path = "/v2/models/sums/decisions?last=1"
     status, _, told = gateway.call("GET", path, where=gateway.admin)
     assert status == 200
     (decision,) = told["decisions"]
-    assert (decision["variant"], decision["budget_ms"]) == (reply.answer["variant"], 10.0)
+    assert (decision["variant"], decision["budget_ms"]) == (reply.answer["variant"], TIGHT_MS)
     verdicts = {item["name"]: item["verdict"] for item in decision["candidates"]}
     assert verdicts["full"] == "too_slow"
     assert verdicts[decision["variant"]] == "chosen"

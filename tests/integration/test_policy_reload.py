@@ -12,7 +12,7 @@ import pytest
 
 from service.cli import main
 from tests.integration.clients import Question, ask_grpc, ask_plain
-from tests.integration.gateway_process import running_gateway, write_sums
+from tests.integration.gateway_process import ROOMY_MS, TIGHT_MS, rewrite, running_gateway, until, write_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from tests.integration.gateway_process import GatewayProcess
 
 PATH = "/v2/policy"
-TIGHT, WIDE = "models: {sums: {default_budget_ms: 18}}", "models: {sums: {default_budget_ms: 60000}}"
-THRIFTY = "models: {sums: {default_budget_ms: 60000, objective: cost}}"
+TIGHT = f"models: {{sums: {{default_budget_ms: {TIGHT_MS}}}}}"
+WIDE = f"models: {{sums: {{default_budget_ms: {ROOMY_MS}}}}}"
+THRIFTY = f"models: {{sums: {{default_budget_ms: {ROOMY_MS}, objective: cost}}}}"
+CHANGED = f"models.sums.default_budget_ms: {ROOMY_MS} -> {TIGHT_MS}"
 
 
 @pytest.fixture
@@ -49,15 +51,9 @@ def put(gateway: GatewayProcess, content: str, **headers: str) -> tuple[int, dic
     return gateway.call("PUT", PATH, content.encode(), sent, where=gateway.admin)
 
 
-def metric(gateway: GatewayProcess, line: str) -> float:
-    rows = gateway.call("GET", "/metrics")[2].decode().splitlines()
-    return sum(float(row.rsplit(" ", 1)[1]) for row in rows if row.startswith(line))
-
-
 def wait_for(gateway: GatewayProcess, line: str, value: float) -> None:
-    """Ask until a metric has come so far; a test that waits for ever is ended by its timeout."""
-    while metric(gateway, line) < value:
-        pass
+    """Ask until a metric has come so far."""
+    until(lambda: gateway.metric(line) >= value)
 
 
 def variant(gateway: GatewayProcess) -> str:
@@ -66,22 +62,22 @@ def variant(gateway: GatewayProcess) -> str:
 
 def test_file_is_noticed_and_a_bad_one_leaves_the_old(governed: GatewayProcess, file: Path, tmp_path: Path) -> None:
     assert variant(governed) == "full"
-    file.write_text(TIGHT)
+    rewrite(file, TIGHT)
     wait_for(governed, 'tiergate_policy_reloads_total{outcome="applied"}', 1)
     assert variant(governed) == "quantized"
-    file.write_text("models: {sums: {default_budget_ms: -1}}")
+    rewrite(file, "models: {sums: {default_budget_ms: -1}}")
     wait_for(governed, 'tiergate_policy_reloads_total{outcome="refused"}', 1)
     assert variant(governed) == "quantized"
-    file.write_text(WIDE)
+    rewrite(file, WIDE)
     governed.process.send_signal(signal.SIGHUP)
     wait_for(governed, 'tiergate_policy_reloads_total{outcome="applied"}', 2)
     assert variant(governed) == "full"
-    assert metric(governed, 'tiergate_policy_reloads_total{outcome="refused"}') == 1
-    assert metric(governed, "tiergate_policy_info{") == 1
+    assert governed.metric('tiergate_policy_reloads_total{outcome="refused"}') == 1
+    assert governed.metric("tiergate_policy_info{") == 1
     log = (tmp_path / "gateway.log").read_text()
     assert log.count("policy refused") == 1
     assert "line 1: models.sums.default_budget_ms is -1" in log
-    assert "models.sums.default_budget_ms: 60000 -> 18" in log
+    assert CHANGED in log
 
 
 def test_admin_listener_reads_and_replaces_the_policy(governed: GatewayProcess, file: Path) -> None:
@@ -102,7 +98,7 @@ def test_admin_listener_reads_and_replaces_the_policy(governed: GatewayProcess, 
     assert replaced["etag"] != headers["etag"]
     assert (variant(governed), ask_grpc(governed, Question()).answer["variant"]) == ("quantized", "quantized")
     assert file.read_text() == TIGHT
-    assert metric(governed, f"tiergate_policy_info{{digest={replaced['etag']}}}") == 1
+    assert governed.metric(f"tiergate_policy_info{{digest={replaced['etag']}}}") == 1
 
 
 def test_commands_show_and_apply_a_policy(
@@ -118,11 +114,11 @@ def test_commands_show_and_apply_a_policy(
     assert "answered 412" in capsys.readouterr().err
     assert main(["policy", "apply", new, *site, "--if-match", digest.removeprefix("# digest ")]) == 0
     said = capsys.readouterr().out
-    assert "models.sums.default_budget_ms: 60000 -> 18" in said
+    assert CHANGED in said
     assert "kept in its policy file" in said
     assert (variant(governed), file.read_text()) == ("quantized", TIGHT)
     assert main(["policy", "show", "--json", *site]) == 0
-    assert json.loads(capsys.readouterr().out)["models"]["sums"]["default_budget_ms"] == 18
+    assert json.loads(capsys.readouterr().out)["models"]["sums"]["default_budget_ms"] == TIGHT_MS
     assert main(["policy", "apply", new, "--url", f"http://{governed.admin}"]) == 2
     assert "answered 401" in capsys.readouterr().err
 
@@ -139,12 +135,12 @@ def test_reloads_under_load_lose_no_request(governed: GatewayProcess) -> None:
     assert statuses == [200] * 16
     assert sum(ends.values()) == 240
     assert set(ends) <= {"full", "quantized", "distilled"}, ends
-    assert metric(governed, 'tiergate_policy_reloads_total{outcome="applied"}') == 16
+    assert governed.metric('tiergate_policy_reloads_total{outcome="applied"}') == 16
 
 
 def test_policy_is_held_in_memory_where_there_is_no_file(tmp_path: Path) -> None:
     write_sums(tmp_path / "repository")
-    with running_gateway(tmp_path / "repository") as gateway:
+    with running_gateway(tmp_path / "repository", TIERGATE_POLICY="") as gateway:
         status, _, said = gateway.call("PUT", PATH, TIGHT.encode(), where=gateway.admin)
         assert (status, said["kept_in"]) == (200, "memory")
         assert variant(gateway) == "quantized"
@@ -155,7 +151,7 @@ def test_pyvoy_frontend_notices_the_file_and_survives_a_hangup(tmp_path: Path, f
     write_sums(tmp_path / "repository")
     with running_gateway(tmp_path / "repository", "--frontend", "pyvoy", "--policy", str(file)) as gateway:
         gateway.process.send_signal(signal.SIGHUP)
-        file.write_text(TIGHT)
+        rewrite(file, TIGHT)
         wait_for(gateway, 'tiergate_policy_reloads_total{outcome="applied"}', 1)
         assert variant(gateway) == "quantized"
         assert gateway.stop() == 0

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from tests.integration.gateway_process import GatewayProcess
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 PEERS = Path(os.environ.get("TIERGATE_PEERS", Path(service.__file__).parents[1] / ".peers"))
-WAIT_S = 90.0
+WAIT_S = 300.0
 STARTS = 3
 SUMS = ModelPlan(
     variants=(VariantPlan("full", "full", 0.92, 0.001, 0.5), VariantPlan("small", "quantized", 0.86, 0.001))
@@ -73,7 +73,7 @@ class Backend:
         """Start Triton, more than once: on a busy machine its Python backend aborts now and then (lock_exception)."""
         for _ in range(STARTS - 1):
             with contextlib.suppress(LoadError):
-                return self._start(stack, replace(self._triton(), start_s=30.0))
+                return self._start(stack, replace(self._triton(), start_s=120.0))
         return self._start(stack, self._triton())
 
     def _gateway(self) -> processes.Command:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,13 @@ from loadtests import processes
 from loadtests.peers import mlserver
 from loadtests.peers.environments import SERVICES, Environment, describe, read_pins
 from tests.builders import sums_onnx
-from tests.integration.test_remote import PEERS, ask, fronting
+from tests.integration.test_remote import PEERS, WAIT_S, ask, fronting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(900)
 
 SCALES = {"full": 0.5, "small": 3.0}
 METADATA = {
@@ -58,7 +61,8 @@ def running(name: str, folder: Path) -> Iterator[dict[str, str]]:
         (folder / variant).mkdir(parents=True)
         (folder / variant / "model.onnx").write_bytes(sums_onnx(scale))
     make = {"mlserver": mlserver_command, "kserve": kserve_command}[name]
-    with processes.running(make(environment, folder, http, grpc)):
+    command = make(environment, folder, http, grpc)
+    with processes.running(replace(command, log=folder / "log", start_s=WAIT_S, stop_s=WAIT_S)):
         yield {"grpc": f"grpc://127.0.0.1:{grpc}", "http": f"http://127.0.0.1:{http}"}
 
 

@@ -7,7 +7,6 @@ import json
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,15 @@ import yaml
 
 from loadtests import processes
 from tests.builders import ModelPlan, VariantPlan, write_model
-from tests.integration.gateway_process import running_gateway
+from tests.integration.gateway_process import rewrite, running_gateway, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.integration.gateway_process import GatewayProcess
 
-WAIT_S = 90.0
+WAIT_S = 300.0
 SUMS = ModelPlan(
     variants=(VariantPlan("full", "full", 0.92, 0.001), VariantPlan("small", "quantized", 0.86, 0.001, 3.0))
 )
@@ -54,10 +53,7 @@ class Front:
         self.path = path
 
     def write(self, text: str) -> None:
-        """Replace the file at once, as an operator's tools and Kubernetes do."""
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.path)
+        rewrite(self.path, text)
 
     def name(self, *endpoints: str) -> None:
         self.write(named(*endpoints))
@@ -70,12 +66,6 @@ class Front:
     def gauge(self, line: str) -> float:
         _, _, text = self.gateway.call("GET", "/metrics")
         return next(float(row.split()[-1]) for row in text.decode().splitlines() if row.startswith(f"tiergate_{line} "))
-
-    def until(self, is_so: Callable[[], bool]) -> None:
-        """Ask again and again until it is so."""
-        end_s = time.monotonic() + WAIT_S
-        while not is_so():
-            assert time.monotonic() < end_s, self.ask()
 
 
 def named(*endpoints: str) -> str:
@@ -118,22 +108,22 @@ class Asking(threading.Thread):
 def test_a_changed_file_moves_traffic_without_a_lost_request_and_a_wrong_one_changes_nothing(
     front: Front, servers: tuple[str, str]
 ) -> None:
-    assert front.ask() == (2.0, "full")
+    until(lambda: front.ask() == (2.0, "full"))  # a busy machine may take the other server for silent for a moment
     asking = Asking(front)
     asking.start()
     front.name(servers[1])
-    front.until(lambda: asking.answers[-1:] == [(8.0, "full")])
+    until(lambda: asking.answers[-1:] == [(8.0, "full")])
 
     front.write("remotes: {sums: {full: {endpoints: ['ftp://there:1']}}}")
     front.gateway.process.send_signal(signal.SIGHUP)
-    front.until(lambda: front.gauge("remotes_file_refused") == 1.0)
-    assert front.ask() == (8.0, "full")
+    until(lambda: front.gauge("remotes_file_refused") == 1.0)
+    until(lambda: front.ask() == (8.0, "full"))
 
     front.name()  # nobody runs it now, and it is not here
     front.gateway.process.send_signal(signal.SIGHUP)
-    front.until(lambda: asking.answers[-1:] == [HERE])
+    until(lambda: asking.answers[-1:] == [HERE])
     front.name(*servers)
-    front.until(lambda: asking.answers[-1:] == [(8.0, "full")])
+    until(lambda: asking.answers[-1:] == [(8.0, "full")])
     asking.ends.set()
     asking.join(WAIT_S)
 

@@ -160,7 +160,11 @@ def test_remotes_are_read_and_called(root: Path, tmp_path: Path) -> None:
         address = f"grpc://127.0.0.1:{server.getsockname()[1]}"
         path.write_text(f"remotes: {{sums: {{full: {{endpoints: ['{address}']}}}}}}")
         assert levels(look(HOST, root, remotes=path)) == {}
-    finding = look(HOST, root, remotes=path)["remotes"]
+    with socket.socket() as silent:  # which listens to nobody
+        silent.bind(("127.0.0.1", 0))
+        address = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        path.write_text(f"remotes: {{sums: {{full: {{endpoints: ['{address}']}}}}}}")
+        finding = look(HOST, root, remotes=path)["remotes"]
     assert (finding.level, finding.found) == ("warn", f"no connection to {address}")
     path.write_text("remotes: {sums: {full: {endpoints: ['ftp://there:1']}}}")
     assert look(HOST, root, remotes=path)["remotes"].level == "fail"

@@ -42,7 +42,7 @@ WORDS = np.array([[b"one", b"", "zwölf".encode()]], np.object_)
 
 @contextlib.asynccontextmanager
 async def grpc_server(plane: StubPlane, on_refused: OnRefused = ignore_refusal) -> AsyncIterator[str]:
-    server = GrpcServer(GrpcAsgiApp(plane, on_refused=on_refused), CallLimits(10, 10, 30.0), on_refused)
+    server = GrpcServer(GrpcAsgiApp(plane, on_refused=on_refused), CallLimits(10, 10, 60.0), on_refused)
     with bind("127.0.0.1", 0, "grpc_port") as listener:
         await server.start(listener)
         yield f"127.0.0.1:{port_of(listener)}"

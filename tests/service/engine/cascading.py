@@ -13,6 +13,7 @@ from service.domain.policy_file import ModelPolicy
 from service.domain.variants import Cascade
 from service.engine.backends.stub import StubBackend
 from service.engine.loaded import LoadedModel
+from service.engine.prompt import PromptFuture
 from service.engine.ticket import Ticket
 from service.policy.routing import Rules
 from service.policy.situation import Waiting
@@ -72,7 +73,7 @@ class Cascading:
             arrived_s=now_s,
             fastest_s=costs.fastest_s(waiting),
             thread=threading.get_ident(),
-            done=asyncio.get_running_loop().create_future(),
+            done=PromptFuture(asyncio.get_running_loop()),
         )
 
     def submit(self, *tickets: Ticket) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from service.domain.inference import Criticality, Knobs
 from service.domain.observer import SilentObserver
 from service.domain.policy_file import ModelPolicy, PolicyFile
+from service.engine import remote_variant
 from service.engine.backends.stub import StubBackend
 from service.engine.catalog import Identity, Parts
 from service.engine.dataplane import DataPlane
@@ -24,6 +24,7 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.lanes import Lanes
 from service.engine.loaded import LoadedModel
 from service.engine.observers import Observers
+from service.engine.prompt import PromptFuture
 from service.engine.registry import Registry
 from service.engine.repository import Repository
 from service.engine.statistics import StatisticsObserver
@@ -52,12 +53,15 @@ class Gate(threading.Event):
         return super().wait(timeout)
 
     async def reached(self) -> None:
-        """Wait until one more run has come to the gate."""
-        await asyncio.to_thread(self._arrivals.acquire)
+        """Return when one more run has come to the gate.
+
+        The event loop stands meanwhile: however long a busy machine takes, none of its timers fires before.
+        """
+        self._arrivals.acquire()
 
 
 class ManualClock:
-    """A clock that stands still until a test moves it."""
+    """A clock that stands still until a test moves it: on a busy machine, too, nothing is late by itself."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -110,19 +114,28 @@ class Events(SilentObserver):
         self.failed.append((model, variant))
 
 
+def lanes_wait(dispatcher: Dispatcher) -> None:
+    """Return when every local lane waits to be woken."""
+    while len(dispatcher._changed._waiters) < len(dispatcher.desk.lanes):  # type: ignore[attr-defined]
+        os.sched_yield()
+
+
 class Bench:
-    """Data plane, lanes, dispatcher and registry over one stub for each variant of each model."""
+    """Data plane, lanes, dispatcher and registry over one stub for each variant of each model.
+
+    Its clock stands still unless another one is given; hard deadlines pass by the event loop's timers all the same.
+    """
 
     def __init__(
         self,
         variants: Sequence[Variant] = LADDER,
         policy: ModelPolicy | None = None,
         lanes: int = 1,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
         inline_s: float = 0.0,
         decisions: Decisions | None = None,
     ) -> None:
-        self.clock = clock
+        self.clock = clock = clock or ManualClock()
         self.events, self.statistics = Events(), StatisticsObserver()
         observer = Observers((self.statistics, self.events))
         self.dispatcher = Dispatcher(lanes, observer, clock, inline_s)
@@ -138,8 +151,7 @@ class Bench:
 
     def lanes_wait(self) -> None:
         """Return when every lane waits to be woken; one on its way there may take what gathers for the caller."""
-        while len(self.dispatcher._changed._waiters) < len(self.dispatcher.desk.lanes):  # type: ignore[attr-defined]
-            os.sched_yield()
+        lanes_wait(self.dispatcher)
 
     async def told(self) -> None:
         """Let the turn of the event loop come in which is told of what was answered."""
@@ -195,6 +207,13 @@ def manual_clock() -> ManualClock:
 
 
 @pytest.fixture
+def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for what a server says of its health as long as a busy machine may take."""
+    monkeypatch.setattr(remote_variant, "_PROBE_WAITS_S", 60.0)
+    monkeypatch.setattr(remote_variant, "_WARM_UP_S", 60.0)
+
+
+@pytest.fixture
 async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
     async with AsyncExitStack() as stack:
 
@@ -228,7 +247,7 @@ async def make_ticket() -> Callable[..., Ticket]:
             arrived_s=0.0,
             fastest_s=fastest_s,
             thread=threading.get_ident(),
-            done=loop.create_future(),
+            done=PromptFuture(loop),
         )
 
     return make

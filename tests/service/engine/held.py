@@ -95,8 +95,9 @@ class HeldBench:
         self.lanes.start()
 
     async def ask(self, variant: str | None = None, model: str = "sums", **knobs: float) -> InferenceResponse:
-        """Ask with a pin, or without one."""
-        return await self.plane.infer(make_request(knobs=Knobs(variant=variant, **knobs), model=model))  # type: ignore[arg-type]
+        """Ask with a pin, or without one, and with time for every variant unless ``knobs`` say otherwise."""
+        asked = Knobs(variant=variant, **({"budget_s": 30.0} | knobs))  # type: ignore[arg-type]
+        return await self.plane.infer(make_request(knobs=asked, model=model))
 
     def state(self, model: str = "sums") -> dict[str, str]:
         """Return the state of each variant."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from service.policy.desk import Standing
 from service.policy.remote_profile import LearntProfile
 from service.policy.routing import Rules
 from tests.builders import make_model, make_request, make_variant
-from tests.service.engine.conftest import Events
+from tests.service.engine.conftest import Events, ManualClock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +123,7 @@ class RemoteBench:
         self.events = Events()
         statistics = StatisticsObserver()
         observer = Observers((statistics, self.events))
-        self.dispatcher = Dispatcher(1, observer, time.perf_counter, inline_s=1.0)
+        self.dispatcher = Dispatcher(1, observer, ManualClock(), inline_s=1.0)
         self.dispatcher.calls.add_pool(POOL, calls)
         self.lanes = Lanes(self.dispatcher, [None], observer)
         self.registry = Registry(Repository(Path("absent")), PolicyFile(), observer)

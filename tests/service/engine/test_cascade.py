@@ -19,7 +19,17 @@ from tests.service.engine.cascading import CASCADE, SURE, UNSURE, VARIANTS, Casc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.service.engine.conftest import Bench
+    from tests.service.engine.conftest import Bench, ManualClock
+
+
+def takes(clock: ManualClock, seconds: float) -> Callable[[Any], bool]:
+    """Return what lets every run of a stub take so long, and succeed."""
+
+    def take(_: Any) -> bool:  # noqa: ANN401 - the inputs
+        clock.now_s += seconds
+        return False
+
+    return take
 
 
 @pytest.fixture
@@ -35,7 +45,11 @@ async def test_a_sure_answer_of_the_small_variant_is_the_answer(cascading: Casca
     assert cascading.batches() == (0, 1)
 
 
-async def test_an_unsure_answer_is_asked_for_again_of_the_big_variant(cascading: Cascading) -> None:
+async def test_an_unsure_answer_is_asked_for_again_of_the_big_variant(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    cascading = Cascading(make_bench(clock=manual_clock))
+    cascading.full.fails, cascading.small.fails = takes(manual_clock, 0.020), takes(manual_clock, 0.002)
     ticket = cascading.ticket(UNSURE)
     cascading.submit(ticket)
     outcome = await ticket.done
@@ -43,7 +57,7 @@ async def test_an_unsure_answer_is_asked_for_again_of_the_big_variant(cascading:
     assert value(outcome.outputs) == pytest.approx(0.8)
     assert ticket.kept is not None
     assert outcome.started_s == ticket.kept.started_s
-    assert outcome.compute_s > ticket.kept.compute_s > 0.0
+    assert (outcome.compute_s, ticket.kept.compute_s) == pytest.approx((0.022, 0.002))
     assert cascading.batches() == (1, 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +49,7 @@ def add_cascading(bench: Bench, **settings: object) -> LoadedModel:
 async def test_every_request_ends_exactly_once_whatever_befalls_its_cascade(
     make_bench: Callable[..., Bench], inline_s: float
 ) -> None:
-    bench = make_bench(lanes=2, inline_s=inline_s)
+    bench = make_bench(lanes=2, inline_s=inline_s, clock=time.perf_counter)
     model = add_cascading(bench, max_queued=50, default_budget_ms=5.0)
     chance = random.Random(13)  # noqa: S311 - a repeatable mix, no secret
     for number, name in enumerate(("full", "quantized", "small")):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from service.domain.inference import InferenceRequest, InferenceResponse
     from service.engine.backends.stub import StubBackend
-    from tests.service.engine.conftest import Bench
+    from tests.service.engine.conftest import Bench, ManualClock
 
 BATCHING = tuple(
     replace(
@@ -367,13 +367,14 @@ async def test_depths_count_the_old_and_the_new_queue_of_a_reloaded_model(bench:
     await asyncio.gather(first, old, new)
 
 
-async def test_statistics_count_exactly(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(variants=BATCHING)
+async def test_statistics_count_exactly(make_bench: Callable[..., Bench], manual_clock: ManualClock) -> None:
+    bench = make_bench(variants=BATCHING, clock=manual_clock)
     gate = bench.close_gates()
     first = await bench.occupy(gate)
     tasks = await bench.send(*(make_request(rows=rows, knobs=PATIENT) for rows in (1, 2, 3)))
     with pytest.raises(InvalidRequest):
         await bench.plane.infer(make_request(rows=9))
+    manual_clock.now_s += 0.01
     gate.set()
     await asyncio.gather(first, *tasks)
     (found,) = bench.plane.statistics("sums", "")
@@ -381,7 +382,7 @@ async def test_statistics_count_exactly(make_bench: Callable[..., Bench]) -> Non
     assert (found.success.count, found.fail.count, found.queue.count) == (4, 1, 4)
     assert {part.count for part in (found.compute_input, found.compute_infer, found.compute_output)} == {4}
     assert [(batch.batch_size, batch.compute_infer.count) for batch in found.batches] == [(1, 1), (6, 1)]
-    assert found.success.ns >= found.queue.ns > 0
+    assert (found.success.ns, found.queue.ns) == pytest.approx((4e7, 3e7))  # the first one waited in its run
     assert found.last_inference_ms > 0
 
 

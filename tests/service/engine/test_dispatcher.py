@@ -11,7 +11,7 @@ import pytest
 from service.domain.errors import DeadlineExceeded, Draining
 from service.engine.dispatcher import Dispatcher
 from service.engine.ticket import Outcome, deliver
-from tests.service.engine.conftest import Events, ManualClock
+from tests.service.engine.conftest import Events, ManualClock, lanes_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,18 @@ async def test_an_answered_ticket_is_not_expired_by_a_timer_that_fires_at_the_sa
     dispatcher.expire(ticket)
     assert events.expired == []
     assert await ticket.done is outcome
+
+
+async def test_outcomes_of_another_thread_are_told_one_after_the_other_at_once(
+    make_ticket: Callable[..., Ticket],
+) -> None:
+    first, second = make_ticket(), make_ticket()
+    outcome = Outcome("full", (), 0.0, 0.0, 0.0, 1, is_late=False, is_fallback=False)
+    heard: list[bool] = []
+    first.done.tell(lambda _: heard.append(second.done.done()))
+    await asyncio.to_thread(deliver, [(first, outcome), (second, outcome)])
+    assert await second.done is outcome
+    assert heard == [False]
 
 
 @pytest.mark.parametrize("end", [Dispatcher.cancel, Dispatcher.expire])
@@ -113,11 +125,12 @@ async def test_a_ticket_that_does_not_gather_wakes_lanes_for_those_that_did(
     ]
     for thread in threads:
         thread.start()
+    lanes_wait(dispatcher)
     first = make_ticket(10.0)
     second = make_ticket(10.0)
     second.model = first.model
     assert dispatcher.submit(first, gathers=True) is None
     assert dispatcher.submit(second, gathers=False) is None
     for thread in threads:
-        await asyncio.to_thread(thread.join, 10.0)
+        await asyncio.to_thread(thread.join, 60.0)
     assert len(taken) == 2

@@ -59,6 +59,23 @@ async def test_sample_is_run_on_full_and_on_each_judged_variant_that_did_not_ans
     assert shadows.scheduling in ("idle", "nice")
 
 
+async def test_witnesses_that_are_in_memory_are_run_too(bench: Bench, shadows: Shadows) -> None:
+    bench.model.evict("pruned")
+    bench.model.drop("pruned")
+    shadows.start()
+    sample = replace(
+        sample_of(bench.model, bench.clock()), summon=lambda *_: ("pruned", "distilled-quantized", "quantized")
+    )
+    assert shadows.offer(sample)
+    found = await compared(shadows)
+    assert set(found.answers) == {"quantized"}
+    assert {name: answer[0].tolist() for name, answer in found.heard.items()} == {
+        "full": [[4.0]],
+        "quantized": [[8.0]],
+        "distilled-quantized": [[16.0]],
+    }
+
+
 async def test_stuck_shadow_run_holds_no_lane(bench: Bench, shadows: Shadows) -> None:
     gate = Gate()
     bench.stubs["full"].gate = gate

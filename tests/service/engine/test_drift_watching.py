@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import pytest
 from service.domain.policy_file import DriftRules
 from service.domain.verdicts import ACTIONS
 from service.engine.drift.reports import report_of
-from tests.service.engine.watched import Watched
+from service.engine.drift.shadows import Compared
+from service.engine.drift.taps import Sample
+from tests.service.engine.watched import OTHER, RIGHT, Watched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +42,67 @@ def test_agreement_with_full_changes_nothing(watched: Watched) -> None:
 def test_full_is_not_judged_by_shadows(watched: Watched) -> None:
     watched.compare(100, agrees=False, variant="full")
     assert watched.happened == []
+
+
+def test_full_that_all_others_contradict_is_quarantined_and_nobody_else(watched: Watched) -> None:
+    watched.contradict(40)
+    assert {name for name, _ in watched.happened} == {"full"}
+    assert watched.watch.verdicts()["full"].is_out
+    assert "loss 1.000 against other variants" in watched.watch.verdicts()["full"].why
+    report = report_of(watched.watch, watched.shadows, has_store=True)
+    assert "'full' is in doubt: meanwhile no variant is judged by it" in report.notes
+    found = {item.variant: item for item in report.variants}
+    assert (found["full"].agreement, found["quantized"].agreement) == (0.0, None)
+    assert found["full"].scores["shadow"] >= 1.0
+    watched.compare(30, agrees=False)
+    assert {name for name, _ in watched.happened} == {"full"}
+
+
+def test_who_differs_from_full_where_no_witness_is_in_memory_is_judged_by_full(watched: Watched) -> None:
+    sample = Sample(watched.model, {}, "quantized", RIGHT, ("quantized",), time.perf_counter())
+    for _ in range(30):
+        watched.watch.compared(Compared(sample, OTHER, {"quantized": RIGHT}, {}))
+    assert set(watched.watch.verdicts()) == {"quantized"}
+
+
+def test_witnesses_are_summoned_where_an_answer_differs_from_full(watched: Watched) -> None:
+    summon = watched.watch.taps.summon
+    assert summon is not None
+    assert summon("quantized", RIGHT, OTHER) == ("pruned",)
+    assert summon("quantized", RIGHT, RIGHT) == ()
+
+
+def test_answers_of_full_are_run_on_the_variant_that_differs_least_from_it(watched: Watched) -> None:
+    watched.watch.taps.taps["full"].seen = 1000
+    watched.watch.set_shares(1.0)
+    (name,) = watched.watch.taps.taps["full"].reversed_shares
+    assert name == watched.watch.panel.nearest()
+    assert watched.watch.taps.taps["full"].reversed_shares[name] == pytest.approx(0.01)
+
+
+def test_full_that_is_out_comes_back_by_what_others_answer(watched: Watched) -> None:
+    watched.contradict(40)
+    watched.watch.taps.taps["pruned"].seen = 100
+    watched.watch.set_shares(1.0)
+    assert watched.watch.taps.taps["pruned"].shadow_share > 0.01
+    for _ in range(100):
+        watched.compare(1, agrees=True)
+    assert watched.states[-1] == "restored"
+
+
+def test_answer_from_before_a_hand_restored_full_does_not_blame_it(watched: Watched) -> None:
+    watched.watch.act("full", "restore", "hand")
+    watched.contradict(40, taken_s=0.0)
+    assert watched.states == ["restored"]
+
+
+def test_policy_that_changes_keeps_what_witnesses_may_say_of_full(watched: Watched) -> None:
+    allowed = watched.watch.watches["full"].allowed_blame
+    assert allowed > 0.0
+    watched.follow(DriftRules(drop=0.04))
+    assert watched.watch.watches["full"].allowed_blame == allowed
+    watched.contradict(40)
+    assert set(watched.watch.verdicts()) == {"full"}
 
 
 def test_demoted_variant_loses_its_claim(tmp_path: Path) -> None:

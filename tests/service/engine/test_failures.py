@@ -205,10 +205,12 @@ async def test_an_inline_failure_is_tried_again_on_a_lane_with_its_deadline_kept
 ) -> None:
     bench = make_bench(variants=FAST, inline_s=1.0)
     bench.stubs["full"].fails = always
-    bench.stubs["quantized"].gate.clear()
+    gate = bench.stubs["quantized"].gate = Gate()
+    (task,) = await bench.send(request(timeout_s=0.05))
+    await gate.reached()
     with pytest.raises(DeadlineExceeded):
-        await bench.plane.infer(request(timeout_s=0.05))
-    bench.stubs["quantized"].gate.set()
+        await task
+    gate.set()
     assert bench.events.expired == ["running"]
 
 

@@ -57,6 +57,22 @@ async def test_a_few_late_requests_are_no_crowd_however_long_they_take(
     assert not foresight(bench).is_crowded()
 
 
+async def test_way_is_given_to_a_lane_whose_run_should_be_over_and_to_none_that_rests(bench: Bench) -> None:
+    found, gate = foresight(bench), bench.close_gates()
+    now_s, long_after_s = bench.clock(), bench.clock() + 60.0
+    bench.lanes_wait()
+    assert not found.give_way(long_after_s)
+    task = await bench.occupy(gate)
+    assert not found.give_way(now_s)
+    assert found.give_way(long_after_s)
+    assert not found.give_way(long_after_s)
+    gate.set()
+    await task
+    await bench.plane.infer(make_request())
+    bench.lanes_wait()
+    assert not found.give_way(long_after_s)
+
+
 async def test_newcomer_needs_the_lanes_its_own_run_and_the_time_after_it(bench: Bench) -> None:
     found = foresight(bench, after_s=0.001)
     idle_s = needs_s(found)

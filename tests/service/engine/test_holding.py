@@ -14,6 +14,7 @@ import pytest
 from service.domain.errors import DeadlineExceeded, Draining, ModelNotReady, Overloaded
 from service.domain.inference import Knobs
 from service.domain.policy_file import PolicyFile
+from service.engine import holding
 from service.engine.backends.stub import StubBackend
 from tests.builders import ModelPlan, VariantPlan, make_request, replace_file, sums_onnx, write_repository
 from tests.service.engine.held import MIB, SCALES, SUMS, HeldBench
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def make_held(tmp_path: Path) -> AsyncIterator[Callable[..., HeldBench]]:
+async def make_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., HeldBench]]:
+    monkeypatch.setattr(holding, "_REVIEW_EVERY_S", 1e6)  # only the tests review
     async with AsyncExitStack() as stack:
 
         def make(
@@ -141,8 +143,9 @@ async def test_runs_on_an_evicted_variant_finish_first(make_held: Callable[..., 
     bench = make_held(8)
     gate = threading.Event()
     batches = hold_runs(bench, "full", gate)
+    warm = len(batches)
     running = [asyncio.create_task(bench.ask("full")) for _ in range(5)]
-    await until(lambda: len(batches) > 30)  # beyond the warm-up: a lane is inside
+    await until(lambda: len(batches) > warm)  # a lane is inside
     coming = asyncio.create_task(bench.ask("quantized"))
     await until(lambda: bench.state()["full"] == "evicted")
     late = asyncio.create_task(bench.ask("full"))

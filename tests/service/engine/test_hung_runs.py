@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tests.service.engine.conftest import Bench, ManualClock
 
 FAST = tuple(make_variant(item.name, item.accuracy, item.profile.cells[0].p50_s / 100) for item in LADDER)
-LOOKS = 4
-"""After the first look, which only sees what runs: more than a second."""
+LOOKS = 6
+"""After the first look, which only sees what runs: more than a second, even less what a thread waits for a core."""
 
 
 def request(value: float = 1.0, **knobs: object) -> InferenceRequest:

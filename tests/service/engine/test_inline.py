@@ -102,6 +102,7 @@ async def test_requests_of_one_turn_are_computed_together_on_the_callers_thread(
 async def test_requests_of_one_turn_that_are_long_together_go_to_a_lane(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(variants=SHORT, inline_s=1.5e-5)
     threads = note_threads(bench.stubs["full"])
+    bench.lanes_wait()
     await asyncio.gather(*(bench.plane.infer(make_request()) for _ in range(5)))
     assert sum(bench.stubs["full"].batches) == 5
     assert (threads[0], set(threads[1:]) & {threading.get_ident()}) == (threading.get_ident(), set())

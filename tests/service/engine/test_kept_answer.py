@@ -35,8 +35,12 @@ async def test_the_kept_answer_is_given_when_the_lane_stays_busy_until_it_is_too
     assert cascading.batches() == (1, 1)
 
 
-async def test_the_kept_answer_is_given_when_the_second_stage_takes_longer_than_foreseen(cascading: Cascading) -> None:
+async def test_the_kept_answer_is_given_when_the_second_stage_takes_longer_than_foreseen(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    cascading = Cascading(make_bench(clock=manual_clock))
     ticket, gate = await cascading.second_stage(budget_s=0.2)
+    manual_clock.now_s += 0.2
     outcome = await ticket.done  # the gate is still closed
     assert (outcome.variant, outcome.is_cascaded) == ("small", False)
     gate.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ import pytest
 from aiohttp import web
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from loadtests.processes import free_port
 from service.domain.errors import RemoteBackendFailed, RemoteUnavailable
 from service.engine.backends.backend import Call
 from service.engine.backends.remote import Called, connect
@@ -135,11 +135,13 @@ async def test_an_interface_that_differs_is_told() -> None:
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 async def test_where_nothing_listens_the_server_is_unavailable(scheme: str) -> None:
-    endpoint = connect(f"{scheme}://127.0.0.1:{free_port()}", CALLED)
-    for call in (endpoint.is_ready(), endpoint.infer(Call({"x": ROWS}, WAIT_S))):
-        with pytest.raises(RemoteUnavailable):
-            await call
-    await endpoint.close()
+    with socket.socket() as taken:  # so that nobody else listens there meanwhile
+        taken.bind(("127.0.0.1", 0))
+        endpoint = connect(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}", CALLED)
+        for call in (endpoint.is_ready(), endpoint.infer(Call({"x": ROWS}, WAIT_S))):
+            with pytest.raises(RemoteUnavailable):
+                await call
+        await endpoint.close()
 
 
 @asynccontextmanager
@@ -156,9 +158,8 @@ async def serving_http(
     app.add_routes([web.get("/v2", describe), web.get(path, describe), web.post(f"{path}/infer", infer)])
     runner = web.AppRunner(app)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    endpoint = connect(f"http://127.0.0.1:{port}", CALLED)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    endpoint = connect(f"http://127.0.0.1:{runner.addresses[0][1]}", CALLED)
     try:
         yield endpoint
     finally:

@@ -16,6 +16,7 @@ from service.domain.errors import RemoteBackendFailed, RemoteUnavailable
 from service.engine import remote_variant
 from service.engine.backends.backend import Call
 from service.engine.remote_variant import RemoteVariant, Server
+from service.policy import endpoints
 from service.policy.endpoints import FAILURES_TO_EJECT, Endpoint
 from tests.builders import make_model
 from tests.service.engine.remoting import VARIANTS, StubEndpoint
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from service.engine.backends.remote import Outputs
+
+pytestmark = pytest.mark.usefixtures("patient_probes")
 
 WAIT_S = 60.0
 ONES = {"x": np.ones((1, 4), dtype=np.float32)}
@@ -263,7 +266,9 @@ async def test_a_server_of_another_interface_is_left_out_and_says_why() -> None:
         assert "its inputs are {'y': 'FP64'}" in site.remote.problem
 
 
-async def test_failures_in_a_row_eject_a_server_while_others_are_well() -> None:
+async def test_failures_in_a_row_eject_a_server_while_others_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "EJECTED_S", 1e6)  # however long the calls here take
+    monkeypatch.setattr(endpoints, "MOST_EJECTED_S", 1e6)
     async with running(3) as site:
         site.stubs[0].failure = RemoteBackendFailed("broken")
         site.servers[1].state.inflight = site.servers[2].state.inflight = 50

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from service.engine.loaded import LoadedModel
 
+pytestmark = pytest.mark.usefixtures("patient_probes")
+
 
 async def take(site: Site, path: Path, *variants: str) -> RemotesInForce:
     """Have a file taken that names these variants."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.domain.errors import BackendFailed
+from service.domain.inference import Knobs
 from tests.builders import make_request, make_variant
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.service.engine.conftest import Bench, ManualClock
 
 BURNT_S = 0.01
+PATIENT = Knobs(budget_s=30.0)
 
 
 def burn(_: object) -> bool:
@@ -37,9 +39,14 @@ def wait(_: object) -> bool:
     return False
 
 
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench(clock=time.perf_counter)  # what a run computes, and what it waits, is real here
+
+
 async def test_a_run_reports_the_cpu_time_of_its_thread(bench: Bench) -> None:
     bench.stubs["full"].fails = burn
-    answer = (await bench.plane.infer(make_request())).answer
+    answer = (await bench.plane.infer(make_request(knobs=PATIENT))).answer
     (run,) = bench.events.runs
     assert BURNT_S <= run.cpu_s < run.compute_s + BURNT_S
     assert answer.runs == (run,)
@@ -47,7 +54,7 @@ async def test_a_run_reports_the_cpu_time_of_its_thread(bench: Bench) -> None:
 
 async def test_waiting_is_no_cpu_time(bench: Bench) -> None:
     bench.stubs["full"].fails = wait
-    await bench.plane.infer(make_request())
+    await bench.plane.infer(make_request(knobs=PATIENT))
     (run,) = bench.events.runs
     assert 0.0 < run.cpu_s < run.compute_s / 2
 
@@ -56,7 +63,7 @@ async def test_a_failed_run_reports_its_cpu_time_too(bench: Bench) -> None:
     for stub in bench.stubs.values():
         stub.fails = burn_in_vain
     with pytest.raises(BackendFailed):
-        await bench.plane.infer(make_request())
+        await bench.plane.infer(make_request(knobs=PATIENT))
     assert all(run.failed and run.cpu_s >= BURNT_S for run in bench.events.runs)
     assert bench.events.runs
 

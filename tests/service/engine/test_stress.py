@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,7 @@ async def test_every_request_ends_exactly_once_whatever_befalls_it(
     make_bench: Callable[..., Bench], inline_s: float
 ) -> None:
     policy = ModelPolicy(max_queued=50, default_budget_ms=5.0)
-    bench = make_bench(variants=QUICK, policy=policy, lanes=2, inline_s=inline_s)
+    bench = make_bench(variants=QUICK, policy=policy, lanes=2, inline_s=inline_s, clock=time.perf_counter)
     chance = random.Random(11)  # noqa: S311 - a repeatable mix, no secret
     for number, stub in enumerate(bench.stubs.values()):
         stub.fails = Mischief(number)

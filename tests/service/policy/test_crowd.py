@@ -15,6 +15,7 @@ from service.policy.deadline_queue import DeadlineQueue
 from service.policy.desk import _AHEAD_S, Desk, Standing
 from service.policy.scheduling import choose_run
 from service.policy.situation import Waiting
+from tests.service.policy.waiting_requests import Request
 
 RUN_S = 0.010
 MANY = 200
@@ -28,7 +29,7 @@ class Model:
     max_rows: int = 1
     weight: float = 1.0
     standing: Standing = field(default_factory=Standing)
-    queue: DeadlineQueue[Request] = field(default_factory=DeadlineQueue)
+    queue: DeadlineQueue[Request[Model]] = field(default_factory=DeadlineQueue)
 
     def __post_init__(self) -> None:
         self.policy = ModelPolicy(weight=self.weight, exploration_share=0.0)
@@ -43,19 +44,9 @@ class Model:
     calm_costs = costs
 
 
-@dataclass(eq=False)
-class Request:
-    model: Model
-    waiting: Waiting
-    criticality: int = 1
-    fastest_s: float = RUN_S
-    order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
-    is_queued: bool = False
-
-
 def push(desk: Desk[Model], model: Model, due_s: float, count: int = 1, criticality: int = 1) -> None:
     for _ in range(count):
-        desk.push(Request(model, Waiting(due_s, due_s + 60.0, 1, ("only",), None), criticality), 0.0)
+        desk.push(Request(model, Waiting(due_s, due_s + 60.0, 1, ("only",), None), RUN_S, criticality), 0.0)
 
 
 def hope(desk: Desk[Model], model: Model, due_s: float, criticality: int = 1, waited_s: float = 0.0) -> Prospect:
@@ -150,7 +141,7 @@ def test_nobody_is_turned_away_whom_the_lane_would_serve_in_time(
         push(desk, models[number], due_s, criticality=criticality)
     number, due_s, criticality = newcomer
     told = hope(desk, models[number], due_s, criticality)
-    request = Request(models[number], Waiting(due_s, 60.0, 1, ("only",), None), criticality)
+    request = Request(models[number], Waiting(due_s, 60.0, 1, ("only",), None), RUN_S, criticality)
     desk.push(request, 0.0)
     now_s, lane = 0.0, desk.lanes[0]
     while request.is_queued:

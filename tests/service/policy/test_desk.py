@@ -19,6 +19,7 @@ from service.policy.desk import _AHEAD_S, Desk, Standing
 from service.policy.limits import Verdict
 from service.policy.scheduling import choose_run
 from service.policy.situation import Run, Waiting
+from tests.service.policy.waiting_requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,7 +39,7 @@ class Model:
     weight: float = 1.0
     settings: dict[str, Any] = field(default_factory=dict)
     standing: Standing = field(default_factory=Standing)
-    queue: DeadlineQueue[Request] = field(default_factory=DeadlineQueue)
+    queue: DeadlineQueue[Request[Model]] = field(default_factory=DeadlineQueue)
     max_rows: int = 1
 
     def __post_init__(self) -> None:
@@ -53,19 +54,9 @@ class Model:
         return CALM
 
 
-@dataclass(eq=False)
-class Request:
-    model: Model
-    waiting: Waiting
-    criticality: int = 1
-    fastest_s: float = RUN_S
-    order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
-    is_queued: bool = False
-
-
-def request(model: Model, due_s: float = 60.0, deadline_s: float | None = None, criticality: int = 1) -> Request:
+def request(model: Model, due_s: float = 60.0, deadline_s: float | None = None, criticality: int = 1) -> Request[Model]:
     hard_s = due_s if deadline_s is None else deadline_s
-    return Request(model, Waiting(due_s, hard_s, 1, ("only",), None), criticality)
+    return Request(model, Waiting(due_s, hard_s, 1, ("only",), None), RUN_S, criticality)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from service.policy.limits import Verdict
 from service.policy.pools import LOCAL, Part, part_of
 from service.policy.scheduling import choose_run
 from service.policy.situation import Situation, Waiting
+from tests.service.policy.waiting_requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +154,7 @@ class Model:
 
     settings: dict[str, Any] = field(default_factory=dict)
     standing: Standing = field(default_factory=lambda: Standing(pools={"full": POOL}))
-    queue: DeadlineQueue[Request] = field(default_factory=DeadlineQueue)
+    queue: DeadlineQueue[Request[Model]] = field(default_factory=DeadlineQueue)
     max_rows: int = 1
 
     def __post_init__(self) -> None:
@@ -166,27 +167,17 @@ class Model:
     calm_costs = costs
 
 
-@dataclass(eq=False)
-class Request:
-    model: Model
-    waiting: Waiting
-    criticality: int = 1
-    fastest_s: float = TIMES_S["small"]
-    order: tuple[bool, int, float, int] = (False, 0, 0.0, 0)
-    is_queued: bool = False
-
-
 COSTS = make_costs()
 
 
 def live(
-    desk: Desk[Model], arrivals: Sequence[tuple[float, Request]], changes: Sequence[tuple[float, int]] = ()
-) -> list[tuple[Request, str, float]]:
+    desk: Desk[Model], arrivals: Sequence[tuple[float, Request[Model]]], changes: Sequence[tuple[float, int]] = ()
+) -> list[tuple[Request[Model], str, float]]:
     """Let requests arrive and lanes of both kinds work; return who was answered by what, and when.
 
     ``changes`` are moments at which so many lanes elsewhere become usable.
     """
-    numbers, answered, looks = count(), list[tuple[Request, str, float]](), set[float]()
+    numbers, answered, looks = count(), list[tuple[Request[Model], str, float]](), set[float]()
     calendar: list[tuple[float, int, Any]] = [(at_s, next(numbers), what) for at_s, what in (*arrivals, *changes)]
     calendar.sort()
     while calendar:
@@ -224,16 +215,18 @@ def make_desk(calls: int = 2, lanes: int = 2) -> Desk[Model]:
     return desk
 
 
-def arrivals_of(model: Model, rate_hz: float, budget_s: float, until_s: float = 2.0) -> list[tuple[float, Request]]:
+def arrivals_of(
+    model: Model, rate_hz: float, budget_s: float, until_s: float = 2.0
+) -> list[tuple[float, Request[Model]]]:
     moments = [number / rate_hz for number in range(int(until_s * rate_hz))]
-    return [(at_s, Request(model, waiting(at_s + budget_s))) for at_s in moments]
+    return [(at_s, Request(model, waiting(at_s + budget_s), TIMES_S["small"])) for at_s in moments]
 
 
-def answered_by(answers: Sequence[tuple[Request, str, float]]) -> Counter[str]:
+def answered_by(answers: Sequence[tuple[Request[Model], str, float]]) -> Counter[str]:
     return Counter(variant for _, variant, _ in answers)
 
 
-def is_all_on_time(answers: Sequence[tuple[Request, str, float]]) -> bool:
+def is_all_on_time(answers: Sequence[tuple[Request[Model], str, float]]) -> bool:
     return all(at_s <= item.waiting.due_s + 1e-9 for item, _, at_s in answers)
 
 
@@ -304,7 +297,7 @@ def test_calls_elsewhere_are_no_part_of_a_models_share_of_this_machine() -> None
 def test_who_can_only_be_answered_elsewhere_is_judged_by_those_lanes() -> None:
     desk, model = make_desk(calls=1), Model()
     for number in range(20):
-        desk.push(Request(model, waiting(1.0 + number, ("mid", "small"))), 0.0)
+        desk.push(Request(model, waiting(1.0 + number, ("mid", "small")), TIMES_S["small"]), 0.0)
     for lane in desk.lanes:
         lane.is_busy, lane.free_s = True, 10.0
     pinned = Request(model, Waiting(0.03, 0.03, 1, ("full",), None), fastest_s=TIMES_S["full"])

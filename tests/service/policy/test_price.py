@@ -159,3 +159,19 @@ def test_shortage_spares_time_only_where_the_queue_fills_it() -> None:
     assert chosen(short, [waiting(10.0)]) == "full"
     assert chosen(short, [waiting(1.0)] * 10) != "full"
     assert chosen(replace(short, shortage=0.0), [waiting(1.0)] * 10) == "full"
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 4000])
+def test_many_that_were_turned_away_count_like_as_many_one_by_one(count: int) -> None:
+    together, one_by_one = Losses(), Losses()
+    for losses in (together, one_by_one):
+        for _ in range(100):
+            losses.arrived()
+        losses.lost(3)
+    together.turned_away(count)
+    for _ in range(count):
+        one_by_one.arrived()
+        one_by_one.lost()
+    for losses in (together, one_by_one):
+        losses.arrived()
+    assert together.ratio == pytest.approx(one_by_one.ratio)
