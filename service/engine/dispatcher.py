@@ -75,7 +75,7 @@ class Dispatcher:
         self._changed = Waking()
         self.parking = Parking(self._changed, self._running, self._push)
         self.calls = Calls(self._changed, self.desk, self._running)
-        self.way = GivingWay(lanes)
+        self.giving_way = GivingWay(lanes)
         self.hung = HungRuns(self._changed, self.desk, self._running)
         self._is_closed = False
         self._is_gathering = False
@@ -170,7 +170,7 @@ class Dispatcher:
                         return job
                     looks_s.append(-math.inf if job is None else job)
                 if not lane.pool:
-                    self.way.computes(lane.number, math.inf)
+                    self.giving_way.computes(lane.number, math.inf)
                 if looks_s:
                     self._wait_until(min(looks_s), lane)
                 elif self._is_closed:

@@ -60,7 +60,7 @@ class Foresight:
 
     def give_way(self, now_s: float) -> bool:
         """Let a lane that should be done by now have the interpreter; tell whether there was one."""
-        return self._dispatcher.way.give(now_s)
+        return self._dispatcher.giving_way.give(now_s)
 
     def lose(self, name: str, count: int = 1) -> None:
         """Count requests that were turned away, as soon as nobody else holds the lanes' lock."""

@@ -106,7 +106,7 @@ class Lanes:
             inputs = join_inputs(job.tickets)
             joined_s = clock()
             if job.lane.number in self._cores:
-                self._dispatcher.way.computes(job.lane.number, joined_s + job.typical_s)
+                self._dispatcher.giving_way.computes(job.lane.number, joined_s + job.typical_s)
             outputs = self._call(job, inputs) if job.lane.pool else job.model.backends[variant].run(inputs)
             computed_s = clock()
             cpu_s = computed_s - joined_s if thread_s is None else time.thread_time() - thread_s
