@@ -10,11 +10,15 @@ The loop works in turns: it asks the kernel once what is ready, handles all of i
 turn came after the question of the turn before. So it waited no longer than ``w = (length of the turn before) + (time
 since this turn began)``, and on average half of the former less. A request enters while
 
-    w <= share * budget
+    w <= max(share * budget, most * (budget - after))
+
+where ``after`` is what the way from the door to the written answer takes, however large the budget. Of a small budget
+that is nearly all, and the first term counts. Of a large one it is little; a smaller part would turn away a few clients
+with large inputs, whose decoding makes long turns although all are answered in time.
 
 The control is the loop itself, with no rate to estimate. As long as w is small all enter. Then each one that enters
 makes w grow by what it costs, until the next is turned away at a tenth of that cost; so a turn does not grow much
-beyond ``share * budget``, and the loop always has work: it carries as many as it can, and those with little delay.
+beyond that, and the loop always has work: it carries as many as it can, and those with little delay.
 
 That holds while the queue is a standing one, which only adds delay. A burst, or a stall of the machine, is worked off:
 until the turns are long in the mean of the last tenth of a second, a request enters unless its whole budget has gone.
@@ -33,6 +37,9 @@ from typing import Final
 from service.domain.inference import Criticality
 
 SHARES: Final = {Criticality.CRITICAL: 1 / 2, Criticality.NORMAL: 1 / 8, Criticality.SHEDDABLE: 1 / 16}
+MOST_SHARES: Final = {Criticality.CRITICAL: 3 / 4, Criticality.NORMAL: 5 / 8, Criticality.SHEDDABLE: 5 / 16}
+"""The same of what a budget has beyond ``AFTER_S``."""
+AFTER_S: Final = 0.009
 LEAST_WAIT_S: Final = 0.001
 """A wait that turns nobody away, however small the budget: timers and the interpreter are no more exact."""
 LEAST_BURST_S: Final = 0.05
@@ -100,9 +107,14 @@ class Turns:
 
     def may_enter(self, now_s: float, budget_s: float, criticality: Criticality) -> bool:
         """Tell whether a request that is read now may come in."""
-        waited_s, share_s = self.waited_s(now_s), SHARES[criticality] * budget_s
-        if waited_s <= max(LEAST_WAIT_S, share_s):
+        waited_s, most_s = self.waited_s(now_s), most_wait_s(budget_s, criticality)
+        if waited_s <= max(LEAST_WAIT_S, most_s):
             return True
-        is_standing = self._usual_s > share_s
+        is_standing = self._usual_s > most_s
         # What one connection waited to be taken says nothing of the others: it may have come while we were starting.
         return not is_standing and waited_s - self.more_s <= max(LEAST_BURST_S, budget_s)
+
+
+def most_wait_s(budget_s: float, criticality: Criticality) -> float:
+    """Return how long a request may have waited at the door where a queue stands there."""
+    return max(SHARES[criticality] * budget_s, MOST_SHARES[criticality] * (budget_s - AFTER_S))

@@ -93,14 +93,29 @@ def longest_wait_s(turns: Turns, budget_s: float, criticality: Criticality) -> f
 
 
 @pytest.mark.parametrize(
-    ("criticality", "share"),
-    [(Criticality.CRITICAL, 1 / 2), (Criticality.NORMAL, 1 / 8), (Criticality.SHEDDABLE, 1 / 16)],
+    ("criticality", "budget_s", "longest_s"),
+    [
+        (Criticality.CRITICAL, 0.01, 0.005),
+        (Criticality.NORMAL, 0.01, 0.00125),
+        (Criticality.CRITICAL, 0.109, 0.075),
+        (Criticality.NORMAL, 0.109, 0.0625),
+        (Criticality.SHEDDABLE, 0.109, 0.03125),
+    ],
 )
 def test_less_important_requests_are_turned_away_first_by_a_queue_that_stands(
-    criticality: Criticality, share: float
+    criticality: Criticality, budget_s: float, longest_s: float
 ) -> None:
-    turns = standing(share * 0.1 * 1.5)
-    assert longest_wait_s(turns, 0.1, criticality) == pytest.approx(share * 0.1, abs=0.0003)
+    turns = standing(longest_s * 1.5)
+    assert longest_wait_s(turns, budget_s, criticality) == pytest.approx(longest_s, abs=0.0003)
+
+
+def test_few_clients_with_large_inputs_are_all_let_in() -> None:
+    turns, decode_s = Turns(), 0.006  # eight of them, closed-loop, each within the default budget of 100 ms
+    for turn in range(20):
+        began_s = 10.0 + turn * 8 * decode_s
+        turns.begin(began_s)
+        assert all(turns.may_enter(began_s + place * decode_s, 0.1, Criticality.NORMAL) for place in range(8))
+        turns.end(began_s + 8 * decode_s)
 
 
 @pytest.mark.parametrize("criticality", list(Criticality))
@@ -118,14 +133,14 @@ def test_one_turn_that_the_machine_held_up_turns_nobody_away_in_time(stall_s: fl
 
 
 def test_old_first_bytes_are_turned_away_by_a_queue_that_stands_alone() -> None:
-    for turns, enters in ((turns_after(0.0, pause_s=1.0), True), (standing(0.02), False)):
+    for turns, enters in ((turns_after(0.0, pause_s=1.0), True), (standing(0.07), False)):
         turns.more_s = 2.0
         assert turns.may_enter(10.001, 0.1, Criticality.NORMAL) is enters
 
 
 def test_long_turns_are_forgotten_when_the_loop_has_slept() -> None:
-    turns = standing(0.02)
-    turns.end(10.02)
+    turns = standing(0.05)
+    turns.end(10.05)
     turns.begin(10.5)
     assert turns.may_enter(10.53, 0.1, Criticality.SHEDDABLE)
 
