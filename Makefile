@@ -56,7 +56,7 @@ bench-drift-live: $(INSTALLED)  ## measure what the watch over drift costs live 
 	$(BIN)/tiergate rows digits repository/digits-rows.npz
 	$(BIN)/python -m loadtests.drift_live --docs docs/drift.md $(BENCH_DRIFT_LIVE)
 
-# Also images and text: BENCH_DRIFT_MODELS="digits images text". They are built first, text in ten minutes of CPU time.
+# Also images and text: BENCH_DRIFT_MODELS="digits images text". They are built first, text in ten minutes of CPU time, images in more.
 BENCH_DRIFT_MODELS ?= digits
 bench-drift: $(INSTALLED)  ## measure how soon drift is found, and how near estimates without labels are to the truth
 	for model in $(BENCH_DRIFT_MODELS); do $(BIN)/tiergate build $$model --output repository \

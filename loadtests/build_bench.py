@@ -1,10 +1,10 @@
 """The build step against its bars: ``python -m loadtests.build_bench``, or ``make bench-build``.
 
-Parts, in this order: ``build`` what is not built yet, ``accuracy`` on fresh rows where pictures can be painted,
-``saturation`` of int8 files by emulation, and ``latency``, where all variants of a model are timed side by side.
-Results are kept by part and model as soon as they are there: a later run with ``--part`` replaces its own part alone,
-and what was found of an older build of a model is not used. ``--part latency`` takes a few minutes and wants a quiet
-machine.
+Parts, in this order: ``build`` what is not built yet, ``measure`` again what was built while the machine was busy (not
+among those that run by default), ``accuracy`` on fresh rows where pictures can be painted, ``saturation`` of int8 files
+by emulation, and ``latency``, where all variants of a model are timed side by side. Results are kept by part and model
+as soon as they are there: a later run with ``--part`` replaces its own part alone, and what was found of an older build
+of a model is not used. ``--part measure latency`` takes a few minutes and wants a quiet machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from loadtests.building.fresh import PAINTED, answer_fresh
 from loadtests.building.kept import read_results, write_results
 from loadtests.building.picture import draw
 from loadtests.building.saturating import emulate
-from loadtests.building.subjects import RECIPES, BenchError, Subject, build, facts_of, find_subjects, test_rows
+from loadtests.building.subjects import (
+    DOWNLOADS,
+    RECIPES,
+    BenchError,
+    Subject,
+    build,
+    facts_of,
+    find_subjects,
+    measure_again,
+    test_rows,
+)
 from loadtests.building.timing import time_model
 from loadtests.marked_page import MarksMissing
 from loadtests.record import describe_run
@@ -35,7 +45,8 @@ if TYPE_CHECKING:
     Tell = Callable[[str], None]
 
 _PROGRAM: Final = "python -m loadtests.build_bench"
-_PARTS: Final = ("build", "accuracy", "saturation", "latency")
+_FINDING: Final = ("accuracy", "saturation", "latency")
+_PARTS: Final = ("build", "measure", *_FINDING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,10 +77,15 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], given: Sequence
                 build(model, parsed.repository[0])
             except BenchError as error:
                 tell(f"{error}; going on without {model}")  # a recipe may need a package that is not there
+    if "measure" in parsed.part:
+        timed = [model for model in parsed.model if model not in DOWNLOADS]
+        for model, subject in find_subjects(parsed.repository, timed).items():
+            tell(f"{model}: measuring again")
+            measure_again(subject, parsed.work)
     subjects = find_subjects(parsed.repository, parsed.model)
     parts["build"] = parts.get("build", {}) | {model: facts_of(subject) for model, subject in subjects.items()}
     write_results(parsed.results, parts)
-    for part in [part for part in _PARTS[1:] if part in parsed.part]:
+    for part in [part for part in _FINDING if part in parsed.part]:
         for model, subject in subjects.items():
             found = _measure(part, subject, parsed.work, tell)
             if found is not None:
@@ -82,6 +98,8 @@ def _measure(part: str, subject: Subject, work: Path, tell: Tell) -> Any:  # noq
     """Return what one part finds of one model, ``None`` where it has nothing to look at."""
     if part == "accuracy":
         return answer_fresh(subject, work, tell) if subject.manifest.model == PAINTED else None
+    if part == "latency" and subject.manifest.model in DOWNLOADS:
+        return None
     rows = test_rows(subject, work)
     return emulate(subject, rows, tell) or None if part == "saturation" else time_model(subject, rows[0], tell)
 
@@ -92,7 +110,10 @@ def _describe(given: Sequence[str]) -> dict[str, Any]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--part", nargs="+", choices=_PARTS, default=list(_PARTS), help="default: all, in this order")
+    parser.add_argument(
+        "--part", nargs="+", choices=_PARTS, default=[part for part in _PARTS if part != "measure"],
+        help="default: all but measure, in this order",
+    )  # fmt: skip
     parser.add_argument("--model", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="default: all")
     parser.add_argument(
         "--repository", type=Path, nargs="+", default=[Path("repository")],

@@ -1,12 +1,13 @@
 """Drift watched in a real gateway: what shadow runs cost live traffic, and how soon a damaged variant is out.
 
 ``python -m loadtests.drift_live`` (``make bench-drift-live``) serves a built model and asks one of its small variants
-for rows that no build has seen, at a steady rate. The watch is switched on and off in turns, by the policy (``most:
-quarantine`` and ``most: none``), so that both are measured in one process and in the same minutes; the differences are
-of neighbouring turns. CPU time is the kernel's account of the process's threads, those of the idle class apart, which
-are the shadow runs. Then the weights of each small variant are damaged in turn, and the time counts from the first
-request that the damaged one answers to its quarantine. All traffic stays on loopback. On a busy machine there is less
-spare time for shadow runs, and a quarantine takes longer.
+for rows that no build has seen, at a steady rate. First it asks until the variant is no longer new to the watch, which
+looks at new ones more often; what follows is the cost from then on. The watch is switched on and off in turns, by the
+policy (``most: quarantine`` and ``most: none``), so that both are measured in one process and in the same minutes; the
+differences are of neighbouring turns. CPU time is the kernel's account of the process's threads, those of the idle
+class apart, which are the shadow runs. Then the weights of each small variant are damaged in turn, and the time counts
+from the first request that the damaged one answers to its quarantine. All traffic stays on loopback. On a busy machine
+there is less spare time for shadow runs, and a quarantine takes longer.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from loadtests.overhead import find_model
 from loadtests.processes import Command, free_port, running
 from loadtests.record import describe_run
 from service.interrupts import heard_as_interrupts
+from service.policy.sampling import FEW
 from variants.manifest import MANIFEST_FILE, ManifestError
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ _QUARANTINE_HZ: Final = 50.0
 _MOST_CPU, _MOST_S, _GIVE_UP_S = 0.01, 30.0, 60.0
 _SETTLE_S: Final = 1.2
 """Shares follow the policy within a second."""
+_SOON_HZ, _SOON_S = 200.0, 2.0
+"""How a new variant is asked until it is known: the watch takes two of its answers a second, however many come."""
 _LOOK_EVERY_S: Final = 0.1
 _BYTES_PER_FLIP: Final = 16
 """One flipped bit for so many bytes of the file: about one weight in four, or in sixteen of an 8-bit file."""
@@ -82,6 +86,14 @@ class Live:
         policy = {"schema_version": 1, "default": {"drift": {"most": most}, "default_budget_ms": 1000.0}}
         _ask(self._admin, "PUT", "/v2/policy", json.dumps(policy).encode())
         time.sleep(_SETTLE_S)
+
+    def settle(self, variant: str) -> int:
+        """Ask until a variant was compared as often as one that is known, or a minute has passed; return how often."""
+        self.watch("quarantine")
+        end_s = time.perf_counter() + _GIVE_UP_S
+        while (found := int(self.drift(variant)["shadow_samples"])) < FEW and time.perf_counter() < end_s:
+            self.turn(_SOON_HZ, _SOON_S)
+        return found
 
     def drift(self, variant: str) -> dict[str, Any]:
         """Return what is known of a variant."""
@@ -139,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document: dict[str, Any] = describe_run(_PROGRAM, given) | {"model": parsed.model, "variant": variant}
         bodies = _bodies(rows, manifest.inputs[0].name, variant)
         with _serving(parsed.repository, parsed.model, bodies) as live:
+            document["samples_before"] = live.settle(variant)
             document["costs"] = [_cost(live, rate_hz, parsed) for rate_hz in _RATES_HZ]
             document |= {"shadow_runs": live.drift(variant)["shadow_runs"], "refused": live.refused}
         document["quarantines"] = [
@@ -256,7 +269,8 @@ def _page(document: dict[str, Any]) -> list[str]:
     head = (
         f"`{document['command']}`, commit {document['commit']}, {document['date']}, {machine['cpu']}, "
         f"{machine['cores']} cores; {document['model']}, asked of `{document['variant']}`, "
-        f"{document['refused']} requests refused. CPU in shares of all cores; "
+        f"{document['refused']} requests refused, {document['samples_before']} shadow samples before. "
+        "CPU in shares of all cores; "
         "what the watch adds is the median over pairs of turns with it and without, with its 95 % interval."
     )
     costs = [_cost_row(found) for found in document["costs"]]

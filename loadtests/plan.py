@@ -72,7 +72,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """All that the sending process needs; ``core`` is pinned to, and ``connections`` are opened before the start."""
+    """All that the sending process needs; ``core`` is pinned to, and ``connections`` are opened before the start.
+
+    ``goes_first`` asks for real-time priority, for a generator that shares its core with what it measures.
+    """
 
     target: Target
     inputs: NDArray[Any]  # (rows, *row_shape)
@@ -81,6 +84,7 @@ class Job:
     timeout_s: float
     core: int | None = None
     connections: int = 16
+    goes_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

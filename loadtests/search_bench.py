@@ -4,6 +4,9 @@
 
 The search is ``tiergate search``; here its ladder becomes a table, with the bars that it is held against: at least five
 tiers, at most 30 CPU-minutes, and every tier's p50 predicted within a tenth of what the build measured.
+
+What was searched is kept in ``loadtests/results/search.json``. With ``--judge`` nothing is searched: the same ladder is
+held against what its newest version says, which ``tiergate measure`` may have measured anew since.
 """
 
 from __future__ import annotations
@@ -14,8 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from loadtests.marked_page import Marks, image, table
+from variants.errors import BuildError
 from variants.figures import cell
+from variants.manifest import ManifestError
 from variants.progress import choose_progress
+from variants.search.keeping import keep, recall
 from variants.search.picture import draw
 from variants.search.run import SearchOptions, search_model
 from variants.sources.recipes import load_recipe
@@ -42,11 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=SearchOptions().trials)
     parser.add_argument("--docs", type=Path, required=True)
     parser.add_argument("--plot", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "search.json")
+    parser.add_argument("--judge", action="store_true", help="search nothing; judge the ladder that was found last")
     parsed = parser.parse_args(arguments)
-    options = SearchOptions(trials=parsed.trials)
-    result = search_model(load_recipe(parsed.recipe), parsed.output, options, choose_progress(sys.stderr, quiet=False))
+    try:
+        result = recall(parsed.results, parsed.output) if parsed.judge else _search(parsed)
+    except (BuildError, ManifestError, OSError) as error:
+        sys.stderr.write(f"search bench: {error}\n")
+        return 1
     write_page(result, parsed.docs, parsed.plot)
     return 0
+
+
+def _search(parsed: argparse.Namespace) -> SearchResult:
+    options = SearchOptions(trials=parsed.trials)
+    result = search_model(load_recipe(parsed.recipe), parsed.output, options, choose_progress(sys.stderr, quiet=False))
+    if not result.build.is_new:
+        raise BuildError(
+            f"{result.build.folder} was searched before; --judge judges it, another --output searches anew"
+        )
+    keep(result, parsed.results)
+    return result
 
 
 def write_page(result: SearchResult, docs: Path, plot: Path) -> None:
@@ -110,12 +132,12 @@ def _bars(result: SearchResult) -> list[str]:
 
 def _origin(result: SearchResult) -> str:
     manifest = result.build.manifest
-    load = max(variant.latency.load_average for variant in manifest.variants)
+    load, machine = max(variant.latency.load_average for variant in manifest.published), manifest.profiled_on
+    again = "" if manifest.measured is None else f"; measured again {manifest.measured.at[:10]}"
     command = f"`tiergate search {manifest.model} --trials {result.asked}`, seed {manifest.seed}"
     return (
         f"{command}: {result.asked} networks scored in both precisions in {result.scoring_cpu_s / 60:.1f} CPU-minutes; "
-        f"{manifest.built_at[:10]}, {manifest.machine.cpu}, {manifest.machine.cores} cores, load average {load:.1f} "
-        "while profiling."
+        f"{manifest.built_at[:10]}{again}; {machine.cpu}, {machine.cores} cores, load average {load:.1f} while timed."
     )
 
 

@@ -1,9 +1,10 @@
 """The serving engine against its bars: ``python -m loadtests.serving_bench``, or ``make bench-serving``.
 
 Parts, in this order: the answer sheet of the model, a calibration of the simulator, the simulated comparison of
-policies, the same where a run always takes its median time, real gateways on the same arrivals, predicted against
-actual latency, and the overhead on an idle machine. Each part's results are written as soon as it is done, so that an
-interrupted run goes on with ``--resume``. All traffic stays on loopback, and all that is started is ended.
+policies, the same where a run always takes its median time, real gateways on the same arrivals, a real gateway with and
+without cascades, predicted against actual latency, and the overhead on an idle machine. Each part's results are written
+as soon as it is done, so that an interrupted run goes on with ``--resume``. All traffic stays on loopback, and all that
+is started is ended.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from loadtests.marked_page import MarksMissing
 from loadtests.record import describe_run
 from loadtests.serving import pictures, report
 from loadtests.serving.calibration import read_calibration, run_calibration
+from loadtests.serving.cascading import run_cascades
 from loadtests.serving.idle import run_idle
 from loadtests.serving.prediction import run_reliability
 from loadtests.serving.real import run_real
 from loadtests.serving.results import PARTS, read_results, write_results
-from loadtests.serving.setting import LOADS, REAL_LOADS, Setting
+from loadtests.serving.setting import LOADS, REAL_LOADS, Calibration, Setting
 from loadtests.serving.sheet import run_sheet
 from loadtests.serving.simulated import run_hindsight, run_simulated
 from service.interrupts import heard_as_interrupts
@@ -47,11 +49,13 @@ _RUN: Final[Mapping[str, Part]] = {
     "simulated": run_simulated,
     "hindsight": run_hindsight,
     "real": run_real,
+    "cascades": run_cascades,
     "reliability": run_reliability,
     "idle": run_idle,
 }
 
 _SIMULATED: Final = ("simulated", "hindsight")
+_NARROWED: Final = ("real", "reliability")
 
 
 @heard_as_interrupts()
@@ -92,13 +96,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="tuned policy files; with a load: for that one alone",
     )
     parser.add_argument("--budget-ms", type=float, help="default: 10/3 of the full variant's median")
+    parser.add_argument(
+        "--real-variants",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"variants that take part in {' and '.join(_NARROWED)}; default: all. Where the first is slow, load 1 is "
+        "a rate that the generator can keep",
+    )
     parser.add_argument("--loads", type=float, nargs="+", default=list(LOADS), help="simulated")
     parser.add_argument("--real-loads", type=float, nargs="+", default=list(REAL_LOADS))
     parser.add_argument("--lanes", type=int, default=2, help="simulated; a real gateway has one")
     parser.add_argument("--requests", type=int, default=4000, help="of each trace, simulated")
     parser.add_argument("--real-s", type=float, default=6.0, help="length of a run on a real gateway")
     parser.add_argument("--processes", type=int, default=2, help="for the simulations")
-    parser.add_argument("--uncalibrated", action="store_true", help="simulate policies without the event loop's time")
+    parser.add_argument(
+        "--uncalibrated",
+        action="store_true",
+        help="simulate policies without the event loop's time: of the calibration only compute times count",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("loadtests/results/raw"), help="for intermediate files")
     parser.add_argument("--results", type=Path, default=Path("loadtests/results/serving.json"))
@@ -142,6 +158,9 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], console: Consol
     """Run the parts asked for in order, and keep each as soon as it is done."""
     setting = setting_of(parsed)
     key = _key(setting)
+    for name in [name for name, part in parts.items() if part["key"] != key]:
+        console.print(f"{name}: left out from now on, its results are of another build, budget or seed")
+        del parts[name]
     if split_cores()[1] == {split_cores()[0]}:
         console.print(
             "this machine has one core: generator and gateway share it, and real figures are not to be trusted"
@@ -153,9 +172,11 @@ def run_parts(parsed: argparse.Namespace, parts: dict[str, Any], console: Consol
             console.print(f"{name}: kept from before")
             continue
         start_s = time.monotonic()
-        chosen = (
-            setting if parsed.uncalibrated and name in ("simulated", "hindsight") else calibrated(setting, parts, key)
-        )
+        chosen = calibrated(setting, parts, key)
+        if parsed.uncalibrated and name in _SIMULATED:
+            chosen = replace(chosen, calibration=replace(chosen.calibration, machine=Calibration().machine))
+        if name in _NARROWED:
+            chosen = replace(chosen, variants=tuple(parsed.real_variants))
         figures = _RUN[name](chosen, lambda text: console.print(text, markup=False))
         took_s = time.monotonic() - start_s
         console.print(f"{name}: took {took_s:.0f} s")

@@ -162,14 +162,18 @@ class Gateway:
         try:
             await asyncio.sleep(self._settings.drain_grace_s)
             before_refusing()
-            self.plane.refuse_new()
+            self._refuse_new()
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self.plane.wait_until_idle()
         except TimeoutError:
             pass  # what is still inside gets its refusal below
         finally:
-            self.plane.refuse_new()
+            self._refuse_new()
             self._dispatcher.abandon()
+
+    def _refuse_new(self) -> None:
+        self.plane.refuse_new()
+        self.door.let_all_in()
 
     async def close(self) -> None:
         """End the lanes; what still waits is refused."""

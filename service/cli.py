@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     from service import demo_cli, doctor_cli, export_cli, policy_cli, top_cli
     from variants import cli as variants_cli
     from variants import search_cli
+    from variants.remeasure import cli as remeasure_cli
 
     parser = argparse.ArgumentParser(
         prog="tiergate", description="Build the size tiers of a model, and serve them as one model within deadlines."
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo_cli.add_commands(subparsers)
     variants_cli.add_commands(subparsers)
     search_cli.add_commands(subparsers)
+    remeasure_cli.add_commands(subparsers)
     _add_serve(subparsers)
     loadtests_cli.add_commands(subparsers)
     tuner_cli.add_commands(subparsers)

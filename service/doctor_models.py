@@ -146,7 +146,9 @@ def speeds(models: list[StoredModel], remotes: RemotesFile) -> Iterator[Finding]
         shown = f"{p50_ms * ratio:.3f} ms a row here, {p50_ms:.3f} ms where it was built: {ratio:.2f} times"
         is_alike = _AS_BUILT[0] <= ratio <= _AS_BUILT[1]
         advice = (
-            "" if is_alike else "every start corrects the profile by this; build on this kind of node for a better one"
+            ""
+            if is_alike
+            else "every start corrects the profile by this; `tiergate measure` on such a node gives a better one"
         )
         yield Finding(name, "ok" if ratio <= _AS_BUILT[1] else "warn", shown, advice)
 

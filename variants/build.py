@@ -20,12 +20,11 @@ from variants.identity import identify
 from variants.interface import describe_interface
 from variants.machine import describe_machine
 from variants.making import Jobs, make_variants
-from variants.manifest import MANIFEST_FILE, ManifestError, ModelManifest, read_manifest
+from variants.manifest import ManifestError, ModelManifest, read_manifest
 from variants.measuring import Subject, describe_variants
-from variants.pareto import PLOT_FILE, draw_png
 from variants.progress import SilentProgress
 from variants.publication import model_lock, publish, refusing_full_disk, stage, versions, work_folder
-from variants.report import REPORT_FILE, render_html
+from variants.report import describe_in_files
 from variants.scoring import scoring_of
 from variants.workshop import Workshop
 
@@ -87,7 +86,7 @@ def build_model(
             version = max(versions(output, recipe.name), default=0) + 1
             with naming_step("report"):
                 manifest = describe_model(subject, identity, options.seed, version, described)
-                documents = _documents(manifest)
+                documents = describe_in_files(manifest)
             stage(documents, work / "staging")
             progress.note(f"publishing {recipe.name} version {version}")
             folder = output / recipe.name / str(version)
@@ -137,11 +136,3 @@ def describe_model(
         cascades=described.cascades,
         input_drift=described.input_drift,
     )
-
-
-def _documents(manifest: ModelManifest) -> dict[str, bytes]:
-    return {
-        REPORT_FILE: render_html(manifest).encode(),
-        PLOT_FILE: draw_png(manifest),
-        MANIFEST_FILE: manifest.model_dump_json(indent=2).encode() + b"\n",
-    }

@@ -33,6 +33,7 @@ from scipy.stats import beta
 
 from variants.drift_reference import AllowedLoss, Calibration, DriftReference
 from variants.evidence import Histogram
+from variants.perturbing import perturbed_places
 from variants.scoring import Boxes
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _Z_90: Final = 1.2816
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The first output (rows, ...) of one variant on clean validation rows and on each perturbation's first rows."""
+    """The first output (rows, ...) of one variant on clean validation rows and, perturbed, on those that are."""
 
     clean: Floats
     perturbed: tuple[Floats, ...]
@@ -145,9 +146,10 @@ def _calibrate(full: Seen, variant: Seen, labels: Classes) -> Calibration:
     others = _fit(full, labels)
     right = variant.clean.argmax(1) == labels
     accuracy, rows = float(right.mean()), len(labels)
+    perturbed_labels = labels[perturbed_places(rows)]
     estimates = []
     for ours, theirs in zip(full.perturbed, variant.perturbed, strict=True):
-        truth = float((theirs.argmax(1) == labels[: len(theirs)]).mean())
+        truth = float((theirs.argmax(1) == perturbed_labels).mean())
         u, c = _chances(own, theirs), _chances(others, ours)
         both = _together(c, u, theirs.argmax(1) == ours.argmax(1))
         estimates.append((truth, float(u.mean()), float(both.mean()), len(theirs)))

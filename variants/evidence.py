@@ -61,6 +61,13 @@ class Latency(Strict):
     rows: tuple[LatencyRow, ...] = Field(min_length=1)
     cold_start_s: Seconds
     load_average: float = Field(ge=0.0, description="one-minute load average around profiling, the highest reading")
+    others_cores: float | None = Field(
+        default=None,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="what other processes took of the machine's cores while the rows were timed, in cores; null where "
+        "that is not known",
+    )
 
 
 class NonInferiority(Strict):

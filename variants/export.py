@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from variants.errors import BuildError
-from variants.parity import PARITY_ROWS, compare_outputs
+from variants.parity import compare_outputs, parity_rows
 from variants.runtime import run_logits
 from variants.scoring import CLASSES
 from variants.tracing import trace
@@ -25,12 +25,12 @@ def export_onnx(model: torch.nn.Module, recipe: Taught, example: Inputs) -> byte
 
 
 def measure_parity(model: torch.nn.Module, file: bytes, inputs: Inputs, scoring: Scoring = CLASSES) -> Parity:
-    """Compare the torch model and the ONNX file on the first thousand of ``inputs`` (rows, ...).
+    """Compare the torch model and the ONNX file on up to a thousand of ``inputs`` (rows, ...).
 
     Raises:
         BuildError: An output is not a finite number, as after a training that diverged.
     """
-    inputs = inputs[:PARITY_ROWS]
+    inputs = parity_rows(inputs)
     with torch.inference_mode():
         expected = model(torch.from_numpy(inputs)).numpy()  # (rows, ...)
     actual = run_logits(file, inputs)  # (rows, ...)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from variants.contention import AGAIN, doubt
+
 if TYPE_CHECKING:
     from variants.evidence import LatencyRow
-    from variants.manifest import CascadeManifest, ModelManifest, VariantManifest
+    from variants.manifest import CascadeManifest, Machine, ModelManifest, VariantManifest
 
 KIB = 1024
 MICRO = 1e-6
@@ -156,12 +158,28 @@ def front(manifest: ModelManifest) -> tuple[VariantManifest, ...]:
 
 
 def summary(manifest: ModelManifest) -> str:
-    """Return one line on where the figures come from."""
-    machine, rows = manifest.machine, manifest.variants[0].accuracy.rows
-    return (
-        f"{manifest.model} version {manifest.version}, built {manifest.built_at} on {machine.cpu} "
-        f"({machine.cores} cores); {rows} test rows of {manifest.variants[0].accuracy.dataset}; seed {manifest.seed}"
+    """Return one line on where the figures come from, and on what makes those of latency doubtful."""
+    full = manifest.variants[0]
+    most_threads = max(row.threads for row in full.latency.rows)
+    doubtful = doubt(full.latency.others_cores, manifest.profiled_on.cores, most_threads)
+    parts = (
+        f"{manifest.model} version {manifest.version}, built {manifest.built_at} on {_named(manifest.machine)}",
+        remeasured(manifest),
+        f"{full.accuracy.rows} test rows of {full.accuracy.dataset}",
+        f"seed {manifest.seed}",
+        doubtful and f"{doubtful}; {AGAIN}",
     )
+    return "; ".join(part for part in parts if part)
+
+
+def remeasured(manifest: ModelManifest) -> str:
+    """Return when and where latency and memory were measured anew; nothing where they are the build's."""
+    measured = manifest.measured
+    return "" if measured is None else f"latency and memory measured {measured.at} on {_named(measured.machine)}"
+
+
+def _named(machine: Machine) -> str:
+    return f"{machine.cpu} ({machine.cores} cores)"
 
 
 def _accuracy(value: float, low: float, high: float) -> str:

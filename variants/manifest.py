@@ -5,7 +5,8 @@ variant; of a rejected variant only the evidence is kept, here.
 It is versioned (``schema_version``), strict (unknown fields are refused) and needs no torch. Its JSON schema is kept
 in ``variants/manifest.schema.json``; a test holds the two together.
 
-Units: seconds, bytes, ratios 0..1. Every figure was measured by the build on the machine named in ``machine``.
+Units: seconds, bytes, ratios 0..1. Every figure was measured by the build on the machine named in ``machine``; times
+and memory may have been measured anew since, on the machine named in ``measured``.
 """
 
 from __future__ import annotations
@@ -185,6 +186,13 @@ class Machine(Strict):
     isa: tuple[str, ...]
 
 
+class Measured(Strict):
+    """Where and when latency and memory were measured anew, of files that were built before."""
+
+    machine: Machine
+    at: str = Field(description="UTC, ISO 8601")
+
+
 class ModelManifest(Strict):
     """One built version of a model: its interface, its data, its variants."""
 
@@ -209,6 +217,12 @@ class ModelManifest(Strict):
     variants: tuple[VariantManifest, ...] = Field(min_length=1)
     cascades: tuple[CascadeManifest, ...] = Field(default=(), max_length=MOST_CASCADES)
     input_drift: InputDrift | None = None
+    measured: Measured | None = Field(default=None, description="null: latency and memory are the build's")
+
+    @property
+    def profiled_on(self) -> Machine:
+        """The machine on which latency and memory were measured."""
+        return self.machine if self.measured is None else self.measured.machine
 
     @model_validator(mode="after")
     def _variants_are_distinct(self) -> ModelManifest:

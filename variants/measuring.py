@@ -24,8 +24,7 @@ from variants.interface import describe_interface
 from variants.machine import proven_isa, verified_isa
 from variants.manifest import VariantManifest
 from variants.perturbing import perturb
-from variants.profiling import describe_latency, measure_footprints, profile_latency, read_load_average
-from variants.progress import show_step
+from variants.profiling import measure_speed
 from variants.quantization import fits_int16_pairs
 from variants.runtime import feed_of, run_logits
 from variants.saturation import judge_saturation
@@ -104,22 +103,6 @@ def judge_accuracy(
     return accuracy, gates
 
 
-def measure_speed(
-    subject: Subject, files: Mapping[str, Path], progress: Progress
-) -> tuple[dict[str, Latency], dict[str, Memory]]:
-    """Return latency and memory of every variant from its file."""
-    plan, inputs = subject.recipe.plan.profiling, subject.parts.test.inputs
-    loads = [read_load_average()]
-    with show_step(progress, "profile memory", plan.memory_repeats * len(files)) as advance:
-        footprints = measure_footprints(files, plan.memory_repeats, advance)
-    loads.append(read_load_average())
-    with show_step(progress, "profile latency", plan.rounds) as advance:
-        rows = profile_latency(files, inputs, plan, advance)
-    loads.append(read_load_average())
-    latency = {name: describe_latency(rows[name], footprints[name], max(loads)) for name in files}
-    return latency, {name: footprints[name].memory for name in files}
-
-
 def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Progress) -> Described:
     """Return the manifest of every variant and the useful cascades of them.
 
@@ -130,11 +113,9 @@ def describe_variants(subject: Subject, files: Mapping[str, Path], progress: Pro
         outputs = _answer(subject)
         accuracy, gates = judge_accuracy(subject, outputs)
     with naming_step("profile"):
-        latency, memory = measure_speed(subject, files, progress)
+        speed = measure_speed(files, subject.parts.test.inputs, subject.recipe.plan.profiling, progress)
     found = {
-        made.name: _Found(
-            outputs[made.name], accuracy[made.name], latency[made.name], memory[made.name], gates[made.name]
-        )
+        made.name: _Found(outputs[made.name], accuracy[made.name], *speed[made.name], gates[made.name])
         for made in subject.made
     }
     routing = decide_routing([_contender(made, found[made.name]) for made in subject.made if made.packed is None])

@@ -15,6 +15,7 @@ import numpy as np
 from variants.errors import BuildError
 from variants.evidence import Parity
 from variants.runtime import run_logits
+from variants.sampling import sample_rows
 
 if TYPE_CHECKING:
     from variants.recipe import Floats, Inputs
@@ -43,11 +44,16 @@ def compare_outputs(expected: Floats, actual: Floats, scoring: Scoring) -> Parit
     )
 
 
+def parity_rows(inputs: Inputs) -> Inputs:
+    """Return the rows of ``inputs`` (rows, ...) to compare on: a sample where there are more than a thousand."""
+    return inputs[sample_rows(len(inputs), PARITY_ROWS)]
+
+
 def compare_files(expected: bytes, actual: bytes, inputs: Inputs, scoring: Scoring) -> Parity:
-    """Compare two ONNX files on the first thousand of ``inputs`` (rows, ...): one, and what was made of it.
+    """Compare two ONNX files on up to a thousand of ``inputs`` (rows, ...): one, and what was made of it.
 
     Raises:
         BuildError: As ``compare_outputs``.
     """
-    inputs = inputs[:PARITY_ROWS]
+    inputs = parity_rows(inputs)
     return compare_outputs(run_logits(expected, inputs), run_logits(actual, inputs), scoring)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from variants.sampling import sample_rows
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,16 +30,21 @@ MIXED: Final = (0.2, 0.35)
 
 
 def perturb(inputs: Inputs, seed: int) -> tuple[Inputs, ...]:
-    """Return the first ``MOST_ROWS`` of ``inputs`` (rows, ...) under every perturbation, within the inputs' range.
+    """Return ``inputs`` (rows, ...) at ``perturbed_places`` under every perturbation, within the inputs' range.
 
     Nothing where rows are no floating-point numbers: a wrong token is no noise.
     """
     if not np.issubdtype(inputs.dtype, np.floating):
         return ()
-    rows = inputs[:MOST_ROWS].astype(np.float32)
+    rows = inputs[perturbed_places(len(inputs))].astype(np.float32)
     low, high = float(inputs.min()), float(inputs.max())
     chance = np.random.default_rng(seed)
     return tuple(np.clip(changed, low, high).astype(inputs.dtype) for changed in _changes(rows, low, chance))
+
+
+def perturbed_places(rows: int) -> NDArray[np.int64]:
+    """Return which of so many rows are perturbed, at most ``MOST_ROWS``, ascending."""
+    return sample_rows(rows, MOST_ROWS)
 
 
 def _changes(rows: Floats, low: float, chance: np.random.Generator) -> Iterator[NDArray[Any]]:

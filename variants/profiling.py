@@ -9,6 +9,9 @@ at batch 1 gets where time allows, the p99 is the sixth largest, and the true p9
 459 runs give at 99 % confidence is a bound, and that bound is their maximum.) Slower cells stop at their share of time
 and keep fewer runs, which the row says; of fewer than 100 the p99 is the maximum.
 
+What other processes took of the cores meanwhile is measured too (``variants.contention``): a profile of a busy
+machine is written down as one.
+
 Memory and cold start come from fresh processes (``variants.probe``), because a process that has loaded another
 variant before has its pages already; the median of a few is kept.
 """
@@ -26,8 +29,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from variants.contention import AGAIN, doubt, watch_others
 from variants.errors import BuildError
 from variants.evidence import Latency, LatencyRow, Memory
+from variants.progress import show_step
 from variants.runtime import feed_of, open_session
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from variants.plans import Profiling
+    from variants.progress import Progress
     from variants.recipe import Inputs
 
 WARMUPS: Final = 5
@@ -47,6 +53,30 @@ class Footprint:
 
     memory: Memory
     cold_start_s: float
+
+
+def measure_speed(
+    files: Mapping[str, Path], inputs: Inputs, plan: Profiling, progress: Progress
+) -> dict[str, tuple[Latency, Memory]]:
+    """Return latency and memory of every file; ``inputs`` (rows, ...) are real rows to run.
+
+    Raises:
+        BuildError: A probe of memory failed.
+    """
+    loads = [read_load_average()]
+    with show_step(progress, "profile memory", plan.memory_repeats * len(files)) as advance:
+        footprints = measure_footprints(files, plan.memory_repeats, advance)
+    loads.append(read_load_average())
+    with show_step(progress, "profile latency", plan.rounds) as advance, watch_others() as others:
+        rows = profile_latency(files, inputs, plan, advance)
+    loads.append(read_load_average())
+    if doubtful := doubt(others.cores, len(os.sched_getaffinity(0)), max(plan.threads)):
+        progress.note(f"{doubtful}; {AGAIN}")
+    busy: dict[str, Any] = {"load_average": max(loads), "others_cores": others.cores}
+    return {
+        name: (Latency(rows=rows[name], cold_start_s=found.cold_start_s, **busy), found.memory)
+        for name, found in footprints.items()
+    }
 
 
 def profile_latency(
@@ -85,11 +115,6 @@ def measure_footprints(files: Mapping[str, Path], repeats: int, advance: Callabl
             seen[name].append(_probe(path) | _probe(path, smallest))
             advance()
     return {name: _summarise(figures) for name, figures in seen.items()}
-
-
-def describe_latency(rows: tuple[LatencyRow, ...], footprint: Footprint, load_average: float) -> Latency:
-    """Put a variant's latency figures together."""
-    return Latency(rows=rows, cold_start_s=footprint.cold_start_s, load_average=load_average)
 
 
 def read_load_average() -> float:

@@ -38,6 +38,7 @@ import torch_pruning
 
 from variants.determinism import deterministic
 from variants.fitting import Lesson, fit
+from variants.sampling import sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,13 +67,13 @@ def prune(
     for done in range(pruning.iterations if pruning.training else 1):
         share = (done + 1) / pruning.iterations if pruning.training else 1.0
         goals = {name: (1.0 - share * _ratio_of(name, pruning)) * width for name, width in widths.items()}
-        pruned = _cut(pruned, lesson, goals, pruning)
+        pruned = _cut(pruned, lesson, goals, pruning, seed)
         if pruning.training:
             pruned = fit(pruned, lesson, pruning.training, seed + done, advance)
         else:
             advance()
     if not pruning.training:
-        return _recalibrate(pruned, lesson.inputs)
+        return _recalibrate(pruned, lesson.inputs, seed)
     return fit(pruned, lesson, pruning.settle, seed + pruning.iterations, advance) if pruning.settle else pruned
 
 
@@ -122,10 +123,13 @@ def _is_output(model: torch.nn.Module, name: str, outputs: int) -> bool:
     return is_last or name in getattr(model, "answering", ())
 
 
-def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pruning: Pruning) -> torch.nn.Module:
+def _cut(
+    model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pruning: Pruning, seed: int
+) -> torch.nn.Module:
     """Return a copy of ``model`` with its layers cut to ``goals`` channels; layers without a goal keep their outputs.
 
-    Goals are of the original widths, so that rounding in one iteration does not add to that of the next.
+    Goals are of the original widths, so that rounding in one iteration does not add to that of the next. Every cut of
+    a pruning feels the same rows.
     """
     smaller = copy.deepcopy(model)
     widths = _widths(smaller)
@@ -148,7 +152,7 @@ def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pru
         head_pruning_ratio_dict={part: ratios.get(part, 0.0) for part in projections},
     )
     if pruning.importance == "group-taylor":
-        _feel(smaller, lesson)
+        _feel(smaller, lesson, seed)
     pruner.step()
     smaller.zero_grad()
     for item, parts in attentions:
@@ -156,20 +160,20 @@ def _cut(model: torch.nn.Module, lesson: Lesson, goals: Mapping[str, float], pru
     return smaller
 
 
-def _feel(model: torch.nn.Module, lesson: Lesson) -> None:
-    """Leave the loss's gradient in every weight, as the Taylor criterion wants it."""
-    rows = slice(0, MOST_FELT)
+def _feel(model: torch.nn.Module, lesson: Lesson, seed: int) -> None:
+    """Leave the gradient of the loss on a sample of rows in every weight, as the Taylor criterion wants it."""
+    rows = torch.from_numpy(sample_rows(len(lesson.labels), MOST_FELT, seed))
     teacher = None if lesson.teacher is None else lesson.teacher[rows]
     torch.autograd.backward(lesson.objective(model(lesson.inputs[rows]), lesson.labels[rows], teacher))
 
 
-def _recalibrate(model: torch.nn.Module, inputs: torch.Tensor) -> torch.nn.Module:
-    """Set the means and variances of batch norms anew from ``inputs`` (N, ...); weights stay."""
+def _recalibrate(model: torch.nn.Module, inputs: torch.Tensor, seed: int) -> torch.nn.Module:
+    """Set the means and variances of batch norms anew from a sample of ``inputs`` (N, ...); weights stay."""
     norms = [item for item in model.modules() if isinstance(item, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - the only class all batch norms share
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True  # a plain mean over batches
     with torch.no_grad():
-        for rows in torch.split(inputs[:MOST_SEEN], ROWS_AT_ONCE):
-            model(rows)
+        for rows in torch.split(torch.from_numpy(sample_rows(len(inputs), MOST_SEEN, seed)), ROWS_AT_ONCE):
+            model(inputs[rows])
     return model.eval()

@@ -6,11 +6,14 @@ on a narrow screen each row of the table becomes a card.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from variants.figures import cascade_figures, cell, figures, summary
-from variants.pareto import draw_svg
+from variants.errors import MissingPart
+from variants.figures import cascade_figures, cell, figures, remeasured, summary
+from variants.manifest import MANIFEST_FILE
+from variants.pareto import PLOT_FILE, draw_png, draw_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +61,14 @@ td::before{content:attr(data-label);color:var(--soft);font-weight:400;text-align
 td:first-child{font-size:15px}td:first-child::before{content:none}
 table.words td{text-align:left}table.numbers td{white-space:normal}dl{grid-template-columns:1fr}dd{margin-bottom:6px}}
 """
+
+
+def describe_in_files(manifest: ModelManifest) -> dict[str, bytes]:
+    """Return what stands beside the variants' files, by file name; without matplotlib there is no picture."""
+    documents = {REPORT_FILE: render_html(manifest).encode()}
+    with suppress(MissingPart):  # the report has the same picture
+        documents[PLOT_FILE] = draw_png(manifest)
+    return documents | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode() + b"\n"}
 
 
 def render_html(manifest: ModelManifest) -> str:
@@ -174,6 +185,8 @@ def _origin(manifest: ModelManifest) -> Iterator[tuple[str, str]]:
     yield "recipe", f"{manifest.recipe}, seed {manifest.seed}, build key {manifest.build_key}"
     yield "data", "; ".join(f"{name}: {part.rows} rows, {part.sha256[:12]}" for name, part in manifest.splits.items())
     yield "machine", f"{manifest.machine.cpu}, {manifest.machine.cores} cores, {', '.join(manifest.machine.isa)}"
+    if manifest.measured is not None:
+        yield "measured again", remeasured(manifest)
     yield "tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     yield "files", "; ".join(f"{v.file} {v.sha256[:12]}" for v in manifest.variants if v.is_published)
 

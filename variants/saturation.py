@@ -31,6 +31,7 @@ from onnx import helper, numpy_helper
 from variants.evidence import Saturation
 from variants.interface import graph_inputs
 from variants.runtime import ROWS_AT_ONCE, feed_of
+from variants.sampling import sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +54,9 @@ PICTURES: Final = 4
 
 
 def judge_saturation(file: bytes, inputs: Inputs, labels: Labels, scoring: Scoring) -> Saturation:
-    """Return what the file loses where pairs saturate, on the first 512 of ``inputs`` (rows, ...) with ``labels``."""
-    inputs, labels = inputs[:MOST_ROWS], labels[:MOST_ROWS]
+    """Return what the file loses where pairs saturate, on up to 512 of ``inputs`` (rows, ...) with ``labels``."""
+    rows = sample_rows(len(inputs), MOST_ROWS)
+    inputs, labels = inputs[rows], labels[rows]
     tapped = _Tapped(file)
     exact = np.concatenate([tapped.run(batch, {}) for batch in _batches(inputs)])
     cut = answer_saturating(file, inputs)

@@ -8,6 +8,7 @@ quick at first, when many weights are worth little, and slow at the end. At each
 layer are zeroed before it computes; until T they may come back if the gradient brings them back, and after T the mask
 stays and the rest is fitted around it. Layers of few weights are left alone: they save nothing and matter most. The
 size of a weight is what counts (Han et al. 2015), layer by layer: a global ranking would empty the wide ones.
+Embeddings are layers like others here: of a small model of texts they are most of the file.
 
 With ``pattern`` (n, m) only n of every m neighbouring weights stay, the largest (Mishra et al. 2021: 2 of 4 is what
 some accelerators multiply faster; no CPU kernel of ONNX Runtime does).
@@ -93,7 +94,7 @@ class _Thinning:
 
 
 def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    kinds = (torch.nn.Conv2d, torch.nn.Linear, torch.nn.Embedding)
     return [item for item in model.modules() if isinstance(item, kinds) and item.weight.numel() >= FEWEST_WEIGHTS]
 
 

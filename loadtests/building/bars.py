@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtests.building.ordering import compare_orders
+from loadtests.building.subjects import DOWNLOADS
 from loadtests.building.timing import headline, ratio
 from variants.intervals import judge
 
@@ -70,7 +71,7 @@ def compact(parts: Parts) -> Iterator[Bar]:
     asked = f">= {COMPACT[0]:g}x smaller file, >= {COMPACT[1]:g}x lower p50, non-inferior within 1 point"
     names = ("pruned-quantized", "distilled-quantized")
     for name in names:
-        what, facts, cells = f"images, {name}", _facts(parts, "images"), _cells(parts, "images")
+        what, facts, cells = f"images, {name}", _facts(parts, "images"), timed_cells(parts, "images")
         if facts is None or cells is None or name not in facts["variants"]:
             yield Bar(what, asked, "", None, ("build", "latency"))
             continue
@@ -84,7 +85,7 @@ def compact(parts: Parts) -> Iterator[Bar]:
 def text(parts: Parts) -> Bar:
     """Text: the fastest small int8 network that keeps enough of the teacher's metric, else the most accurate."""
     asked = f">= {TEXT[0]:g}x lower p50 at >= {100 * TEXT[1]:g} % of full"
-    facts, cells = _facts(parts, "text"), _cells(parts, "text")
+    facts, cells = _facts(parts, "text"), timed_cells(parts, "text")
     if facts is None or cells is None:
         return Bar("text, pruned or distilled, int8", asked, "", None, ("build", "latency"))
     small = [name for name, one in facts["variants"].items() if one["tier"] not in {"full", "quantized"}]
@@ -101,8 +102,8 @@ def pruned(parts: Parts) -> Iterator[Bar]:
     """Pruning alone, of every model that has it."""
     asked = f">= {PRUNED[0]:g}x fewer MACs at <= 0.2 point, speed-up >= {PRUNED[2]:g} x the ratio of MACs"
     for model, facts in parts.get("build", {}).items():
-        cells = _cells(parts, model)
-        if "pruned" not in facts["variants"] or cells is None or model == "digits-download":
+        cells = timed_cells(parts, model)
+        if "pruned" not in facts["variants"] or cells is None:
             continue
         full, small = facts["variants"]["full"], facts["variants"]["pruned"]
         if not small["macs"]:
@@ -141,11 +142,11 @@ class Pair:
 
 
 def int8_pairs(parts: Parts) -> list[Pair]:
-    """Return every pair that was timed; the recipe of the download tier has digits' once more and is left out."""
+    """Return every pair that was timed."""
     found = []
     for model, facts in parts.get("build", {}).items():
-        cells = _cells(parts, model)
-        if cells is None or model == "digits-download":
+        cells = timed_cells(parts, model)
+        if cells is None:
             continue
         for name, one in facts["variants"].items():
             if one["is_int8"] and name in headline(cells)["blocks_s"]:
@@ -188,7 +189,7 @@ def download(parts: Parts) -> Bar:
 def honest(parts: Parts) -> Bar:
     """The order of variants that the manifests' latencies give, against the one measured."""
     asked = f">= {100 * HONEST:g} % of (batch, threads) cells in the manifests' order"
-    models = {model: cells for model in parts.get("build", {}) if (cells := _cells(parts, model)) is not None}
+    models = {model: cells for model in parts.get("build", {}) if (cells := timed_cells(parts, model)) is not None}
     found = compare_orders(models)
     if not found.cells:
         return Bar("manifest honesty", asked, "", None, ("latency",))
@@ -236,8 +237,10 @@ def _of(parts: Parts, part: str, model: str) -> Any:  # noqa: ANN401 - each part
     return found["found"] if found and found["build_key"] == parts["build"][model]["build_key"] else None
 
 
-def _cells(parts: Parts, model: str) -> list[dict[str, Any]] | None:
-    cells: list[dict[str, Any]] | None = _of(parts, "latency", model) if model in parts.get("build", {}) else None
+def timed_cells(parts: Parts, model: str) -> list[dict[str, Any]] | None:
+    """Return what was timed of a model, ``None`` where nothing was; models for the download tier are none to time."""
+    is_there = model in parts.get("build", {}) and model not in DOWNLOADS
+    cells: list[dict[str, Any]] | None = _of(parts, "latency", model) if is_there else None
     return cells
 
 

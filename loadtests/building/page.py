@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests.building.bars import all_bars, int8_pairs
+from loadtests.building.bars import all_bars, int8_pairs, timed_cells
 from loadtests.building.ordering import compare_orders
 from loadtests.building.timing import headline, p50, ratio
 from loadtests.marked_page import Marks, image, table
@@ -48,23 +48,26 @@ def _sources(parts: Mapping[str, Any]) -> list[str]:
                     f"{run['machine']['cores']} cores, load average {run['load_average']:.1f}"
                 )
                 lines.setdefault(told, []).append(model)
-    built = [
-        f"{model} ({facts['built_at'][:10]}, {facts['rows']:,} test rows, load average {facts['load_average']:.1f})"
-        for model, facts in parts.get("build", {}).items()
-    ]
+    built = [f"{model} ({_built(facts)})" for model, facts in parts.get("build", {}).items()]
     return [
         f"- build: `tiergate build MODEL`, seed 0: {', '.join(built)}",
         *(f"- {x} ({', '.join(y)})" for x, y in lines.items()),
     ]
 
 
+def _built(facts: Mapping[str, Any]) -> str:
+    again = facts.get("measured_at")
+    measured = "" if again is None else f"latency measured again {again[:10]}, "
+    return f"{facts['built_at'][:10]}, {facts['rows']:,} test rows, {measured}load average {facts['load_average']:.1f}"
+
+
 def _variants(parts: Mapping[str, Any]) -> list[str]:
     rows = []
     for model, facts in parts.get("build", {}).items():
-        entry = parts.get("latency", {}).get(model)
-        if entry is None or entry["build_key"] != facts["build_key"]:
+        cells = timed_cells(parts, model)
+        if cells is None:
             continue
-        cell = headline(entry["found"])
+        cell = headline(cells)
         full = facts["variants"]["full"]
         for name in cell["blocks_s"]:
             one, faster = facts["variants"][name], ratio(cell, "full", name)
@@ -96,13 +99,8 @@ def _pairs(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _orders(parts: Mapping[str, Any]) -> list[str]:
-    known = parts.get("build", {})
-    cells = {
-        model: entry["found"]
-        for model, entry in parts.get("latency", {}).items()
-        if model in known and entry["build_key"] == known[model]["build_key"]
-    }
-    wrong = compare_orders(cells).contradictions
+    models = {model: cells for model in parts.get("build", {}) if (cells := timed_cells(parts, model)) is not None}
+    wrong = compare_orders(models).contradictions
     lines = [f"- {line}" for line in wrong[:MOST_SHOWN]]
     more = [f"- and {len(wrong) - MOST_SHOWN} more"] if len(wrong) > MOST_SHOWN else []
     return ["Pairs that the manifests have in the wrong order:", "", *lines, *more] if wrong else []

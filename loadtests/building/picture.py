@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from loadtests.building.bars import timed_cells
 from loadtests.building.timing import headline, ratio
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def draw(parts: Mapping[str, Any], path: Path) -> None:
     mpl.use("agg")
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    models = [model for model in parts.get("build", {}) if _is_timed(parts, model)]
-    for place, model in enumerate(models):
-        facts, cell = parts["build"][model]["variants"], headline(parts["latency"][model]["found"])
+    timed = {model: cells for model in parts.get("build", {}) if (cells := timed_cells(parts, model)) is not None}
+    for place, (model, cells) in enumerate(timed.items()):
+        facts, cell = parts["build"][model]["variants"], headline(cells)
         for name in cell["blocks_s"]:
             points = max(_LOWEST, 100 * (facts[name]["accuracy"] - facts["full"]["accuracy"]))
             style = {"marker": _marker(facts[name]["tier"]), "color": f"C{place}", "s": 42, "alpha": 0.8}
@@ -41,14 +42,9 @@ def draw(parts: Mapping[str, Any], path: Path) -> None:
     _finish(left, "times smaller than full (file)")
     _finish(right, "times faster than full (p50, one row, one thread)")
     left.set_ylabel("points of accuracy against full (at the edge: lower)")
-    _legend(figure, right, models)
+    _legend(figure, right, list(timed))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
-
-
-def _is_timed(parts: Mapping[str, Any], model: str) -> bool:
-    entry = parts.get("latency", {}).get(model)
-    return entry is not None and entry["build_key"] == parts["build"][model]["build_key"]
 
 
 def _marker(tier: str) -> str:

@@ -1,7 +1,7 @@
 """What int8 variants lose on the processors that they are declared safe on, by emulation.
 
 A manifest declares a variant safe where its weights exclude that pairs of products saturate (``proven_isa``), or where
-emulating it lost little (``saturation``). Both are held to the same emulation here, on the first 512 test rows. What is
+emulating it lost little (``saturation``). Both are held to the same emulation here, on up to 512 test rows. What is
 emulated is one instruction, ``vpmaddubsw``: dynamic int8 and 4-bit files, whose products are of other kinds, are not.
 """
 

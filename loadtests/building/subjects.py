@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     Rows = tuple[NDArray[Any], NDArray[Any]]
 
-RECIPES: Final[Mapping[str, str]] = {name: name for name in BUNDLED} | {
-    "digits-download": str(Path(__file__).parent / "download_recipe.py")
-}
-"""What ``tiergate build`` takes for each model: the bundled recipes, and one for the download tier."""
+DOWNLOADS: Final = {"digits-download": str(Path(__file__).parent / "download_recipe.py")}
+"""What is built for the bar of the download tier alone. It is not timed: a packed variant runs as full, and the other
+files are those of the bundled recipe."""
+RECIPES: Final[Mapping[str, str]] = {name: name for name in BUNDLED} | DOWNLOADS
+"""What ``tiergate build`` takes for each model."""
 
 
 INT8_STEPS: Final = ("quantize", "quantize-dynamic")
@@ -78,6 +79,17 @@ def build(model: str, repository: Path) -> None:
     _tiergate(["build", RECIPES[model], "--output", str(repository), "--json"])
 
 
+def measure_again(subject: Subject, work: Path) -> None:
+    """Have the manifest's latency and memory measured anew, in a version of its own, on the rows of the build.
+
+    Raises:
+        BenchError: That failed.
+    """
+    rows, manifest = _rows_file(subject, work), subject.manifest
+    where = ["--repository", str(subject.folder.parents[1]), "--rows", str(rows)]
+    _tiergate(["measure", manifest.model, *where, "--json"])
+
+
 def facts_of(subject: Subject) -> dict[str, Any]:
     """Return what the bars and the page use of a manifest."""
     manifest = subject.manifest
@@ -86,6 +98,7 @@ def facts_of(subject: Subject) -> dict[str, Any]:
         "built_at": manifest.built_at,
         "recipe": manifest.recipe,
         "rows": manifest.splits["test"].rows,
+        "measured_at": None if manifest.measured is None else manifest.measured.at,
         "load_average": manifest.variants[0].latency.load_average,
         "variants": {variant.name: _facts_of(variant) for variant in manifest.published},
     }
@@ -113,13 +126,17 @@ def test_rows(subject: Subject, work: Path) -> Rows:
     Raises:
         BenchError: They cannot be had.
     """
+    with np.load(_rows_file(subject, work)) as stored:
+        return stored["inputs"], stored["labels"]
+
+
+def _rows_file(subject: Subject, work: Path) -> Path:
     manifest = subject.manifest
     kept = work / f"{manifest.model}-{manifest.seed}-{manifest.splits['test'].sha256[:12]}.npz"
     if not kept.exists():
         work.mkdir(parents=True, exist_ok=True)
         _tiergate(["rows", subject.recipe, str(kept), "--seed", str(manifest.seed)])
-    with np.load(kept) as stored:
-        return stored["inputs"], stored["labels"]
+    return kept
 
 
 def _newest(model: Path) -> Path | None:

@@ -101,8 +101,10 @@ class GrpcSender:
         try:
             await asyncio.wait_for(connection.is_ready.wait(), _READY_S)
         except TimeoutError:
-            connection.close()
             return None
+        finally:
+            if not connection.is_ready.is_set():
+                connection.close()
         if not connection.is_open:
             return None
         self.opened += 1

@@ -1,33 +1,41 @@
-"""What every variant answers: to clean rows, to rows under each shift, and with its own weights damaged.
-
-Answers are kept in one ``.npz`` for each model, so that the figures can be made again without running anything.
-"""
+"""What every variant answers: to clean rows, to rows under each shift, and with its own weights damaged."""
 
 from __future__ import annotations
 
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from loadtests.drift.damage import flip_bits
+from loadtests.drift.damage import Damaged, NoWeights
+from loadtests.drift.kept import digest_of
 from loadtests.drift.worlds import world_of
+from service.policy.drift.summary import summarise
 from variants.manifest import read_manifest
 from variants.packed import unpack
 from variants.runtime import run_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from loadtests.drift.kept import Kept
+    from loadtests.drift.mixes import Mix
+    from loadtests.drift.worlds import Change
     from variants.manifest import ModelManifest, VariantManifest
 
     Floats = NDArray[np.float32]
     Rows = NDArray[Any]
     Labels = NDArray[np.int64]
+    Note = Callable[[str], None]
+    Each = Callable[[Callable[[str], Floats], Iterable[str]], Iterable[Floats]]
 
 STRENGTHS: Final = (0.3, 0.6)
 SEEDS: Final = (0, 1)
@@ -36,21 +44,30 @@ NEAR: Final = 0.015
 """A damage counts as a drop of five points if it lies this near."""
 DROPS_OF_FULL: Final = ((DROP, NEAR), (0.2, 0.05), (0.5, 0.1))
 """Full is damaged in three degrees: drop, and how near."""
+CLEAN: Final = "clean"
 FULL: Final = "full"
-_FORM: Final = 2
-_TRIES: Final = 11
-_FIRST_FLIPS: Final = 64
-_FEWEST_DAMAGED: Final = 500
+_FORM: Final = "4"
+"""Changes where the same words would name another answer."""
+_DAMAGED_ROWS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One condition: the true labels (rows,) and each variant's first output (rows, classes)."""
+    """One condition: summaries (rows, numbers) of the first input, labels (rows,), and each variant's first output.
+
+    Outputs are (rows, classes).
+    """
 
     name: str
     strength: float
+    summaries: NDArray[np.float64] = field(repr=False)
     labels: Labels
     outputs: dict[str, Floats]
+
+    def part(self, places: Labels, name: str, strength: float) -> Scene:
+        """Return some of the rows as another condition."""
+        outputs = {variant: output[places] for variant, output in self.outputs.items()}
+        return Scene(name, strength, self.summaries[places], self.labels[places], outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +88,10 @@ class Answers:
     shifted: tuple[Scene, ...]
     damaged: tuple[Damage, ...]
     places: Labels
-    inputs: dict[str, Rows] = field(repr=False)
 
     def whole(self) -> Scene:
         """Return what all variants answer, undamaged, to the rows that damaged ones answered."""
-        outputs = {name: output[self.places] for name, output in self.clean.outputs.items()}
-        return Scene("clean", 0.0, self.clean.labels[self.places], outputs)
+        return self.clean.part(self.places, CLEAN, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,117 +104,101 @@ class Source:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Rows and their labels."""
+def gather(source: Source, kept: Kept, note: Note) -> Answers:
+    """Return the answers, those that are kept as they are; a thread for each processor runs the rest.
 
-    inputs: Rows
-    labels: Labels
-
-
-def gather(source: Source, kept: Path, note: Callable[[str], None]) -> Answers:
-    """Return the answers, from ``kept`` where they are there already, of this build and these rows."""
+    Raises:
+        WorldUnknown: Nothing is known that could happen to the model's rows.
+    """
     manifest = read_manifest(source.folder)
-    key = f"{_FORM} {manifest.build_key} {len(source.labels)} {source.rows}"
-    if _key_of(kept) != key:
-        found: dict[str, Any] = dict(_run(source, manifest, note))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, key=np.array(key), **found)
-    with np.load(kept) as stored:
-        return _restore(manifest, {name: stored[name] for name in stored.files if name != "key"})
+    world = world_of(manifest, source.inputs)
+    asked = _Asked(source, manifest, kept, note)
+    few = np.sort(_chance("places").permutation(len(source.labels))[:_DAMAGED_ROWS])
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        clean = asked.answered(CLEAN, 0.0, (source.inputs, source.labels), pool.map)
+        damages = pool.map(partial(asked.damaged, few, clean), product(clean.outputs, SEEDS))
+        scenes = [*pool.map(partial(asked.changed, world.changes), product(world.changes, STRENGTHS))]
+        scenes += [asked.mixed(world.mixes, clean, condition) for condition in product(world.mixes, STRENGTHS)]
+        damaged = tuple(damage for found in damages for damage in found)
+    kept.forget_the_rest()
+    return Answers(manifest, clean, tuple(scenes), damaged, few)
 
 
-def _key_of(kept: Path) -> str:
-    if not kept.exists():
-        return ""
-    with np.load(kept) as stored:
-        return str(stored["key"]) if "key" in stored.files else ""
+@dataclass(slots=True)
+class _Asked:
+    """The variants of one model, and what they answered before."""
+
+    source: Source
+    manifest: ModelManifest
+    kept: Kept
+    note: Note
+    files: Mapping[str, bytes] = field(init=False)
+    digests: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the files."""
+        published = self.manifest.published
+        self.files = {item.name: _onnx(self.source.folder, item) for item in published}
+        self.digests = {item.name: item.sha256 for item in published}
+
+    def answered(self, name: str, strength: float, rows: tuple[Rows, Labels], each: Each = map) -> Scene:
+        """Return what all variants answer to inputs with labels."""
+        inputs, digest = rows[0], digest_of(rows[0])
+
+        def run(variant: str) -> Floats:
+            words = (_FORM, self.digests[variant], digest)
+            return self.kept.array(words, lambda: run_logits(self.files[variant], inputs))
+
+        outputs = dict(zip(self.files, each(run, self.files), strict=True))
+        self.note(f"{self.manifest.model}: {name} {strength}")
+        return Scene(name, strength, summarise(inputs), rows[1], outputs)
+
+    def changed(self, changes: Mapping[str, Change], condition: tuple[str, float]) -> Scene:
+        """Return what all variants answer to changed rows."""
+        name, strength = condition
+        chance = _chance(name, str(strength))
+        places = chance.permutation(len(self.source.labels))[: self.source.rows]
+        return self.answered(name, strength, (changes[name](places, strength, chance), self.source.labels[places]))
+
+    def mixed(self, mixes: Mapping[str, Mix], clean: Scene, condition: tuple[str, float]) -> Scene:
+        """Return what all variants answer to another mix of rows."""
+        name, strength = condition
+        right = clean.outputs[FULL].argmax(1) == clean.labels
+        places = mixes[name](clean.labels, right, strength, _chance(name, str(strength)))
+        return clean.part(places[: self.source.rows], name, strength)
+
+    def damaged(self, places: Labels, clean: Scene, what: tuple[str, int]) -> list[Damage]:
+        """Return one variant, damaged by one seed until its accuracy has fallen, once for each drop that can be."""
+        name, seed = what
+        inputs, labels = self.source.inputs[places], self.source.labels[places]
+        claimed = float((clean.outputs[name][places].argmax(1) == labels).mean())
+        words = (_FORM, self.digests[name], digest_of(inputs), digest_of(labels), str(seed))
+        file, found = Damaged(self.files[name], seed, inputs, labels), []
+        for drop, near in DROPS_OF_FULL if name == FULL else DROPS_OF_FULL[:1]:
+            search = partial(_search, file, claimed - drop, near)
+            flips = int(self.kept.array((*words, str(drop), str(near)), search)[0])
+            words_of = f"with {flips} bits flipped" if flips else "by no damage that was found"
+            self.note(f"{self.manifest.model}: {name} loses about {100 * drop:g} points {words_of}")
+            if flips:
+                output = self.kept.array((*words, str(flips)), partial(file.answers, flips))
+                found.append(Damage(name, flips, output))
+        return found
+
+
+def _search(file: Damaged, accuracy: float, near: float) -> Labels:
+    """Return how many flips leave about this accuracy, (1,); 0 where none do, or there are no weights to damage."""
+    try:
+        return np.array([file.flips_to(accuracy, near)])
+    except NoWeights:
+        return np.zeros(1, dtype=np.int64)
+
+
+def _chance(*words: str) -> np.random.Generator:
+    """Return the same chance for the same words, whatever else is drawn."""
+    return np.random.default_rng([0, *(zlib.crc32(word.encode()) for word in words)])
 
 
 def _onnx(folder: Path, variant: VariantManifest) -> bytes:
     """Return the ONNX file that a variant's file is, or holds."""
     content = (folder / variant.file).read_bytes()
     return content if variant.unpacked is None else unpack(content, variant.unpacked.bytes)
-
-
-def _run(source: Source, manifest: ModelManifest, note: Callable[[str], None]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield every array under ``kind|condition|amount|what``."""
-    files = {item.name: _onnx(source.folder, item) for item in manifest.published}
-    chance = np.random.default_rng(0)
-    clean = {name: run_logits(file, source.inputs) for name, file in files.items()}
-    note(f"{manifest.model}: clean")
-    yield "input|clean|0.0|", source.inputs
-    yield from _scene("clean", 0.0, source.labels, clean)
-    world = world_of(manifest, source.inputs)
-    for shift, change in world.changes.items():
-        for strength in STRENGTHS:
-            places = chance.permutation(len(source.labels))[: source.rows]
-            worse = change(places, strength, chance)
-            yield f"input|{shift}|{strength}|", worse
-            outputs = {name: run_logits(file, worse) for name, file in files.items()}
-            yield from _scene(shift, strength, source.labels[places], outputs)
-        note(f"{manifest.model}: {shift}")
-    right = clean[FULL].argmax(1) == source.labels
-    for shift, mix in world.mixes.items():
-        for strength in STRENGTHS:
-            places = mix(source.labels, right, strength, chance)[: source.rows]
-            yield f"input|{shift}|{strength}|", source.inputs[places]
-            outputs = {name: output[places] for name, output in clean.items()}
-            yield from _scene(shift, strength, source.labels[places], outputs)
-    places = chance.permutation(len(source.labels))[: max(source.rows, _FEWEST_DAMAGED)]
-    yield "places|||", places
-    known = Known(source.inputs[places], source.labels[places])
-    for name, file in files.items():
-        whole = float((clean[name][places].argmax(1) == known.labels).mean())
-        for number, (seed, (drop, near)) in enumerate(
-            product(SEEDS, DROPS_OF_FULL if name == FULL else DROPS_OF_FULL[:1])
-        ):
-            flips, output = _drop(file, seed, known, (whole - drop, near))
-            note(f"{manifest.model}: {name} with {flips} bits flipped" if flips else f"{name}: no drop near {drop}")
-            if flips:
-                yield f"damage|{name}|{number}:{flips}|output", output
-
-
-def _scene(name: str, strength: float, labels: Labels, outputs: dict[str, Floats]) -> Iterator[tuple[str, Rows]]:
-    yield f"scene|{name}|{strength}|labels", labels
-    yield from ((f"scene|{name}|{strength}|{variant}", output) for variant, output in outputs.items())
-
-
-def _drop(file: bytes, seed: int, known: Known, wanted: tuple[float, float]) -> tuple[int, Floats]:
-    """Return how many flips leave about the accuracy that is ``wanted``, and the answers; 0 if none do.
-
-    ``wanted`` is an accuracy and how near to come; it is found by doubling and halving.
-    """
-    low, high, flips = 0, 0, _FIRST_FLIPS
-    output: Floats = np.zeros((0, 0), dtype=np.float32)
-    for _ in range(_TRIES):
-        output = np.nan_to_num(run_logits(flip_bits(file, flips, seed), known.inputs), posinf=1e6, neginf=-1e6)
-        found = float((output.argmax(1) == known.labels).mean())
-        if abs(found - wanted[0]) <= wanted[1]:
-            return flips, output
-        low, high = (flips, high) if found > wanted[0] else (low, flips)
-        flips = 4 * flips if high == 0 else (low + high) // 2
-    return 0, output
-
-
-def _restore(manifest: ModelManifest, arrays: dict[str, NDArray[Any]]) -> Answers:
-    scenes: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
-    damaged: list[Damage] = []
-    inputs: dict[str, Rows] = {}
-    places = arrays.pop("places|||")
-    for key, array in arrays.items():
-        kind, name, amount, what = key.split("|")
-        if kind == "input":
-            inputs[f"{name}|{amount}"] = array
-        elif kind == "damage":
-            damaged.append(Damage(name, int(amount.split(":")[1]), array))
-        else:
-            scenes.setdefault((name, amount), {})[what] = array
-    found = [
-        Scene(name, float(amount), parts["labels"], {what: part for what, part in parts.items() if what != "labels"})
-        for (name, amount), parts in scenes.items()
-    ]
-    clean = next(scene for scene in found if scene.name == "clean")
-    return Answers(
-        manifest, clean, tuple(scene for scene in found if scene is not clean), tuple(damaged), places, inputs
-    )

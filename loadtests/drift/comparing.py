@@ -15,7 +15,6 @@ import numpy as np
 from loadtests.drift.references import input_reference_of, present, references_of
 from service.policy.drift.classification import Classification
 from service.policy.drift.distributions import compare, compare_summaries
-from service.policy.drift.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,14 +42,13 @@ def run_comparison(models: Mapping[str, Answers]) -> dict[str, Any]:
 def _shares(answers: Answers) -> dict[str, dict[str, float]]:
     reference = present(input_reference_of(answers.manifest), "reference of its input")
     chance = np.random.default_rng(5)
-    clean = summarise(answers.inputs["clean|0.0"])
+    clean = answers.clean.summaries
     held = clean[chance.permutation(len(clean))[: min(reference.rows, MOST_HELD)]]
     full = references_of(answers.manifest)["full"]
     found = {"clean": _powers((reference, full), held, clean, (chance, answers.clean.outputs["full"]))}
     for scene in answers.shifted:
-        rows = summarise(answers.inputs[f"{scene.name}|{scene.strength}"])
-        outputs = scene.outputs["full"]
-        found[f"{scene.name} {scene.strength}"] = _powers((reference, full), held, rows, (chance, outputs))
+        rest = chance, scene.outputs["full"]
+        found[f"{scene.name} {scene.strength}"] = _powers((reference, full), held, scene.summaries, rest)
     return found
 
 
@@ -64,7 +62,7 @@ def _powers(
     odds = Classification().log_odds([outputs])
     hits = dict.fromkeys(("T2", "KS of distances", "MMD", "energy", "confidence PSI", "confidence KS"), 0)
     for _ in range(WINDOWS):
-        chosen = chance.choice(len(rows), WINDOW, replace=False)
+        chosen = chance.choice(len(rows), min(WINDOW, len(rows)), replace=False)
         window = rows[chosen]
         inputs = compare_summaries(known[0], window)
         hits["T2"] += inputs.t2_p < LEVEL
@@ -83,10 +81,12 @@ def _permuted(held: Reals, window: Reals, chance: np.random.Generator) -> tuple[
     """Return the p of MMD and of the energy distance, by permutation."""
     both = np.concatenate([held, window])
     scaled = (both - held.mean(0)) / np.maximum(held.std(0), 1e-9)
-    squares = np.square(scaled[:, None] - scaled[None]).sum(2)
+    lengths = np.square(scaled).sum(1)
+    squares = np.maximum(lengths[:, None] + lengths[None] - 2.0 * (scaled @ scaled.T), 0.0)
+    np.fill_diagonal(squares, 0.0)
     kernel = np.exp(-squares / np.median(squares[squares > 0.0]))
     projected = scaled @ chance.normal(size=(scaled.shape[1], PROJECTIONS))
-    distance = np.abs(projected[:, None] - projected[None]).mean(2)
+    distance = sum(np.abs(line[:, None] - line[None]) for line in projected.T) / PROJECTIONS
     signs = np.full((PERMUTATIONS + 1, len(both)), -1.0 / len(window))
     for row in signs:
         row[chance.permutation(len(both))[: len(held)]] = 1.0 / len(held)

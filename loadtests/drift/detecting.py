@@ -2,180 +2,214 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from loadtests.drift import detectors
-from loadtests.drift.references import present, references_of
-from loadtests.drift.streams import draw, faults_of
-from service.domain.drift import DriftPolicy
-from service.policy.drift.classification import Classification
+from loadtests.drift.answers import FULL
+from loadtests.drift.detectors import Contender
+from loadtests.drift.references import references_of
+from loadtests.drift.streams import RANDOM, draw, faults_of
 from service.policy.drift.watch import VariantWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtests.drift.answers import Answers
-    from loadtests.drift.detectors import Maker
+    from loadtests.drift.detectors import Detector, Kind
+    from loadtests.drift.spreading import Spread
     from loadtests.drift.streams import Fault, Pairs
     from service.domain.drift import VariantReference
-
-    MakerOf = Callable[[str, str], Maker]
-    Faults = list[tuple[str, Fault]]
-    Known = Mapping[str, Mapping[str, VariantReference]]
 
 RUN_IN: Final = 500
 """Clean samples before the fault: a detector that needs a past gets one."""
 MOST: Final = 2000
-REPEATS: Final = 40
+REPEATS: Final = 20
+"""Times that each fault is drawn."""
 CLEAN_SAMPLES: Final = 10_000
 """Of each variant, for each detector."""
 REQUESTS: Final = 100_000
 SHARE: Final = 0.01
+KINDS_OF_FAULT: Final = (RANDOM, "damaged weights")
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
-    """One detector's figures over all faults of all models; delays in samples, ``MOST`` where it was not found."""
+class Calm:
+    """A variant's clean pairs, and what its manifest says of it and of full."""
 
-    delays: dict[str, list[int]]
-    alarms: int
+    model: str
+    number: int
+    pairs: Pairs
+    reference: VariantReference
+    full: VariantReference
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A variant with a fault, who is to find it, and how often."""
+
+    model: str
+    number: int
+    fault: Fault
+    reference: VariantReference
+    contenders: tuple[Contender, ...]
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """What happened on clean pairs: alarms by contender, and transitions of the whole watch by what came of them."""
+
+    model: str
+    alarms: dict[Contender, int]
+    transitions: Counter[str]
     samples: int
 
 
-def run_detection(models: Mapping[str, Answers], note: Callable[[str], None]) -> dict[str, Any]:
-    """Return the figures of every detector, and of the whole watch on clean replays."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """After how many samples each contender found a fault, once for each repeat; ``MOST`` where it did not."""
+
+    model: str
+    kind: str
+    delays: dict[Contender, list[int]]
+
+
+Part = TypeVar("Part", Quiet, Found)
+
+
+def run_detection(
+    models: Mapping[str, Answers], spread: Spread, note: Callable[[str], None], repeats: int = REPEATS
+) -> dict[str, Any]:
+    """Return the figures of every detector, each fault drawn so often, and of the whole watch on clean replays."""
     chance = np.random.default_rng(1)
-    faults = [(name, fault) for name, answers in models.items() for fault in faults_of(answers, chance)]
     known = {name: references_of(answers.manifest) for name, answers in models.items()}
-    found: dict[str, Any] = {}
-    for title, make in _contenders(faults, known).items():
-        contest = _judge(faults, make)
-        found[title] = _figures(contest)
-        note(f"{title}: median delay {found[title]['median_delay_samples']} samples")
-    return {"detectors": found, "clean replay": _replay(models, known, note)}
-
-
-def _contenders(faults: Faults, known: Known) -> dict[str, MakerOf]:
-    """Return for each title what makes its detector for a model's variant."""
-
-    def ours(run_length: float) -> MakerOf:
-        policy = DriftPolicy(demote_run_length=run_length)
-
-        def of(model: str, variant: str) -> Maker:
-            allowed = present(known[model][variant].allowed, f"allowed loss of {variant}")
-            return lambda: detectors.Ours(allowed, policy)
-
-        return of
-
-    def plain_psi(model: str, variant: str) -> Maker:
-        reference = present(known[model][variant].log_odds, f"confidence of {variant}")
-        return lambda: detectors.PlainPsi(reference)
-
-    def same(make: Callable[[float], Maker]) -> Callable[[float], MakerOf]:
-        return lambda setting: lambda _model, _variant: make(setting)
-
-    adwin, page_hinkley = same(detectors.adwin), same(detectors.page_hinkley)
-    length = _most_sensitive(faults, detectors.RUN_LENGTHS, ours)
-    delta = _most_sensitive(faults, detectors.ADWIN_DELTAS, adwin)
-    limit = _most_sensitive(faults, detectors.PAGE_HINKLEY_LIMITS, page_hinkley)
+    faults = [(name, fault) for name, answers in models.items() for fault in faults_of(answers, chance)]
+    clean = {(model, fault.variant): fault.clean for model, fault in faults}
+    calm = [
+        Calm(model, number, pairs, known[model][variant], known[model][FULL])
+        for number, ((model, variant), pairs) in enumerate(clean.items())
+    ]
+    quiet = spread(stay_calm, calm)
+    note(f"{len(calm)} clean streams watched")
+    contenders = _contenders(quiet)
+    struck = [
+        Struck(model, number, fault, known[model][fault.variant], tuple(contenders.values()), repeats)
+        for number, (model, fault) in enumerate(faults)
+    ]
+    found = spread(find, struck)
+    note(f"{len(struck)} faults looked for")
     return {
-        "tiergate": ours(detectors.RUN_LENGTHS[0]),
-        f"tiergate (tuned: run length {length:g})": ours(length),
-        "river ADWIN (defaults)": adwin(detectors.ADWIN_DELTAS[0]),
-        f"river ADWIN (tuned: delta {delta:g})": adwin(delta),
-        "river Page-Hinkley (defaults)": page_hinkley(detectors.PAGE_HINKLEY_LIMITS[0]),
-        f"river Page-Hinkley (tuned: threshold {limit:g})": page_hinkley(limit),
-        "river KSWIN (defaults, score distance)": same(lambda _: detectors.kswin)(0.0),
-        f"PSI above {detectors.PSI_LIMIT:g} over {detectors.PSI_WINDOW}": plain_psi,
+        "detectors": {title: _figures(contender, found, quiet) for title, contender in contenders.items()},
+        "clean replay": _replay(quiet) | {"by model": {name: _replay(_of(name, quiet)) for name in models}},
     }
 
 
-def _most_sensitive(faults: Faults, grid: tuple[float, ...], make: Callable[[float], MakerOf]) -> float:
-    """Return the last setting of ``grid`` with at most one false alarm in a thousand clean samples."""
-    chosen, streams = grid[0], _clean_streams(faults)
-    for setting in grid[1:]:
-        found = (_false_alarms(make(setting)(*at), clean, number) for number, (at, clean) in enumerate(streams.items()))
-        if sum(found) * REQUESTS * SHARE > CLEAN_SAMPLES * len(streams):
-            return chosen
-        chosen = setting
+def stay_calm(calm: Calm) -> Quiet:
+    """Give every detector of every setting, and the whole watch in all its states, clean pairs."""
+    every = [Contender(kind, setting) for kind, grid in detectors.GRIDS.items() for setting in grid]
+    alarms = {contender: sum(_alarms(contender.make(calm.reference), calm)) for contender in every}
+    watch = VariantWatch(calm.reference, calm.full)
+    pairs = islice(draw(calm.pairs, np.random.default_rng([4, calm.number])), CLEAN_SAMPLES)
+    passed = (watch.compared(pair) for pair in pairs)
+    transitions = Counter(str(item.after) for item in passed if item is not None)
+    return Quiet(calm.model, alarms, transitions, CLEAN_SAMPLES)
+
+
+def find(struck: Struck) -> Found:
+    """Give each detector clean pairs and then the fault, some times over."""
+    kind = struck.fault.name if struck.fault.name in KINDS_OF_FAULT else KINDS_OF_FAULT[1]
+    delays = {
+        contender: [
+            _delay(contender.make(struck.reference), struck.fault, 1000 * struck.number + repeat)
+            for repeat in range(struck.repeats)
+        ]
+        for contender in struck.contenders
+    }
+    return Found(struck.model, kind, delays)
+
+
+def _contenders(quiet: Sequence[Quiet]) -> dict[str, Contender]:
+    """Return each kind at its default, and some tuned to these very streams, by title."""
+    length, delta, limit = (_tuned(kind, quiet) for kind in ("tiergate", "ADWIN", "Page-Hinkley"))
+    default = {kind: Contender(kind, grid[0]) for kind, grid in detectors.GRIDS.items()}
+    return {
+        "tiergate": default["tiergate"],
+        f"tiergate (tuned: run length {length.setting:g})": length,
+        "river ADWIN (defaults)": default["ADWIN"],
+        f"river ADWIN (tuned: delta {delta.setting:g})": delta,
+        "river Page-Hinkley (defaults)": default["Page-Hinkley"],
+        f"river Page-Hinkley (tuned: threshold {limit.setting:g})": limit,
+        "river KSWIN (defaults, score distance)": default["KSWIN"],
+        f"PSI above {detectors.PSI_LIMIT:g} over {detectors.PSI_WINDOW}": default["PSI"],
+    }
+
+
+def _tuned(kind: Kind, quiet: Sequence[Quiet]) -> Contender:
+    """Return the last setting of a kind's grid before the first with more than one false alarm in 1,000 samples."""
+    chosen = Contender(kind, detectors.GRIDS[kind][0])
+    for contender in (Contender(kind, setting) for setting in detectors.GRIDS[kind][1:]):
+        if _false_alarms(contender, quiet) > 1.0:
+            break
+        chosen = contender
     return chosen
 
 
-def _judge(
-    faults: Faults,
-    make: MakerOf,
-) -> Contest:
-    delays: dict[str, list[int]] = defaultdict(list)
-    for number, (model, fault) in enumerate(faults):
-        kind = "wrong at random" if fault.name == "wrong at random" else "damaged weights"
-        for repeat in range(REPEATS):
-            delays[kind].append(_delay(make(model, fault.variant), fault, 1000 * number + repeat))
-    streams = _clean_streams(faults)
-    alarms = sum(_false_alarms(make(*place), clean, number) for number, (place, clean) in enumerate(streams.items()))
-    return Contest(dict(delays), alarms, CLEAN_SAMPLES * len(streams))
+def _false_alarms(contender: Contender, quiet: Sequence[Quiet]) -> float:
+    """Return how many there were in 100,000 requests."""
+    return sum(item.alarms[contender] for item in quiet) * REQUESTS * SHARE / sum(item.samples for item in quiet)
 
 
-def _clean_streams(faults: Faults) -> dict[tuple[str, str], Pairs]:
-    return {(model, fault.variant): fault.clean for model, fault in faults}
+def _alarms(detector: Detector, calm: Calm) -> list[bool]:
+    pairs = islice(draw(calm.pairs, np.random.default_rng([3, calm.number])), CLEAN_SAMPLES)
+    return [detector.add(pair) for pair in pairs]
 
 
-def _delay(make: Maker, fault: Fault, seed: int) -> int:
+def _delay(detector: Detector, fault: Fault, seed: int) -> int:
     """Return the samples from the fault to the alarm."""
-    chance, detector = np.random.default_rng([2, seed]), make()
+    chance = np.random.default_rng([2, seed])
     for pair in islice(draw(fault.clean, chance), RUN_IN):
         detector.add(pair)
     stream = enumerate(islice(draw(fault.faulty, chance), MOST), start=1)
     return next((place for place, pair in stream if detector.add(pair)), MOST)
 
 
-def _false_alarms(make: Maker, clean: Pairs, seed: int) -> int:
-    detector = make()
-    return sum(detector.add(pair) for pair in islice(draw(clean, np.random.default_rng([3, seed])), CLEAN_SAMPLES))
-
-
-def _figures(contest: Contest) -> dict[str, Any]:
-    every = [delay for delays in contest.delays.values() for delay in delays]
+def _figures(contender: Contender, found: Sequence[Found], quiet: Sequence[Quiet]) -> dict[str, Any]:
+    by_kind = {kind: [item for item in found if item.kind == kind] for kind in KINDS_OF_FAULT}
+    models = sorted({item.model for item in found})
+    every = _delays(contender, found)
     return {
         "median_delay_samples": median(every),
         "p90_delay_samples": float(np.quantile(every, 0.9)),
         "found_ratio": sum(delay < MOST for delay in every) / len(every),
-        "median_by_fault": {kind: median(delays) for kind, delays in contest.delays.items()},
-        "delays": {kind: sorted(delays) for kind, delays in contest.delays.items()},
-        "false_alarms": contest.alarms,
-        "clean_samples": contest.samples,
-        "false_alarms_per_100k_requests": contest.alarms * REQUESTS * SHARE / contest.samples,
+        "median_by_fault": {kind: median(_delays(contender, items)) for kind, items in by_kind.items() if items},
+        "median_by_model": {name: median(_delays(contender, _of(name, found))) for name in models},
+        "delays": {kind: sorted(_delays(contender, items)) for kind, items in by_kind.items()},
+        "false_alarms": sum(item.alarms[contender] for item in quiet),
+        "clean_samples": sum(item.samples for item in quiet),
+        "false_alarms_per_100k_requests": _false_alarms(contender, quiet),
     }
 
 
-def _replay(
-    models: Mapping[str, Answers],
-    known: Known,
-    note: Callable[[str], None],
-) -> dict[str, Any]:
-    """Give the whole watch clean pairs and count what it does: all states, at 1 % of requests."""
-    counts: dict[str, int] = defaultdict(int)
-    samples = 0
-    for model, answers in models.items():
-        outputs, full = answers.clean.outputs, known[model]["full"]
-        for number, variant in enumerate(name for name in outputs if name != "full"):
-            pairs = Classification().compare([outputs["full"]], [outputs[variant]])
-            watch = VariantWatch(known[model][variant], full)
-            for pair in islice(draw(pairs, np.random.default_rng([4, number])), CLEAN_SAMPLES):
-                transition = watch.compared(pair)
-                if transition is not None:
-                    counts[transition.after] += 1
-            samples += CLEAN_SAMPLES
-    figures = {
+def _delays(contender: Contender, found: Sequence[Found]) -> list[int]:
+    return [delay for item in found for delay in item.delays[contender]]
+
+
+def _replay(quiet: Sequence[Quiet]) -> dict[str, Any]:
+    counts = sum((item.transitions for item in quiet), Counter[str]())
+    samples = sum(item.samples for item in quiet)
+    return {
         "requests": int(samples / SHARE),
         "transitions": dict(counts),
         "demotions_per_100k_requests": (counts["demoted"] + counts["quarantined"]) * REQUESTS * SHARE / samples,
         "warnings_per_100k_requests": counts["warned"] * REQUESTS * SHARE / samples,
     }
-    note(f"clean replay: {figures}")
-    return figures
+
+
+def _of(model: str, items: Sequence[Part]) -> list[Part]:
+    return [item for item in items if item.model == model]

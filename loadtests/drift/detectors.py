@@ -10,19 +10,21 @@ the variant's log-odds over a window with the reference's bins at the usual limi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 import numpy as np
 from river import base, drift
 
+from loadtests.drift.references import present
 from service.domain.drift import DriftPolicy
 from service.policy.drift.distributions import compare
 from service.policy.drift.sequential import RiseTest, bounds_at
 
 if TYPE_CHECKING:
-    from service.domain.drift import AllowedLoss, Distribution
+    from collections.abc import Callable
+
+    from service.domain.drift import AllowedLoss, Distribution, VariantReference
     from service.policy.drift.pairs import Pair
 
 RUN_LENGTHS: Final = (DriftPolicy().demote_run_length, 1000.0, 300.0, 100.0, 30.0)
@@ -40,7 +42,44 @@ class Detector(Protocol):
         ...
 
 
-Maker = Callable[[], Detector]
+Kind = Literal["tiergate", "ADWIN", "Page-Hinkley", "KSWIN", "PSI"]
+GRIDS: Final[dict[Kind, tuple[float, ...]]] = {
+    "tiergate": RUN_LENGTHS,
+    "ADWIN": ADWIN_DELTAS,
+    "Page-Hinkley": PAGE_HINKLEY_LIMITS,
+    "KSWIN": (0.0,),
+    "PSI": (PSI_LIMIT,),
+}
+"""The settings of each kind, its default first, then more and more sensitive; KSWIN's has no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A kind of detector with a setting of ``GRIDS``."""
+
+    kind: Kind
+    setting: float
+
+    def make(self, reference: VariantReference) -> Detector:
+        """Return a detector for the variant of this reference, which has seen nothing.
+
+        Raises:
+            ReferenceMissing: The manifest is of a build that wrote too little.
+        """
+        if self.kind == "tiergate":
+            allowed = present(reference.allowed, "allowed loss of a variant")
+            return Ours(allowed, DriftPolicy(demote_run_length=self.setting))
+        if self.kind == "PSI":
+            return PlainPsi(present(reference.log_odds, "confidence of a variant"), self.setting)
+        return River(self._make_rivers, sees_distance=self.kind == "KSWIN")
+
+    def _make_rivers(self) -> base.DriftDetector:
+        if self.kind == "ADWIN":
+            make: Any = drift.ADWIN  # compiled, and untyped
+            return cast("base.DriftDetector", make(delta=self.setting, clock=1))
+        if self.kind == "Page-Hinkley":
+            return drift.PageHinkley(threshold=self.setting, mode="up")
+        return drift.KSWIN(seed=0)
 
 
 @dataclass(slots=True)
@@ -90,6 +129,7 @@ class PlainPsi:
     """PSI of the last log-odds against the reference, once in every tenth of a window."""
 
     reference: Distribution
+    limit: float
     _window: deque[float] = field(default_factory=lambda: deque(maxlen=PSI_WINDOW))
     _since: int = 0
 
@@ -99,23 +139,7 @@ class PlainPsi:
         self._since += 1
         if len(self._window) < PSI_WINDOW or self._since % (PSI_WINDOW // 10):
             return False
-        if compare(self.reference, np.asarray(self._window)).psi < PSI_LIMIT:
+        if compare(self.reference, np.asarray(self._window)).psi < self.limit:
             return False
         self._window.clear()
         return True
-
-
-def adwin(delta: float) -> Maker:
-    """Return a maker of river's ADWIN on the loss."""
-    make: Any = drift.ADWIN  # compiled, and untyped
-    return lambda: River(lambda: make(delta=delta, clock=1))
-
-
-def page_hinkley(limit: float) -> Maker:
-    """Return a maker of river's Page-Hinkley on a rise of the loss."""
-    return lambda: River(lambda: drift.PageHinkley(threshold=limit, mode="up"))
-
-
-def kswin() -> Detector:
-    """Return river's KSWIN on the score distance."""
-    return River(lambda: drift.KSWIN(seed=0), sees_distance=True)

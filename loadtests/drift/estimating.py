@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from loadtests.drift.answers import FULL
+from loadtests.drift.answers import CLEAN, FULL
 from loadtests.drift.references import present, references_of
 from loadtests.drift.shifts import GENERIC
 from service.policy.drift.classification import Classification
@@ -26,7 +26,6 @@ PAIR_SHARE: Final = 0.5
 BANDS: Final = {"up to 20 points lost": (-1.0, 0.2), "20 to 40 points lost": (0.2, 0.4), "more lost": (0.4, 1.01)}
 """By how much accuracy is below that of clean rows."""
 MILD: Final = next(iter(BANDS))
-CLEAN: Final = "clean"
 METHODS: Final = ("plain CBPE", "ATC", "confidence", "shadow")
 
 
@@ -57,9 +56,10 @@ def run_estimates(models: Mapping[str, Answers]) -> dict[str, Any]:
     cases = [case for name, answers in models.items() for case in _cases(name, answers)]
     worse = [case for case in cases if case.condition != CLEAN]
     mild = [case for case in worse if case.band == MILD]
+    own = {name: [case for case in mild if case.model == name] for name in models}
     return {
         "by band": {band: _summary([case for case in worse if case.band == band]) for band in BANDS},
-        "by model": {name: _summary([case for case in mild if case.model == name]) for name in models},
+        "by model": {name: _summary(found) for name, found in own.items()},
         "by condition": {
             condition: _summary([case for case in mild if case.condition == condition])
             for condition in sorted({case.condition for case in mild})
@@ -79,7 +79,11 @@ def run_estimates(models: Mapping[str, Answers]) -> dict[str, Any]:
 def _summary(cases: list[Case]) -> dict[str, Any]:
     if not cases:
         return {"cases": 0}
-    found: dict[str, Any] = {"cases": len(cases), "accuracy": float(np.mean([case.truth for case in cases]))}
+    found: dict[str, Any] = {
+        "cases": len(cases),
+        "conditions": len({case.condition for case in cases}),
+        "accuracy": float(np.mean([case.truth for case in cases])),
+    }
     for method in METHODS:
         errors = np.asarray([case.estimates[method] - case.truth for case in cases])
         figures = {"mean_absolute_error": float(np.abs(errors).mean()), "bias": float(errors.mean())}

@@ -8,7 +8,7 @@ confidence shows, as of a preprocessing that mixes rows up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadtests.drift.answers import DROP, FULL
 from service.policy.drift.classification import Classification
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from service.policy.drift.pairs import Pair
 
     Pairs = tuple[Pair, ...]
+
+RANDOM: Final = "wrong at random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def faults_of(answers: Answers, chance: np.random.Generator) -> list[Fault]:
     found = []
     for variant in (name for name in outputs if name != FULL):
         clean = Classification().compare([outputs[FULL]], [outputs[variant]])
-        found.append(Fault("wrong at random", variant, clean, _wrong(clean, chance)))
+        found.append(Fault(RANDOM, variant, clean, _wrong(clean, chance)))
         for damage in (item for item in answers.damaged if item.variant == variant):
             faulty = Classification().compare([full], [damage.output])
             found.append(Fault(f"{damage.flips} bits flipped", variant, clean, faulty))

@@ -31,6 +31,14 @@ _TEXTS: Final[dict[str, Mix]] = {
 }
 
 
+_PICTURE_AXES: Final = 4
+"""Rows, channels, height, width."""
+
+
+class WorldUnknown(ValueError):
+    """Nothing is known that could happen to a model's rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """A change makes the inputs of the rows at some places anew; a mix chooses places."""
@@ -44,7 +52,14 @@ def world_of(manifest: ModelManifest, inputs: Rows) -> World:
 
     Raises:
         TextsMissing: The model is one of texts, and a row of tokens came from none.
+        WorldUnknown: The model tells no classes, or its rows are neither pictures nor texts.
     """
+    if manifest.task != "classification" or (manifest.recipe != texts.RECIPE and inputs.ndim != _PICTURE_AXES):
+        raise WorldUnknown(
+            f"model '{manifest.model}' ({manifest.task}) takes rows of shape {list(inputs.shape[1:])}; this bench "
+            f"knows what can happen to classifiers of pictures [channels, height, width], and to those of"
+            f" the recipe '{texts.RECIPE}'"
+        )
     if manifest.recipe != texts.RECIPE:
         return World({name: _of_pictures(shift, inputs) for name, shift in SHIFTS.items()}, _PICTURES)
     known, tokens = texts.texts_of(manifest, inputs), texts.tokens_of(manifest)

@@ -3,7 +3,8 @@
 With runs of one row each and the variant pinned, so that nothing depends on scheduling:
 
 1. Every variant in turn, one request at a time: the quantiles of its compute time here, which replace the profile's
-   (larger batches are scaled by the same ratio); ``before_s``, the median from arrival to the start on an idle lane.
+   (medians of larger batches are slower by the same ratio); ``before_s``, the median from arrival to the start on an
+   idle lane.
 2. The fastest variant, Poisson at a rate far below what the event loop can do: with N answers, U CPU-seconds of the
    gateway, lane time B (busy share times length) and C the sum of compute times,
 
@@ -24,7 +25,8 @@ Predictions are not calibrated: the simulated gateway starts from the manifest a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -122,15 +124,19 @@ def read_calibration(figures: Mapping[str, Any], variants: tuple[Variant, ...]) 
 
 
 def scaled(profile: Profile, cell: LatencyCell) -> Profile:
-    """Return a profile that has this cell for one row, and every other one slower by the same ratios."""
-    first = profile.at(1)
-    ratios = cell.p50_s / first.p50_s, cell.p95_s / first.p95_s, cell.p99_s / first.p99_s
-    cells = [
-        LatencyCell(item.batch_size, item.p50_s * ratios[0], item.p95_s * ratios[1], item.p99_s * ratios[2])
-        for item in profile.cells
-    ]
-    ordered = [replace(item, p95_s=max(item.p50_s, item.p95_s)) for item in cells]
-    return Profile(tuple(replace(item, p99_s=max(item.p95_s, item.p99_s)) for item in ordered))
+    """Return a profile that has this cell for one row, and whose other medians are slower by the same ratio.
+
+    The distance of their upper quantiles grows as the square root of the rows, as it does where rows scatter each by
+    itself. A build is often profiled beside other work, which shows in the upper quantiles of long runs first.
+    """
+    ratio = cell.p50_s / profile.at(1).p50_s
+    p95_s = max(cell.p50_s, cell.p95_s)
+    beyond_s = p95_s - cell.p50_s, max(p95_s, cell.p99_s) - cell.p50_s
+    cells = []
+    for item in profile.cells:
+        median_s, growth = item.p50_s * ratio, math.sqrt(item.batch_size)
+        cells.append(LatencyCell(item.batch_size, median_s, *(median_s + growth * each_s for each_s in beyond_s)))
+    return Profile(tuple(cells))
 
 
 def compute_of(played: Played) -> NDArray[np.float64]:

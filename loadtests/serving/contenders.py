@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from loadtests.simulator.comparison import POLICIES, Ready
-from loadtests.simulator.policy import OURS, LatePolicy
+from loadtests.simulator.policy import OURS
 from service.domain.policy_file import ModelPolicy
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OURS_NAME: Final = "tiergate"
 TUNED: Final = "tiergate, tuned"
 COST: Final = "tiergate, cost"
-CASCADES: Final = "tiergate, cascades"
+PLAIN: Final = "tiergate, no cascades"
 FULL: Final = "always-full"
 BEST: Final = "best-fixed"
 THRESHOLD: Final = "static-threshold"
@@ -38,18 +38,19 @@ class Contender:
 
 
 def contenders(setting: Setting, load: float) -> list[Contender]:
-    """Return everyone who takes part at a load; the tuned form where a policy file was given, cascades where built."""
-    default = ModelPolicy()
-    plain = LatePolicy(OURS_NAME)
-    found = [Contender(name, default, make) for name, make in POLICIES.items() if name != OURS_NAME]
-    found.append(Contender(OURS_NAME, default, Ready(plain)))
+    """Return everyone who takes part at a load; the tuned form where a policy file was given.
+
+    Ours comes without cascades too; the others know none.
+    """
+    default, plain = ModelPolicy(), ModelPolicy(cascades=False)
+    found = [Contender(name, plain, make) for name, make in POLICIES.items() if name != OURS_NAME]
+    found.append(Contender(OURS_NAME, default, Ready(OURS)))
     tuned = setting.tuned(load)
     if tuned is not None:
-        found.append(Contender(TUNED, tuned, Ready(OURS if tuned.cascades else plain)))
-    found.append(Contender(COST, default.model_copy(update={"objective": "cost"}), Ready(plain)))
-    cascading = (tuned or default).model_copy(update={"cascades": True})
-    if setting.ladder(cascading).plans:
-        found.append(Contender(CASCADES, cascading, Ready(OURS)))
+        found.append(Contender(TUNED, tuned, Ready(OURS)))
+    found.append(Contender(COST, default.model_copy(update={"objective": "cost"}), Ready(OURS)))
+    if setting.ladder(default).plans:
+        found.append(Contender(PLAIN, plain, Ready(OURS)))
     return found
 
 

@@ -1,7 +1,8 @@
 """Real gateways under the benchmark: spawned with a policy each, one lane on a core, and what runs on them give.
 
-The lane is pinned to the first core, the generator to the last; the event loop may use both. All gateways of a part
-are up at once and idle but for the one under load, so that runs can be interleaved.
+The lane is pinned to the first core, the generator to the last, where it goes before everything else (with the right to
+real-time priority): on two cores the event loop may use both, and would else make the generator late. All gateways of a
+part are up at once and idle but for the one under load, so that runs can be interleaved.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def gateways(setting: Setting, policies: Mapping[str, ModelPolicy]) -> Iterator[
         found: dict[str, Gateway] = {}
         rows: Inputs | None = None
         for place, (name, policy) in enumerate(policies.items()):
-            path = write_model_policy(setting.work / f"policy-{place}.yaml", setting.model, policy)
+            path = setting.work / f"policy-{place}.yaml"
+            write_model_policy(path, setting.model, setting.narrowed(policy))
             address = stack.enter_context(start(setting, path))
             target = gateway.find_target(address, setting.model, _PROTOCOL)
             rows = rows or find_inputs(target, setting.repository, setting.inputs, setting.seed)
@@ -128,7 +130,9 @@ def play_on(site: Gateway, setting: Setting, times_s: Times, variant: str = "") 
         raise LoadError("a run needs at least one arrival")
     kinds = (RequestClass("all", setting.budget(), variant=variant),)
     schedule = schedule_of(setting, times_s, len(site.inputs.rows))
-    job = Job(site.target, site.inputs.rows, kinds, schedule, setting.timeout_s, site.core, _CONNECTIONS)
+    job = Job(
+        site.target, site.inputs.rows, kinds, schedule, setting.timeout_s, site.core, _CONNECTIONS, goes_first=True
+    )
     run = run_job(job)
     return Played(run, outcome.judge(run.recording, kinds, site.inputs.labels))
 

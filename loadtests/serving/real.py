@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from loadtests.arrivals import piecewise, poisson
-from loadtests.serving.contenders import OURS_NAME
+from loadtests.serving.contenders import FULL, OURS_NAME
 from loadtests.serving.gateways import gateways, play_on, schedule_of
 from loadtests.serving.searches import OVERLOADS, capacity_hz, peak_of, recovery_s
 from loadtests.serving.setting import at_rate, full_rate_hz
-from loadtests.simulator.policy import OURS, LatePolicy
+from loadtests.simulator.policy import OURS
 from loadtests.simulator.simulation import simulate
 from loadtests.simulator.workload import make_workload
 from service.domain.policy_file import ModelPolicy
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from loadtests.serving.gateways import Gateway
     from loadtests.serving.setting import Setting, Times
 
-_LANES: Final = 1
-_HEAVIER: Final = "quantized only"
+LANES: Final = 1
+_HEAVIER: Final = FULL
 """A model whose lanes are the limit long before the event loop is: ten times its peak can be sent on one core."""
 _LEAST_REQUESTS: Final = 300
 _MOST_REQUESTS: Final = 12_000
@@ -34,11 +34,12 @@ _MOST_HZ: Final = 8_000.0
 
 
 def real_policies(setting: Setting) -> dict[str, ModelPolicy]:
-    """Return the policies of the real gateways: ours, and three constants in its place."""
-    variants = setting.ladder().variants
-    fastest = min(variants, key=lambda item: item.profile.at(1).p50_s)
-    quantized = next((item.name for item in variants if item.tier == "quantized"), variants[len(variants) // 2].name)
-    only = {"always-full": variants[0].name, "always-smallest": fastest.name, _HEAVIER: quantized}
+    """Return the policies of the real gateways: ours, and the first, the middle and the last variant in its place."""
+    ladder = setting.ladder()
+    names = ladder.candidates()
+    fastest = min(ladder.variants, key=lambda item: item.profile.at(1).p50_s).name
+    middle = names[len(names) // 2]
+    only = {FULL: names[0], "always-smallest": fastest, f"{middle} only": middle}
     ours = setting.tuned(1.0) or ModelPolicy()
     return {OURS_NAME: ours, **{name: ModelPolicy(variants=(variant,)) for name, variant in only.items()}}
 
@@ -46,7 +47,7 @@ def real_policies(setting: Setting) -> dict[str, ModelPolicy]:
 def run_real(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
     """Play every trace at every load on every gateway, interleaved; return the figures beside the simulated ones."""
     policies = real_policies(setting)
-    rate_hz = full_rate_hz(setting.fleet(lanes=_LANES))
+    rate_hz = full_rate_hz(setting.fleet(lanes=LANES))
     rows = []
     with gateways(setting, policies) as sites:
         for trace, times_s in setting.arrivals().items():
@@ -60,6 +61,7 @@ def run_real(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
         overloads = {name: run_overload(sites[name], setting, policies[name], say) for name in (OURS_NAME, _HEAVIER)}
     return {
         "budget_s": setting.budget(),
+        "variants": list(setting.variants),
         "full_hz": rate_hz,
         "rows": rows,
         "overload": overloads[OURS_NAME],
@@ -75,11 +77,10 @@ def slice_of(setting: Setting, times_s: Times, rate_hz: float) -> Times:
 
 def simulate_same(setting: Setting, policy: ModelPolicy, times_s: Times, rows: int) -> dict[str, Any]:
     """Return what the simulator says of the same arrivals and rows, the warm-up played and not counted."""
-    fleet = setting.fleet(policy, lanes=_LANES)
+    fleet = setting.fleet(policy, lanes=LANES)
     schedule = schedule_of(setting, times_s, rows)
     workload = make_workload(schedule.times_s, setting.budget(), setting.timeout_s, row=schedule.rows)
-    chosen = OURS if fleet.models[0].plans else LatePolicy(OURS_NAME)
-    found = simulate(workload, fleet, chosen, seed=setting.seed)
+    found = simulate(workload, fleet, OURS, seed=setting.seed)
     kept = slice(schedule.warmups, None)
     answered = found.outcome[kept] == 0
     correct, on_time = found.is_correct[kept], found.is_on_time[kept]
@@ -97,11 +98,11 @@ def run_overload(site: Gateway, setting: Setting, policy: ModelPolicy, say: Call
 
     Rates above 8,000/s are not offered, because the generator could not keep its schedule; the figure is then absent.
     """
-    capacity = capacity_hz(setting.fleet(policy, lanes=_LANES))
+    capacity = capacity_hz(setting.fleet(policy, lanes=LANES))
     runs: list[dict[str, Any]] = []
 
     def goodput(rate_hz: float, what: str) -> float:
-        length_s = min(_STEP_S, _MOST_REQUESTS / rate_hz)
+        length_s = min(max(_STEP_S, _LEAST_REQUESTS / rate_hz), _MOST_REQUESTS / rate_hz)
         figures = play_on(site, setting, poisson(rate_hz, length_s, np.random.default_rng(setting.seed))).figures()
         runs.append({"what": what, "offered_hz": rate_hz, **figures})
         say(f"real: {what}, {rate_hz:,.0f}/s offered, {figures['goodput_hz']:,.0f}/s on time")

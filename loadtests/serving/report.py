@@ -42,6 +42,8 @@ def text(parts: Mapping[str, Any]) -> str:
         lines += _comparison(parts["hindsight"], "The same where a run always takes its median time")
     if "real" in parts:
         lines += _real(parts["real"])
+    if "cascades" in parts:
+        lines += _cascades(parts["cascades"])
     if "calibrate" in parts:
         lines += _calibrated(parts["calibrate"])
     return "\n".join(lines).rstrip()
@@ -121,8 +123,32 @@ def _real(part: Mapping[str, Any]) -> list[str]:
                 "valid" if real["is_valid"] else f"invalid: {real['faults'][0]}",
             ]
         )
+    among = ", ".join(part["variants"]) if part.get("variants") else "all variants"
     about = (
-        f"Real gateway, one lane, budget {part['budget_s'] * 1e3:.3g} ms; load 1 is {part['full_hz']:,.0f} requests/s."
+        f"Real gateway, one lane, {among}, budget {part['budget_s'] * 1e3:.3g} ms; load 1 is {part['full_hz']:,.0f} "
+        "requests/s."
+    )
+    return [about, "", *table(header, rows, left=3), ""]
+
+
+def _cascades(part: Mapping[str, Any]) -> list[str]:
+    header = ("trace", "load", "policy", "attainment %", "eff. acc. %", "CPU-ms a good answer", "p50 / p99 ms", "run")
+    rows = [
+        [
+            row["trace"],
+            f"{row['load']:g}",
+            row["policy"],
+            _share(row["attainment"]),
+            _share(row.get("effective_accuracy")),
+            _ms(row["cpu_s_per_good_answer"]),
+            f"{_ms(row['latency_p50_s'])} / {_ms(row['latency_p99_s'])}",
+            "valid" if row["is_valid"] else f"invalid: {row['faults'][0]}",
+        ]
+        for row in part["rows"]
+    ]
+    about = (
+        f"Real gateway with and without cascades, all variants, one lane, budget {part['budget_s'] * 1e3:.3g} ms; load "
+        f"1 is {part['full_hz']:,.0f} requests/s; CPU of the whole process."
     )
     return [about, "", *table(header, rows, left=3), ""]
 

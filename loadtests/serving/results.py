@@ -10,7 +10,7 @@ from loadtests.h2load import LoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-PARTS: Final = ("sheet", "calibrate", "simulated", "hindsight", "real", "reliability", "idle")
+PARTS: Final = ("sheet", "calibrate", "simulated", "hindsight", "real", "cascades", "reliability", "idle")
 """In this order: each may use what those before it left."""
 _DIGITS: Final = 7
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from loadtests.arrivals import piecewise, poisson
-from loadtests.serving.cells import workload_at
+from loadtests.serving.cells import figures_of, workload_at
 from loadtests.serving.setting import full_rate_hz
 from loadtests.simulator.oracle import upper_bound
 from loadtests.simulator.simulation import simulate
@@ -72,10 +72,9 @@ def highest_load(setting: Setting, times_s: Times, contender: Contender) -> floa
     def passes(load: float) -> bool:
         workload = workload_at(setting, times_s, load, fleet)
         policy = contender.make(workload, fleet, setting.seed)
-        found = simulate(workload, fleet, policy, seed=setting.seed)
-        summary = found.summary()
-        answered = summary.expected_accuracy / max(summary.attainment, 1e-9)
-        return summary.attainment >= ATTAINMENT and answered >= floor
+        found = figures_of(policy, workload, fleet, setting.seed)
+        answered = found["expected_accuracy"] / max(found["attainment"], 1e-9)
+        return bool(found["attainment"] >= ATTAINMENT and answered >= floor)
 
     return highest(passes, 0.5)
 
@@ -99,12 +98,15 @@ def full_accuracy(fleet: Fleet) -> float:
 def least_seconds(fleet: Fleet, expected_accuracy: float) -> float:
     """Return the least lane seconds that an answer can cost where answers are right so often on average.
 
-    The cheapest mixture of two variants, whatever the arrivals: a bound for every schedule without cascades. Infinite
-    where no variant is so accurate.
+    The cheapest mixture of two variants or cascades, whatever the arrivals. Infinite where none is so accurate.
     """
     ladder = fleet.models[0]
     costs = [least_row_s(fleet, place) for place in range(len(ladder.variants))]
     points = list(zip(costs, ladder.accuracy.tolist(), strict=True))
+    for plan in ladder.plans:
+        escalated, accuracy = ladder.outcome_of(plan)
+        first, second = ladder.names.index(plan.variant), ladder.names.index(plan.escalate_to)
+        points.append((costs[first] + escalated * costs[second], accuracy))
     best = min((cost for cost, accuracy in points if accuracy >= expected_accuracy), default=float("inf"))
     for low_cost, low in points:
         for high_cost, high in points:

@@ -49,6 +49,7 @@ class Setting:
 
     ``requests`` is how many of a trace's first arrivals a simulation plays, ``real_s`` how long one run on the real
     gateway takes. Load 1 is what all lanes compute if every request is answered by the most accurate variant.
+    ``variants`` narrows the ladder to these, for every policy; empty means all.
     """
 
     repository: Path
@@ -57,6 +58,7 @@ class Setting:
     inputs: Path | None = None
     traces: tuple[Path, ...] = ()
     policies: Mapping[float | None, Path] = field(default_factory=dict)
+    variants: tuple[str, ...] = ()
     budget_s: float | None = None
     loads: tuple[float, ...] = LOADS
     real_loads: tuple[float, ...] = REAL_LOADS
@@ -86,12 +88,24 @@ class Setting:
         return read_answer_sheet(self.sheet) if self.sheet.exists() else None
 
     def ladder(self, policy: ModelPolicy | None = None) -> Ladder:
-        """Return the model's ladder under a policy, with its cascades where the policy uses them."""
+        """Return the model's ladder under a policy, with its cascades where the policy uses them.
+
+        Raises:
+            LoadError: A variant that the policy or the setting names is not there.
+        """
         folder, manifest = self.manifest()
-        policy, answers = policy or ModelPolicy(), self.answers()
+        policy, answers = self.narrowed(policy or ModelPolicy()), self.answers()
         found = read_ladder(folder, policy, answers)
+        missing = [name for name in policy.variants if name not in found.names]
+        if missing:
+            has = ", ".join(item.name for item in manifest.published)
+            raise LoadError(f"model '{self.model}' has {has}, not {', '.join(missing)}")
         plans = plans_of(manifest, found.names) if answers is not None and policy.cascades else ()
         return replace(found, plans=plans, measured=self.calibration.measured)
+
+    def narrowed(self, policy: ModelPolicy) -> ModelPolicy:
+        """Return a policy that keeps to the variants that take part; one that names its own keeps those."""
+        return policy if policy.variants or not self.variants else policy.model_copy(update={"variants": self.variants})
 
     def fleet(self, policy: ModelPolicy | None = None, *, lanes: int | None = None) -> Fleet:
         """Return one gateway with the model."""

@@ -131,8 +131,20 @@ class Ladder:
         unknown = [name for name in wanted if name not in self.names]
         if unknown:
             raise ValueError(f"model '{self.name}' has {', '.join(self.names)}, not {', '.join(unknown)}")
-        usable = [variant for variant in self.variants if (variant.name in wanted if wanted else variant.is_routable)]
+        usable = [item for item in self.variants if (item.name in wanted if wanted else self._may_route(item))]
         return tuple(variant.name for variant in sorted(usable, key=lambda item: -item.accuracy))
+
+    def _may_route(self, variant: Variant) -> bool:
+        """Tell whether routing may choose a variant: a dominated one only where the policy leaves the other out."""
+        return variant.is_routable or (bool(variant.dominated_by) and variant.dominated_by not in self.names)
+
+    def outcome_of(self, plan: Plan) -> tuple[float, float]:
+        """Return what a cascade does on the answer sheet's rows: the share that escalates, and the accuracy."""
+        sheet = self.answers
+        assert sheet is not None  # noqa: S101 - without a sheet there are no plans
+        small, big = sheet.rows_of((plan.variant, plan.escalate_to))
+        is_unsure = sheet.margins[small] < plan.margin  # (R,)
+        return float(is_unsure.mean()), float(np.where(is_unsure, sheet.correct[big], sheet.correct[small]).mean())
 
 
 def make_ladder(name: str, figures: dict[str, tuple[float, float]], **settings: object) -> Ladder:

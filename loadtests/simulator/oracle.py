@@ -22,6 +22,12 @@ x_iv, 0 <= x_iv, sum_v x_iv <= 1, and cost c_iv seconds of lane. In a real sched
 4. what counts is done when it is due: S(t) >= sum of c_iv x_iv over the requests due until t;
 5. x_iv = 0 where even alone on an idle lane variant v is too late for request i.
 
+A cascade is one more v: its value is the accuracy of its answers on the sheet, its cost that of the first variant and
+the share of the second's that escalates, both as expected before the row is looked at. Nothing that a schedule does
+with a request before it has seen the margin depends on the row, so in the mean over rows these are what it gets and
+pays; a second stage that is left out makes it a mixture of the cascade and its first variant, which the program has
+too. So where there are cascades the bound is one on the mean over rows. With ``knows_answers`` they are not needed.
+
 With an event loop a request arrives when the loop can have read it at the soonest, and is due a reply's time earlier.
 
 Every schedule therefore gives a feasible point with its own value, and the optimum is an upper bound. S is a variable
@@ -66,8 +72,16 @@ _MOST_EXACT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
+class _Option:
+    """One way to answer: the places of the variants that run, each with the share of requests for which it does."""
+
+    stages: tuple[tuple[int, float], ...]
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """A window of requests: arrival and due moments (n,), and for each variant of its model cost and value (n, V)."""
+    """A window of requests: arrival and due moments (n,), and for each option of its model cost and value (n, V)."""
 
     arrival_s: NDArray[np.float64]
     due_s: NDArray[np.float64]
@@ -141,8 +155,8 @@ class _Search:
 def _case(workload: Workload, fleet: Fleet, seed: int, *, knows_answers: bool) -> _Case:
     machine, models = fleet.machine, model_of(workload)
     luck, answers = draw_luck(len(workload), seed)
-    most = max(len(ladder.variants) for ladder in fleet.models)
-    cost_s, value = np.full((2, len(workload), most), np.inf)
+    options = [_options(ladder, knows_answers=knows_answers) for ladder in fleet.models]
+    cost_s, value = np.full((2, len(workload), max(map(len, options))), np.inf)
     value[:] = 0.0
     reply_s = machine.loop.reply_s if machine.loop else 0.0
     arrival_s = _read_at_s(workload.arrival_s, fleet)
@@ -150,22 +164,35 @@ def _case(workload: Workload, fleet: Fleet, seed: int, *, knows_answers: bool) -
     rows = np.array([kind.rows for kind in workload.kinds])[workload.kind]
     for number, ladder in enumerate(fleet.models):
         mine = np.flatnonzero(models == number)
-        for place in range(len(ladder.variants)):
+        for place, option in enumerate(options[number]):
             chosen = np.full(len(workload), place, np.int8)
-            right = (
-                rightly_answered(workload, fleet, chosen, answers)[mine] if knows_answers else ladder.accuracy[place]
-            )
+            right = rightly_answered(workload, fleet, chosen, answers)[mine] if knows_answers else option.accuracy
             for count in np.unique(rows[mine]):
                 those = mine[rows[mine] == count]
-                cost_s[those, place], alone_s = _least_cost(ladder, place, (int(count), luck[those]), fleet)
-                is_possible = arrival_s[those] + alone_s <= due_s[those]
+                requests = (int(count), luck[those])
+                stages = [_least_cost(ladder, stage, requests, fleet) for stage, _ in option.stages]
+                cost_s[those, place] = sum(
+                    share * stage_s for (_, share), (stage_s, _) in zip(option.stages, stages, strict=True)
+                )
+                is_possible = arrival_s[those] + stages[0][1] <= due_s[those]
                 value[those, place] = np.where(is_possible, np.broadcast_to(right, len(mine))[rows[mine] == count], 0.0)
     for number, kind in enumerate(workload.kinds):
-        allowed = fleet.models[kind.model].candidates(kind.candidates)
-        for place, variant in enumerate(fleet.models[kind.model].variants):
-            if variant.name not in allowed:
+        ladder = fleet.models[kind.model]
+        allowed = {ladder.names.index(name) for name in ladder.candidates(kind.candidates)}
+        for place, option in enumerate(options[kind.model]):
+            if not {stage for stage, _ in option.stages} <= allowed:
                 value[workload.kind == number, place] = 0.0
     return _Case(arrival_s, due_s, cost_s, value, fleet.gateways * fleet.lanes)
+
+
+def _options(ladder: Ladder, *, knows_answers: bool) -> list[_Option]:
+    """Return the ladder's variants in order, and behind them its cascades, which nobody needs who knows the answers."""
+    found = [_Option(((place, 1.0),), float(accuracy)) for place, accuracy in enumerate(ladder.accuracy)]
+    for plan in () if knows_answers else ladder.plans:
+        escalated, accuracy = ladder.outcome_of(plan)
+        first, second = ladder.names.index(plan.variant), ladder.names.index(plan.escalate_to)
+        found.append(_Option(((first, 1.0), (second, escalated)), accuracy))
+    return found
 
 
 def _read_at_s(arrival_s: NDArray[np.float64], fleet: Fleet) -> NDArray[np.float64]:

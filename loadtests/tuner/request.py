@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loadtests.events import newest_version
 from loadtests.fitted import FITS, draw_stand_in
@@ -145,9 +145,10 @@ def shape_in_words(workload: Workload) -> str:
 
 def _ladder(request: Request, folder: Path) -> Ladder:
     named = request.base.of(request.model)
-    policy = ModelPolicy.model_validate(
-        {**named.model_dump(exclude_unset=True), "default_budget_ms": 1e3 * request.budget_s}
-    )
+    said: dict[str, Any] = {**named.model_dump(exclude_unset=True), "default_budget_ms": 1e3 * request.budget_s}
+    if request.answers is None:  # what cannot be simulated is not turned on unasked
+        said.setdefault("cascades", False)
+    policy = ModelPolicy.model_validate(said)
     try:
         answers = None if request.answers is None else read_answer_sheet(request.answers)
         ladder = read_ladder(folder, policy, answers)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from service.api.http_message import HttpRequest, Reply, json_reply
-from service.api.json_text import read
+from service.api.json_text import check_no_duplicate_keys, read
 from service.api.names import NAME, check_request_id, shown, split_model_name
 from service.domain.errors import AdminOnly, InvalidRequest, PayloadTooLarge, VariantNotFound
 from service.domain.verdicts import ACTIONS, Label
@@ -32,6 +32,8 @@ _MOST_BYTES: Final = 4 * 2**20
 _MOST_LABELS: Final = 8_000
 _MOST_WHY: Final = 200
 _MOST_IDS: Final = 100
+_KEYS: Final = 2
+"""Of a label."""
 
 
 class Drifts(Protocol):
@@ -128,6 +130,8 @@ def _labels(body: bytes) -> list[Label]:
     items = read(_decode_labels, body, "the labels").labels
     if len(items) > _MOST_LABELS:
         raise InvalidRequest(f"there are {len(items)} labels; at most {_MOST_LABELS} are taken at once")
+    if body.count(b":") > 1 + _KEYS * len(items):  # in an id, or a key that stands twice
+        check_no_duplicate_keys(body)
     return [
         Label(check_request_id(item.id), tuple(item.label) if isinstance(item.label, list) else (item.label,))
         for item in items

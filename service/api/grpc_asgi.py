@@ -102,13 +102,15 @@ class GrpcAsgiApp:
         """Tell whether a path names a method with one request and one response."""
         return path in self._unary
 
-    async def answer(self, path: bytes, headers: Mapping[bytes, bytes], message: bytes, waited_s: float) -> GrpcReply:
+    async def answer(
+        self, path: bytes, headers: Mapping[bytes, bytes], message: bytes | memoryview, waited_s: float
+    ) -> GrpcReply:
         """Answer a unary call whose message is here as a whole, for servers that can do without ASGI.
 
         Args:
             path: A path of which ``is_unary`` is true.
             headers: Lower-case names and values.
-            message: The message, decompressed and within the limit.
+            message: The message, decompressed and within the limit; nobody may change it afterwards.
             waited_s: How long ago the call began; its deadline counts from there.
         """
         method = self._unary[path]
@@ -119,7 +121,7 @@ class GrpcAsgiApp:
             if b"grpc-timeout" in headers:
                 context.time_left = _time_left(decode_timeout(headers), waited_s)
             response = await method.handler(self._plane, parse(method.request_class, message), context)
-            return GrpcReply(response.SerializeToString(), [*_OK_TRAILERS, *_encoded(context.trailers)])
+            return GrpcReply(_bytes(response), [*_OK_TRAILERS, *context.trailers], common=context.common)
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
             return _failed(context.refuse(error))
 
@@ -150,7 +152,7 @@ class GrpcAsgiApp:
         except Exception as error:  # noqa: BLE001 - the last line: every failure becomes a status
             await answer.finish(context.refuse(error))
             return
-        await answer.finish(_OK, context.trailers)
+        await answer.finish(_OK, [*context.common, *context.trailers])
 
     async def _stream(
         self, method: Stream, headers: Mapping[bytes, bytes], context: CallContext, answer: _Answer, receive: Receive
@@ -171,12 +173,12 @@ class _Answer:
 
     async def message(self, message: Proto) -> None:
         await self._start()
-        frame = encode_frame(message.SerializeToString())
+        frame = encode_frame(_bytes(message))
         await self._send({"type": "http.response.body", "body": frame, "more_body": True})
 
-    async def finish(self, status: GrpcStatus, trailers: Iterable[tuple[str, str]] = ()) -> None:
+    async def finish(self, status: GrpcStatus, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         await self._start()
-        lines = [*_status_lines(status), *_encoded(trailers)]
+        lines = [*_status_lines(status), *trailers]
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         await self._send({"type": "http.response.trailers", "headers": lines, "more_trailers": False})
 
@@ -191,11 +193,11 @@ def _status_lines(status: GrpcStatus) -> list[tuple[bytes, bytes]]:
     lines = [(b"grpc-status", b"%d" % status.code.value[0])]
     if status.message:
         lines.append((b"grpc-message", encode_message(status.message)))
-    return [*lines, *_encoded(status.metadata)]
+    return lines + [(name.encode(), value.encode()) for name, value in status.metadata]
 
 
-def _encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in pairs]
+def _bytes(response: Proto) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _failed(status: GrpcStatus) -> GrpcReply:

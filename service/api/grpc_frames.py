@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GrpcReply:
-    """How a call with one response ends: its message, and the trailers with its status."""
+    """How a call with one response ends: its message, and the trailers with its status.
+
+    ``common`` are further trailers, which many answers have in common.
+    """
 
     message: bytes
     trailers: list[tuple[bytes, bytes]]
     is_failed: bool = False
+    common: tuple[tuple[bytes, bytes], ...] = ()
 
 
 _PREFIX: Final = struct.Struct(">BI")

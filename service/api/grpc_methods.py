@@ -19,25 +19,28 @@ from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
 from service.api.admin_routes import REFUSAL
-from service.api.answers import Story
+from service.api.answers import Story, metadata_of
 from service.api.grpc_errors import grpc_status
 from service.api.grpc_health import check_health, watch_health
 from service.api.http_codec import RequestHead
 from service.api.knobs import HEADERS
 from service.api.names import check_request_id, check_version, new_request_id, shown, split_model_name
 from service.api.plane import Refusal, ignore_refusal
-from service.api.proto_codec import decode_request, encode_response
+from service.api.proto_answer import encode_response, encode_stream_response
+from service.api.proto_codec import decode_request
 from service.api.proto_descriptions import config_proto, index_proto, metadata_proto, server_proto, statistics_proto
+from service.api.proto_message import read_message
 from service.api.tracing import RESPONSE_HEADER, ending
-from service.api.wire_limits import check_field_count
 from service.domain.errors import AdminOnly, InvalidRequest, NotSupported
 
 if TYPE_CHECKING:
     from service.api.grpc_errors import GrpcStatus
     from service.api.plane import OnRefused, Plane, Stage
+    from service.api.proto_message import InferMessage
+    from service.domain.inference import InferenceRequest, InferenceResponse
     from service.domain.trace import Trace, Tracing
 
-Proto = Any  # the stubs ship no types
+Proto = Any  # the stubs ship no types; in the place of an answer its bytes will do
 
 SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -53,7 +56,8 @@ class CallContext:
 
     ``time_left`` returns the seconds until the call's deadline, ``None`` where it has none. ``request_id`` starts as
     the one from the metadata, or a new one, and becomes the request's own once that is known. ``stage`` is how far the
-    request came that is answered now. ``tracing`` is ``None`` where nothing is traced.
+    request came that is answered now. ``common`` are those trailers that many answers have in common. ``tracing`` is
+    ``None`` where nothing is traced.
     """
 
     metadata: Mapping[str, str]
@@ -61,7 +65,8 @@ class CallContext:
     on_refused: OnRefused = ignore_refusal
     request_id: str = field(default_factory=new_request_id)
     stage: Stage = "route"
-    trailers: list[tuple[str, str]] = field(default_factory=list)
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    common: tuple[tuple[bytes, bytes], ...] = ()
     tracing: Tracing | None = None
 
     def refuse(self, error: Exception) -> GrpcStatus:
@@ -104,16 +109,16 @@ def unknown_method(path: str) -> NotSupported:
     return NotSupported(f"no method {shown(path)} is offered")
 
 
-def parse(request_class: Proto, data: bytes) -> Proto:
-    """Return the message that the bytes are.
+def parse(request_class: Proto, data: bytes | memoryview) -> Proto:
+    """Return the message that the bytes are; an infer request as an ``InferMessage``, which may hold views of them.
 
     Raises:
         InvalidRequest: They are not that message, or hold more tensors than any request does.
     """
     if request_class is service_pb2.ModelInferRequest:
-        check_field_count(data)
+        return read_message(data)
     try:
-        return request_class.FromString(data)
+        return request_class.FromString(bytes(data))
     except DecodeError:
         message = f"the message of {len(data)} bytes is no {request_class.DESCRIPTOR.full_name}"
         raise InvalidRequest(message) from None
@@ -130,48 +135,56 @@ def take_request_id(context: CallContext) -> None:
         context.request_id = check_request_id(said)
 
 
-async def _infer(plane: Plane, message: Proto, context: CallContext) -> Proto:
+async def _infer(plane: Plane, message: InferMessage, context: CallContext) -> bytes:
     if context.tracing is not None:
         trace = context.tracing.begin("grpc", context.metadata.get("traceparent"), context.metadata.get("tracestate"))
         if trace is not None:
             return await _infer_traced(plane, message, context, trace)
+    return _encode(await plane.infer(_decode(message, context)), context)
+
+
+async def _infer_traced(plane: Plane, message: InferMessage, context: CallContext, trace: Trace) -> bytes:
+    with ending(trace):
+        request = _decode(message, context)
+        trace.decoded(request)
+        response = await plane.infer(request)
+        trace.answered(response.answer)
+        answer = _encode(response, context)
+        context.trailers.append((RESPONSE_HEADER.encode(), trace.response_header.encode()))
+        return answer
+
+
+def _decode(message: InferMessage, context: CallContext) -> InferenceRequest:
     request = decode_request(message, _head(message, context), context.time_left())
     context.request_id = request.id
     context.stage = "infer"
-    response = await plane.infer(request)
+    return request
+
+
+def _encode(response: InferenceResponse, context: CallContext) -> bytes:
     story = Story(response.answer)
-    context.trailers += story.metadata()
-    return encode_response(response, story.parameters())
-
-
-async def _infer_traced(plane: Plane, message: Proto, context: CallContext, trace: Trace) -> Proto:
-    with ending(trace):
-        request = decode_request(message, _head(message, context), context.time_left())
-        trace.decoded(request)
-        context.request_id = request.id
-        context.stage = "infer"
-        response = await plane.infer(request)
-        trace.answered(response.answer)
-        story = Story(response.answer)
-        context.trailers += [*story.metadata(), (RESPONSE_HEADER, trace.response_header)]
-        return encode_response(response, story.parameters())
+    fixed, numbers = story.fixed(), story.numbers()
+    context.common = fixed.metadata
+    context.trailers += metadata_of(numbers)
+    return encode_response(response, fixed, numbers)
 
 
 async def _stream_infer(
-    plane: Plane, messages: AsyncIterator[Proto], context: CallContext
+    plane: Plane, messages: AsyncIterator[InferMessage], context: CallContext
 ) -> AsyncGenerator[Proto, None]:
     """Answer one request after the other; an error is a message, and the stream goes on, as in Triton."""
     async for message in messages:
         context.request_id = message.id or new_request_id()
         try:
             answer = await _infer(plane, message, context)
-            context.trailers.clear()  # they would speak of many requests at once
+            context.common = ()  # it would speak of many requests at once
+            context.trailers.clear()
         except Exception as error:  # noqa: BLE001 - one failed request does not end the others' stream
-            failed = service_pb2.ModelInferResponse(model_name=message.model_name, id=message.id)
+            failed = service_pb2.ModelInferResponse(model_name=message.said.proto.model_name, id=message.id)
             text = context.refuse(error).message
             yield service_pb2.ModelStreamInferResponse(error_message=text, infer_response=failed)
         else:
-            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+            yield encode_stream_response(answer)
         context.stage = "decode"  # of the next one
 
 
@@ -271,7 +284,8 @@ def _named(message: Proto) -> tuple[str, str]:
     return message.name, check_version(message.version, message.name)
 
 
-def _head(message: Proto, context: CallContext) -> RequestHead:
-    model, pinned = split_model_name(message.model_name)
-    knob_metadata = {key: context.metadata[key] for key in HEADERS & context.metadata.keys()}
-    return RequestHead(model, context.request_id, check_version(message.model_version, model), pinned, knob_metadata)
+def _head(message: InferMessage, context: CallContext) -> RequestHead:
+    proto, metadata = message.said.proto, context.metadata
+    model, pinned = split_model_name(proto.model_name)
+    knob_metadata = {key: metadata[key] for key in HEADERS & metadata.keys()} if metadata else {}
+    return RequestHead(model, context.request_id, check_version(proto.model_version, model), pinned, knob_metadata)

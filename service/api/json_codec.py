@@ -120,14 +120,18 @@ def decode_parameters(raw: msgspec.Raw, where: str) -> Parameters:
 def _check_keys(text: bytes, request: WireRequest) -> None:
     """Look for duplicate keys where the text has more colons than the keys that were read.
 
-    Colons inside data belong to strings, because data has no objects; those inside parameters are checked where the
-    parameters are read.
+    Colons inside data belong to strings, because data has no objects, and numbers have none: where they do, reading
+    them will say so. Those inside parameters are checked where the parameters are read.
     """
     outputs = request.outputs or []
     spans = [request.parameters, *(output.parameters for output in outputs)]
-    for tensor in request.inputs:
-        spans += (tensor.data, tensor.parameters)
     keys = 1 + (request.id is not None) + (request.outputs is not None) + 3 * len(request.inputs) + len(outputs)
+    for tensor in request.inputs:
+        spans.append(tensor.parameters)
+        if tensor.datatype == "BYTES":
+            spans.append(tensor.data)
+        else:
+            keys += tensor.data is not _EMPTY
     for span in spans:
         content = bytes(span)
         if content:

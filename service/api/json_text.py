@@ -40,7 +40,7 @@ def check_structure(text: bytes) -> None:
     Raises:
         InvalidRequest: The nesting is deeper than ``MAX_DEPTH``, or there are more than ``MAX_OBJECTS`` objects.
     """
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    if _openings(text) <= MAX_DEPTH:
         return
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -58,6 +58,17 @@ def check_structure(text: bytes) -> None:
         if objects > MAX_OBJECTS:
             raise InvalidRequest(f"the JSON has more than {MAX_OBJECTS} objects; no inference request has so many")
         depth = int(depths[-1])
+
+
+def _openings(text: bytes) -> int:
+    """Return how many brackets open; of a long text in one pass, where counting each kind takes twice as long."""
+    if len(text) <= _PIECE:
+        return text.count(b"[") + text.count(b"{")
+    found = 0
+    for start in range(0, len(text), _PIECE):
+        piece = np.frombuffer(text, np.uint8, min(_PIECE, len(text) - start), start)
+        found += int(np.count_nonzero(piece | 0x20 == ord("{")))  # makes '[' a '{'
+    return found
 
 
 def check_no_duplicate_keys(text: bytes) -> None:

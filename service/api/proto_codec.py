@@ -1,32 +1,26 @@
-"""An infer request and its response as protobuf carries them.
-
-Inputs come as raw contents or as typed contents, never as both. Outputs always go as raw contents, because Triton's
-client reads nothing else. Numbers among the response parameters go as text: they would need ``double_param``, which
-KServe's and MLServer's copies of the protocol lack, and their clients fail on a parameter with nothing set.
-"""
+"""An infer request as protobuf carries it: inputs come as raw contents or as typed contents, never as both."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from tritonclient.grpc import service_pb2
 
-from service.api.binary_codec import decode_raw, encode_raw
+from service.api.binary_codec import decode_raw
 from service.api.http_codec import RequestHead, refuse_output_parameters
 from service.api.knobs import decode_knobs
 from service.api.names import check_request_id, check_tensor_names, shown
+from service.api.proto_message import Outline, RawInput
 from service.domain.errors import InvalidRequest, NotSupported, PayloadTooLarge
 from service.domain.inference import InferenceRequest, RequestedOutput
 from service.domain.tensors import DTYPES, MAX_RANK, Tensor, dtype_of, element_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from service.api.answers import Parameter
-    from service.domain.inference import InferenceResponse
+    from service.api.proto_message import InferMessage
 
 _CONTENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool_contents",
@@ -47,13 +41,15 @@ _CONTENTS: Final[Mapping[str, str]] = {
 _NARROWEST_BYTES: Final = 4  # typed contents have no field for smaller integers
 _PACKED_TYPES: Final = ("INT64", "UINT64", "BYTES")
 _MAX_PACKED_ELEMENTS: Final = 1 << 20
+_LOOKED_AT: Final = "Ob"
+"""Kinds of dtypes some of whose bytes are no elements: BYTES and BOOL."""
 
 
-def decode_request(message: Any, head: RequestHead, deadline_s: float | None) -> InferenceRequest:  # noqa: ANN401 - protobuf ships no types
-    """Read a ``ModelInferRequest``; tensors sent raw are views of the message.
+def decode_request(message: InferMessage, head: RequestHead, deadline_s: float | None) -> InferenceRequest:
+    """Read an infer request; tensors sent raw are views of what came.
 
     Args:
-        message: The protobuf message.
+        message: The request as it came.
         head: What the model's name and the metadata said.
         deadline_s: Seconds left until the call's deadline.
 
@@ -61,32 +57,42 @@ def decode_request(message: Any, head: RequestHead, deadline_s: float | None) ->
         InvalidRequest: The message is malformed.
         NotSupported: It asks for shared memory or classification.
     """
+    request_id = check_request_id(message.id) if message.id else head.id
+    said, raws = message.said, message.raws
+    outline = said.outline
+    if outline is None:
+        outline = _outline(said.proto, len(raws))
+        if raws:  # else it holds tensors, which no other request has
+            said.outline = outline
     return InferenceRequest(
         model=head.model,
-        id=check_request_id(message.id) if message.id else head.id,
-        inputs=_decode_inputs(message),
+        id=request_id,
+        inputs=_decode_raws(outline.raw_inputs, raws) if raws else outline.tensors,
         version=head.version,
-        outputs=_decode_outputs(message.outputs) if message.outputs else (),
+        outputs=outline.outputs,
         binary_outputs=True,
-        knobs=decode_knobs(
-            _parameters(message.parameters), head.knob_headers, pinned=head.pinned, deadline_s=deadline_s
-        ),
+        knobs=decode_knobs(outline.parameters, head.knob_headers, pinned=head.pinned, deadline_s=deadline_s),
         protocol="grpc",
     )
 
 
-def encode_response(response: InferenceResponse, parameters: Iterable[Parameter]) -> Any:  # noqa: ANN401 - protobuf ships no types
-    """Return the ``ModelInferResponse``."""
-    message = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
-    for name, text, kind in parameters:
-        if kind is bool:
-            message.parameters[name].bool_param = text == "true"
-        else:
-            message.parameters[name].string_param = text
-    for tensor in response.outputs:
-        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
-        message.raw_output_contents.append(encode_raw(tensor))
-    return message
+def _outline(message: Any, raws: int) -> Outline:  # noqa: ANN401 - protobuf ships no types
+    inputs = message.inputs
+    check_tensor_names("input", [tensor.name for tensor in inputs])
+    if not inputs:
+        raise InvalidRequest("the request has no inputs; at least one is needed")
+    _check_count(raws, len(inputs))
+    return Outline(
+        tuple([_outline_input(wire) for wire in inputs]) if raws else (),
+        () if raws else tuple([_decode_typed(wire) for wire in inputs]),
+        _decode_outputs(message.outputs) if message.outputs else (),
+        _parameters(message.parameters),
+    )
+
+
+def _check_count(raws: int, inputs: int) -> None:
+    if raws and raws != inputs:
+        raise InvalidRequest(f"the request has {raws} raw_input_contents for {inputs} inputs; give one each")
 
 
 def _parameters(entries: Any) -> dict[str, Any]:  # noqa: ANN401 - a protobuf map
@@ -98,28 +104,38 @@ def _parameters(entries: Any) -> dict[str, Any]:  # noqa: ANN401 - a protobuf ma
     return values
 
 
-def _decode_inputs(message: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 - protobuf ships no types
-    inputs = message.inputs
-    raws = message.raw_input_contents
-    check_tensor_names("input", [tensor.name for tensor in inputs])
-    if not inputs:
-        raise InvalidRequest("the request has no inputs; at least one is needed")
-    if raws and len(raws) != len(inputs):
-        raise InvalidRequest(f"the request has {len(raws)} raw_input_contents for {len(inputs)} inputs; give one each")
-    return tuple([_decode_input(tensor, raws[index] if raws else None) for index, tensor in enumerate(inputs)])
+def _decode_raws(inputs: tuple[RawInput, ...], raws: Sequence[bytes | memoryview]) -> tuple[Tensor, ...]:
+    _check_count(len(raws), len(inputs))
+    return tuple([_decode_one(wire, raw) for wire, raw in zip(inputs, raws, strict=True)])
 
 
-def _decode_input(wire: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401 - protobuf ships no types
+def _decode_one(wire: RawInput, raw: bytes | memoryview) -> Tensor:
+    name, datatype = wire.name, wire.datatype
+    if len(raw) == wire.size_bytes:
+        return Tensor(name, datatype, np.frombuffer(raw, DTYPES[datatype]).reshape(wire.shape))
+    return Tensor(name, datatype, decode_raw(name, datatype, wire.shape, raw))
+
+
+def _outline_input(wire: Any) -> RawInput:  # noqa: ANN401 - protobuf ships no types
+    datatype, shape = _described(wire)
+    if wire.HasField("contents"):
+        raise InvalidRequest(f"input '{wire.name}' has both contents and raw_input_contents; give one of them")
+    dtype, count = DTYPES[datatype], element_count(shape, wire.name)
+    return RawInput(wire.name, datatype, shape, -1 if dtype.kind in _LOOKED_AT else count * dtype.itemsize)
+
+
+def _decode_typed(wire: Any) -> Tensor:  # noqa: ANN401 - protobuf ships no types
+    datatype, shape = _described(wire)
+    return Tensor(wire.name, datatype, _decode_contents(wire, shape))
+
+
+def _described(wire: Any) -> tuple[str, tuple[int, ...]]:  # noqa: ANN401 - protobuf ships no types
+    """Return an input's datatype, which is known then, and its shape."""
     datatype = wire.datatype if len(wire.datatype) <= len("UNKNOWN!") else shown(wire.datatype)
     dtype_of(datatype, wire.name)
     if wire.parameters and "shared_memory_region" in wire.parameters:
         raise NotSupported(f"input '{wire.name}' asks for shared memory, which this server does not offer")
-    shape = tuple(wire.shape[: MAX_RANK + 1])  # one too many is enough to be refused
-    if raw is None:
-        return Tensor(wire.name, datatype, _decode_contents(wire, shape))
-    if wire.HasField("contents"):
-        raise InvalidRequest(f"input '{wire.name}' has both contents and raw_input_contents; give one of them")
-    return Tensor(wire.name, datatype, decode_raw(wire.name, datatype, shape, raw))
+    return datatype, tuple(wire.shape[: MAX_RANK + 1])  # one too many is enough to be refused
 
 
 def _decode_contents(wire: Any, shape: tuple[int, ...]) -> NDArray[Any]:  # noqa: ANN401 - protobuf ships no types

@@ -122,7 +122,7 @@ class ModelPolicy(_Strict):
     exploration_share: float = Field(
         default=0.01, ge=0.0, le=0.5, description="decisions that give variants judged slow here another chance"
     )
-    cascades: bool = Field(default=False, description="use the cascades of the manifest: answer small, then ask bigger")
+    cascades: bool = Field(default=True, description="use the cascades of the manifest: answer small, then ask bigger")
 
     cascade_margin_ratio: float = Field(
         default=1.0, ge=0.0, le=10.0, description="margins below which cascades escalate, in those of the manifest"

@@ -241,10 +241,12 @@ def _thread_s(job: Job) -> float | None:
 
 def _report(job: Job, moments: tuple[float, float, float], now_s: float) -> RunReport:
     started_s, joined_s, computed_s = moments
+    rows = sum(ticket.waiting.rows for ticket in job.tickets)
+    ended = sum(ticket.waiting.rows for ticket in job.tickets if ticket.is_over)
     return RunReport(
         model=job.model.info.name,
         variant=job.run.variant,
-        rows=sum(ticket.waiting.rows for ticket in job.tickets),
+        rows=rows,
         requests=len(job.tickets),
         input_s=joined_s - started_s,
         compute_s=computed_s - joined_s,
@@ -252,6 +254,7 @@ def _report(job: Job, moments: tuple[float, float, float], now_s: float) -> RunR
         predicted_s=job.typical_s,
         decision_s=job.decision_s,
         started_s=started_s,
+        unwanted_s=(computed_s - joined_s) * ended / rows,
     )
 
 

@@ -132,6 +132,7 @@ class Door:
         self._on_turned_away = on_turned_away
         self._ahead: Ahead = ahead or _Nobody()
         self._is_crowded = False
+        self._stands_open = False
         self._last: _Refused | None = None
         self._counts: dict[str, dict[Criticality, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -158,8 +159,15 @@ class Door:
         """Note that an answer was written: the loop works, reading or not."""
         self._turns.work(self.clock())
 
+    def let_all_in(self) -> None:
+        """Turn nobody away any more: a server that leaves says so, and a client told to come again would do so here."""
+        self._stands_open = True
+        self._forget_last()
+
     def turns_away(self, protocol: str, model: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request that is read now must go, and count it then; header names are lower-case."""
+        if self._stands_open:
+            return False
         last = self._last
         if last is not None and headers is last.headers and model == last.model:
             last.count += 1

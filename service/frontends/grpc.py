@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from service.frontends.http2_host import Calls
 
 _RETRY_S = 1.0
+_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class GrpcServer:
         self.door = door
         self.calls = calls
         self.read_timeout_s = limits.read_timeout_s
+        self.read_buffer = memoryview(bytearray(_READ_BYTES))
         self._limits = limits
         self._on_refused = on_refused
         self._connections: set[Connection] = set()

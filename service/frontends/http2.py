@@ -14,6 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from service.frontends import http2_frames as wire
+from service.frontends.http2_cutting import FRAME_SIZE, Cutter
 from service.frontends.http2_frames import Http2Error, frame, number_frame, unpad
 from service.frontends.http2_limits import CONNECTION_WINDOW, Calm, Intake
 from service.frontends.http2_stream import Stream
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _MOST_STREAMS: Final = 1024
 """Calls that one connection may have open; more wait in the client."""
-_FRAME_SIZE: Final = 1 << 18
+_COPIED: Final = 4096
+"""Fewer bytes are copied out of the buffer: slices of them cost less than views."""
+_INTERRUPTED: Final = "a header block is interrupted"
 
 _IDLE_S: Final = 300.0
 """A connection without calls for so long is closed; clients open another one when they need it."""
@@ -36,7 +39,7 @@ _QUIET_S: Final = 60.0
 _MASK: Final = 0x7FFFFFFF
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client's connection; ``host`` is the server, ``streams`` are the calls that are open.
 
     ``waiting`` are those that could send more, did the connection's window let them; who waited longest is first.
@@ -56,15 +59,12 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._on_lost = on_lost
         self._reader = wire.HeaderReader(_MOST_HEADER_BYTES)
-        self._buffer = bytearray()
-        self._needed = 0
-        self._has_preface = False
+        self._cutter = Cutter(self.loop.time())
         self._last_stream = 0
         self._block: tuple[int, int, bytearray] | None = None
         self._is_leaving = False
-        self._waits_since_s: float | None = self.loop.time()
+        self._waits_since_s: float | None = None
         self._unread_since_s: float | None = None
-        self._half_frame_since_s: float | None = None
         self._heard_s = self._used_s = self.loop.time()
         self._is_asked = False
         self._watch: asyncio.TimerHandle | None = None
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
                 (
                     (wire.MAX_CONCURRENT_STREAMS, _MOST_STREAMS),
                     (wire.INITIAL_WINDOW_SIZE, wire.STREAM_WINDOW),
-                    (wire.MAX_FRAME_SIZE, _FRAME_SIZE),
+                    (wire.MAX_FRAME_SIZE, FRAME_SIZE),
                     (wire.MAX_HEADER_LIST_SIZE, _MOST_HEADER_BYTES),
                 )
             )
@@ -114,61 +114,40 @@ class Connection(asyncio.Protocol):
         self.transport.resume_reading()
         self._push_waiting()
 
-    def data_received(self, data: bytes) -> None:
-        """Handle every frame that is complete."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the server's buffer for the next read: what is read is copied, if at all, before the next one."""
+        del sizehint
+        return self.host.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle what was read."""
+        data = self.host.read_buffer[:nbytes]
+        self.data_received(bytes(data) if nbytes <= _COPIED else data)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Handle every frame that is complete; nothing keeps ``data``."""
         if self.transport.is_closing():
             return
         self._heard_s, self._is_asked = self.loop.time(), False
         if self.host.door is not None:
-            self.host.door.read(None if self._has_preface else self.transport)
-        if self._buffer:
-            self._buffer += data
-            if len(self._buffer) < self._needed:
-                return
-            data = bytes(self._buffer)
-            self._buffer.clear()
+            self.host.door.read(None if self._cutter.has_preface else self.transport)
         try:
-            used = self._frames(data)
-            self._half_frame_since_s = self._heard_s if used < len(data) else None
-            if used < len(data):
-                self._buffer += memoryview(data)[used:]
+            self._cutter.feed(data, self, self._heard_s)
         except Http2Error as error:
             self.host.note(str(error))
             self._leave(error.code)
 
     # Frames.
 
-    def _frames(self, data: bytes) -> int:
-        """Handle the frames that are whole; return where the rest begins, and note how long that has to become."""
-        start, end = 0, len(data)
-        self._needed = len(wire.PREFACE)
-        if not self._has_preface:
-            if not wire.PREFACE.startswith(data[: len(wire.PREFACE)]):
-                raise Http2Error(wire.PROTOCOL_ERROR, "what came is not HTTP/2, which gRPC speaks")
-            if end < len(wire.PREFACE):
-                return 0
-            self._has_preface, self._waits_since_s = True, None
-            start = len(wire.PREFACE)
-        while end - start >= wire.FRAME_HEAD.size and not self.transport.is_closing():
-            high, low, kind, flags, number = wire.FRAME_HEAD.unpack_from(data, start)
-            length = high << 8 | low
-            if length > _FRAME_SIZE:
-                raise Http2Error(wire.FRAME_SIZE_ERROR, f"a frame has {length} bytes; at most {_FRAME_SIZE} are taken")
-            stop = start + wire.FRAME_HEAD.size + length
-            if stop > end:
-                self._needed = stop - start
-                return start
-            self._frame(kind, flags, number & _MASK, data[start + wire.FRAME_HEAD.size : stop])
-            start = stop
-        self._needed = wire.FRAME_HEAD.size
-        return start
+    def is_closing(self) -> bool:
+        """Tell whether nothing more is wanted of the client."""
+        return self.transport.is_closing()
 
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    def take_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Handle a frame that holds no DATA."""
         if self._block is not None and kind != wire.CONTINUATION:
-            raise Http2Error(wire.PROTOCOL_ERROR, "a header block is interrupted")
-        if kind == wire.DATA:
-            self._data(flags, number, payload)
-        elif kind == wire.HEADERS:
+            raise Http2Error(wire.PROTOCOL_ERROR, _INTERRUPTED)
+        if kind == wire.HEADERS:
             self._headers(flags, number, unpad(payload, flags))
         elif kind == wire.WINDOW_UPDATE:
             self._window_update(number, payload)
@@ -178,17 +157,18 @@ class Connection(asyncio.Protocol):
             if handler is not None:
                 handler(self, flags, number, payload)
 
-    def _data(self, flags: int, number: int, payload: bytes) -> None:
+    def take_data(self, number: int, pieces: list[bytes | memoryview], size: int, *, is_end: bool) -> None:
+        """Handle what came of a call's body."""
+        if self._block is not None:
+            raise Http2Error(wire.PROTOCOL_ERROR, _INTERRUPTED)
         stream = self.streams.get(number)
         if stream is None and (number == 0 or number > self._last_stream):
             raise Http2Error(wire.PROTOCOL_ERROR, f"DATA comes on stream {number}, which is not open")
-        size = len(payload)
         self.grant(size)
-        if not size and not flags & wire.END_STREAM:
+        if not size and not is_end:
             self._spend_calm()
         if stream is not None:
-            content = unpad(payload, wire.PADDED) if flags & wire.PADDED else payload
-            stream.take(content, size, bool(flags & wire.END_STREAM))
+            stream.take(pieces, size, is_end)
 
     def _headers(self, flags: int, number: int, block: bytes) -> None:
         if number == 0:
@@ -217,7 +197,7 @@ class Connection(asyncio.Protocol):
             self._spend_calm()
             stream = self.streams.get(number)
             if stream is not None and is_end:
-                stream.take(b"", 0, True)  # trailers, which gRPC's clients have none of
+                stream.take([], 0, True)  # trailers, which gRPC's clients have none of
             elif stream is not None:
                 raise Http2Error(wire.PROTOCOL_ERROR, f"stream {number} has headers twice")
             return
@@ -340,7 +320,7 @@ class Connection(asyncio.Protocol):
         limit_s = self.host.read_timeout_s
         self._watch = self.loop.call_later(limit_s / 2, self._look)
         since_s = self.loop.time() - limit_s
-        moments_s = (self._waits_since_s, self._unread_since_s, self._half_frame_since_s)
+        moments_s = (self._waits_since_s, self._unread_since_s, self._cutter.half_since_s)
         if any(moment_s is not None and moment_s <= since_s for moment_s in moments_s):
             self.host.note(f"the connection sent or read nothing for {limit_s:g} s that had to be")
             if self._unread_since_s is None:

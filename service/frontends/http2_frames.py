@@ -47,6 +47,7 @@ _MOST_REASON: Final = 100
 _MOST_SETTINGS: Final = 32
 _SHORT: Final = 127
 _SETTING: Final = struct.Struct(">HI")
+_SHORT_LENGTHS: Final = [bytes((number,)) for number in range(_SHORT)]
 _LITERAL: Final = b"\x00"
 _STATUS_200: Final = b"\x88"  # entry 8 of the static table
 
@@ -154,12 +155,15 @@ def unpad(payload: bytes, flags: int) -> bytes:
 
 def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return headers as a block of literals that touch no table; names are lower-case."""
-    parts = []
+    parts: list[bytes] = []
     for name, value in headers:
-        parts.append(_name(name))
-        parts.append(_length(len(value)))
-        parts.append(value)
+        size = len(value)
+        parts += (_name(name), _SHORT_LENGTHS[size] if size < _SHORT else _length(size), value)
     return b"".join(parts)
+
+
+kept_block: Final = lru_cache(maxsize=256)(header_block)
+"""The same for tuples of headers that come again and again."""
 
 
 def answer_block(headers: Iterable[tuple[bytes, bytes]], status: int = 200) -> bytes:
@@ -175,7 +179,7 @@ def _name(name: bytes) -> bytes:
 
 def _length(number: int) -> bytes:
     if number < _SHORT:
-        return bytes((number,))
+        return _SHORT_LENGTHS[number]
     digits, number = [_SHORT], number - _SHORT
     while number > _SHORT:
         digits.append(number & 0x7F | 0x80)

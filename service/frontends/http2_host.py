@@ -28,7 +28,7 @@ class Calls(Protocol):
         ...
 
     def answer(
-        self, path: bytes, headers: wire.Headers, message: bytes, waited_s: float
+        self, path: bytes, headers: wire.Headers, message: bytes | memoryview, waited_s: float
     ) -> Coroutine[Any, Any, GrpcReply]:
         """Answer a call whose message is here, and which began ``waited_s`` ago."""
         ...
@@ -39,10 +39,11 @@ class Calls(Protocol):
 
 
 class Host(Protocol):
-    """The server, as its connections see it."""
+    """The server, as its connections see it; what one of them reads lies in ``read_buffer`` until another one reads."""
 
     calls: Calls
     read_timeout_s: float
+    read_buffer: memoryview
     door: Door | None
 
     def admit(self, connection: Connection) -> bool:

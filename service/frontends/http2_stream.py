@@ -7,13 +7,15 @@ with trailers. What the windows do not let out waits here.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from service.domain.errors import Overloaded, PayloadTooLarge
 from service.frontends import http2_frames as wire
 from service.frontends.door import grpc_refusal, model_of_message
-from service.frontends.http2_frames import answer_block, frame, header_block, number_frame
+from service.frontends.http2_body import Body
+from service.frontends.http2_frames import answer_block, frame, header_block, kept_block, number_frame
 from service.frontends.message_edges import MessageEdges
 from service.frontends.short_way import Driver
 
@@ -30,38 +32,22 @@ _START: Final = answer_block([_CONTENT_TYPE, (b"grpc-accept-encoding", b"identit
 _TURNED_AWAY: Final = _START + header_block(grpc_refusal())
 _MODEL_INFER: Final = b"/ModelInfer"
 _MOST_UNSENT_BYTES: Final = 1 << 18
+_UNTOUCHED: Final = MessageEdges()
+"""Those of calls that go the short way, which follows none."""
+_DATA_HEAD: Final = struct.Struct(">HBBBIBI")
+"""The head of a DATA frame, and the prefix of the message that fills it."""
+_MOST_LOOKED_AT: Final = 256
+"""Bytes of a message in which its model's name is looked for."""
 
 
 class Stream:
     """One call; ``window`` is how much of its answer the client will take now."""
 
     __slots__ = (
-        "_body",
-        "_connection",
-        "_drained",
-        "_driver",
-        "_edges",
-        "_end",
-        "_granted",
-        "_half_since_s",
-        "_has_entered",
-        "_headers",
-        "_held",
-        "_is_complete",
-        "_is_gone",
-        "_is_short",
-        "_is_started",
-        "_moved_s",
-        "_received",
-        "_says_what_it_reads",
-        "_task",
-        "_told_end",
-        "_unread",
-        "_unsent",
-        "_waiter",
-        "number",
-        "window",
-    )
+        "_body", "_connection", "_drained", "_driver", "_edges", "_end", "_gathered", "_granted", "_half_since_s",
+        "_has_entered", "_headers", "_held", "_is_complete", "_is_gone", "_is_short", "_is_started", "_moved_s",
+        "_received", "_says_what_it_reads", "_task", "_told_end", "_unread", "_unsent", "_waiter", "number", "window",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, number: int, headers: wire.Headers, receive_window: int) -> None:
         """Keep the head; ``begin`` starts."""
@@ -72,13 +58,14 @@ class Stream:
         self._granted = receive_window
         self._received = self._held = self._unread = 0
         self._says_what_it_reads = False
-        self._body: bytes | bytearray = b""
+        self._gathered: Body | None = None
+        self._body = bytearray()
         self._unsent = bytearray()
         self._end: bytes | None = None
         self._is_complete = self._is_gone = self._is_started = self._told_end = self._has_entered = False
         self._is_short = False
         self._moved_s = self._half_since_s = connection.loop.time()
-        self._edges = MessageEdges()
+        self._edges = _UNTOUCHED
         self._driver: Driver | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -102,36 +89,43 @@ class Stream:
             if not self._is_short:
                 self._carry()
             if is_end:
-                self.take(b"", 0, True)
+                self.take([], 0, True)
 
-    def take(self, payload: bytes, size: int, is_end: bool) -> None:
-        """Take a part of the request's body, which took ``size`` bytes of the window."""
+    def take(self, pieces: list[bytes | memoryview], size: int, is_end: bool) -> None:
+        """Take what came of the request's body, ``size`` bytes of the window; nothing keeps ``pieces``."""
         if self._is_complete or self._end is not None:
             return  # what comes after the answer was under way when it left
         self._received += size
         if self._received > self._granted:
             self.reset(wire.FLOW_CONTROL_ERROR)
             return
-        if not self._body:
-            self._body = payload
-        elif isinstance(self._body, bytes):
-            self._body = bytearray(self._body) + payload
-        else:
-            self._body += payload
         self._is_complete = is_end
         if not self._is_short:
+            payload = b"".join(pieces)
+            self._body += payload
             self._follow(payload)
-            return
-        self._hold(size)
-        if len(self._body) > self._connection.host.calls.max_message_bytes + _PREFIX_BYTES:
-            limit = self._connection.host.calls.max_message_bytes
+        elif is_end and self._gathered is None and size <= self._connection.host.calls.max_message_bytes:
+            self._answer(b"".join(pieces))
+        else:
+            self._gather(pieces)
+
+    def _gather(self, pieces: list[bytes | memoryview]) -> None:
+        calls, intake = self._connection.host.calls, self._connection.intake
+        if self._gathered is None:
+            self._gathered = Body()
+        body = self._gathered
+        body.add(pieces)
+        self._hold(body.room_bytes - self._held)
+        if body.size > calls.max_message_bytes + _PREFIX_BYTES:
+            limit = calls.max_message_bytes
             error = PayloadTooLarge(f"a message has more than {limit} bytes, the most that this server takes")
-            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, error))
-        elif is_end:
-            self._answer()
-        elif self._connection.intake.is_over:
-            full = Overloaded(f"the connection has {self._connection.intake.held_bytes} bytes of messages", 1.0)
-            self._reply(self._connection.host.calls.refuse(self._headers[b":path"], self._headers, full))
+            self._reply(calls.refuse(self._headers[b":path"], self._headers, error))
+        elif self._is_complete:
+            self._hold(-self._held)
+            self._answer(body.whole())
+        elif intake.is_over:
+            full = Overloaded(f"the connection has {intake.held_bytes} bytes of messages", 1.0)
+            self._reply(calls.refuse(self._headers[b":path"], self._headers, full))
         else:
             self._grant()
 
@@ -191,23 +185,23 @@ class Stream:
 
     # The short way.
 
-    def _answer(self) -> None:
-        body = self._body
-        self._hold(-self._held)
+    def _answer(self, body: bytes | memoryview) -> None:
         is_plain = len(body) >= _PREFIX_BYTES and body[0] == 0
         if not is_plain or int.from_bytes(body[1:_PREFIX_BYTES], "big") != len(body) - _PREFIX_BYTES:
             self._is_short = False
+            self._body += body
+            self._keep(len(body))
             self._carry()
             return
-        self._body = b""
         connection = self._connection
         door, path = connection.host.door, self._headers[b":path"]
-        model = model_of_message(body[_PREFIX_BYTES:256]) if path.endswith(_MODEL_INFER) else b""
-        if door is not None and path.endswith(_MODEL_INFER) and door.turns_away("grpc", model, self._headers):
-            self._fail(_TURNED_AWAY)
-            return
+        if door is not None and path.endswith(_MODEL_INFER):
+            model = model_of_message(bytes(body[_PREFIX_BYTES:_MOST_LOOKED_AT]))
+            if door.turns_away("grpc", model, self._headers):
+                self._fail(_TURNED_AWAY)
+                return
         waited_s = connection.loop.time() - self._moved_s
-        message = bytes(memoryview(body)[_PREFIX_BYTES:])
+        message = memoryview(body)[_PREFIX_BYTES:]
         work = connection.host.calls.answer(path, self._headers, message, waited_s)
         driver = Driver(connection.loop, work, self._reply)
         if self._end is None:
@@ -223,7 +217,7 @@ class Stream:
         if reply.is_failed:
             self._fail(_START + header_block(reply.trailers))
             return
-        self._end = header_block(reply.trailers)
+        self._end = kept_block(reply.common) + header_block(reply.trailers)
         head = frame(wire.HEADERS, wire.END_HEADERS, self.number, _START)
         if size > min(self.window, connection.window, connection.frame_size):
             connection.transport.write(head)
@@ -236,9 +230,7 @@ class Stream:
             b"".join(
                 (
                     head,
-                    wire.FRAME_HEAD.pack(size >> 8, size & 0xFF, wire.DATA, 0, self.number),
-                    b"\x00",
-                    len(reply.message).to_bytes(4, "big"),
+                    _DATA_HEAD.pack(size >> 8, size & 0xFF, wire.DATA, 0, self.number, 0, len(reply.message)),
                     reply.message,
                     frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, self.number, self._end),
                 )
@@ -263,7 +255,7 @@ class Stream:
     # The long way: ASGI.
 
     def _carry(self) -> None:
-        headers = self._headers
+        headers, self._edges = self._headers, MessageEdges()
         path, _, query = headers.get(b":path", b"").partition(b"?")
         scope: Message = {
             "type": "http",
@@ -319,7 +311,7 @@ class Stream:
     async def _receive(self) -> Message:
         while not self._is_gone:
             if self._body or (self._is_complete and not self._told_end):
-                body, self._body = bytes(self._body), b""
+                body, self._body = bytes(self._body), bytearray()
                 self._told_end = self._is_complete
                 if not self._says_what_it_reads:
                     self._keep(-len(body))

@@ -67,6 +67,7 @@ class Ladder:
     _longest_s: float = 0.0
     _minus_accuracy: tuple[float, ...] = ()
     _gains_per_s: dict[str, float] = field(default_factory=dict)
+    _thrifty: Ladder | None = None
     kept_turns_s: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     @property
@@ -88,6 +89,14 @@ class Ladder:
             for place, step in enumerate(self.steps):
                 self._gains_per_s[step.name] = _least_gain_per_s(step, self.steps[place + 1 :])
         return self._gains_per_s
+
+    @property
+    def thrifty(self) -> Ladder:
+        """The ladder without the steps that are no more accurate than a cheaper one."""
+        if self._thrifty is None:
+            levels = {step.accuracy: step for step in self.steps}  # of equals the last one stays, which is the cheapest
+            self._thrifty = self if len(levels) == len(self.steps) else Ladder(tuple(levels.values()))
+        return self._thrifty
 
     def at(self, level: float) -> Step:
         """Return the most accurate step not above ``level``, the cheapest where all are above."""

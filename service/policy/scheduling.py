@@ -5,7 +5,8 @@ that looks at the first request's slack alone spends all of it on an accurate va
 So the decision looks at the queue, which comes in service order: by criticality, then earliest deadline first.
 
 1. The first request that can still be on time is the head. What is late waits until nothing else does.
-2. The level is the most accurate candidate at which all that can be saved stay on time (``policy.pace``).
+2. The level is the most accurate candidate at which all that can be saved stay on time (``policy.pace``). Unless the
+   machine is idle but for this request, a candidate that is no more accurate than a cheaper one is none.
 3. Of the candidates at or below the level the one runs that maximises accuracy - price * seconds. The price of a
    CPU-second, in accuracy, is the operator's and a shortage's (``policy.price``); at price 0 the level's own runs.
 4. Requests behind the head that accept the same variant and have the same input shape join while sharing a run is
@@ -62,6 +63,8 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     if first.kept_level is not None:
         return _second_stage(queue, head, situation)
     ladder = costs.ladder_within(first.candidates, first.rows, first.due_s - situation.now_s)
+    if len(queue) - head > 1 or max(situation.lanes_free_s) > situation.now_s:
+        ladder = ladder.thrifty  # somebody else needs the time that the same accuracy would cost
     step = _choose_step(queue, head, ladder, situation)
     plan = costs.plans.get(step.name)
     variant = plan.variant if plan else step.name

@@ -32,6 +32,7 @@ class _Series:
     predicted: Histogram
     decision: Histogram
     cpu_s: Count
+    unwanted_s: Count
 
 
 class RunMetrics:
@@ -41,7 +42,7 @@ class RunMetrics:
         """Define the families."""
         self._codes: dict[tuple[str, str], int] = {}
         self._series: list[_Series] = []
-        self._later = Later(7, self._count)
+        self._later = Later(8, self._count)
         families.before_reading(self._later.settle)
         self._compute = families.histogram("compute_duration_seconds", "Run of a batch", BY_VARIANT, edges_s)
         self._rows = families.histogram("batch_size", "Rows computed together", BY_VARIANT, _ROWS)
@@ -51,6 +52,9 @@ class RunMetrics:
         self._decision = families.histogram("routing_decision_seconds", "Choosing a run", ("model",), _DECISIONS_S)
         self._replaced = families.counter("lanes_replaced", "Lanes that hung and got another thread", BY_VARIANT)
         self._cpu_s = families.tally("variant_cpu_seconds", "CPU time that runs took", BY_VARIANT)
+        self._unwanted_s = families.tally(
+            "unwanted_compute_seconds", "Run time for requests that had ended when the run was over", BY_VARIANT
+        )
 
     def create(self, model: str, variant: str) -> None:
         """Create a variant's label sets at zero; what was counted before stays."""
@@ -63,6 +67,7 @@ class RunMetrics:
             predicted=self._predicted.labels(*labels),
             decision=self._decision.labels(model),
             cpu_s=self._cpu_s.labels(*labels),
+            unwanted_s=self._unwanted_s.labels(*labels),
         )
         self._replaced.labels(*labels)
         self._series.append(series)
@@ -73,11 +78,12 @@ class RunMetrics:
         self._replaced.labels(model, variant).inc()
 
     def run_finished(self, report: RunReport) -> None:
-        """Count a run; a failed one tells nothing but the CPU time that it took."""
+        """Count a run; a failed one tells nothing but the CPU time that it took, and what of it nobody waited for."""
         self._later.note(
             self._codes[report.model, report.variant],
             report.failed,
             report.cpu_s,
+            report.unwanted_s,
             report.compute_s,
             report.predicted_s,
             report.decision_s,
@@ -88,7 +94,8 @@ class RunMetrics:
         for code, found in by_code(noted):
             series, has_failed = self._series[code], found[:, 0] > 0.0
             series.cpu_s.value += float(found[:, 1].sum())
-            compute_s, predicted_s, decision_s, rows = found[~has_failed, 2:].T
+            series.unwanted_s.value += float(found[:, 2].sum())
+            compute_s, predicted_s, decision_s, rows = found[~has_failed, 3:].T
             series.compute.observe(compute_s)
             series.rows.observe(rows)
             series.predicted.observe(predicted_s / compute_s.clip(1e-9))

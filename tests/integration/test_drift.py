@@ -60,8 +60,13 @@ class Served:
 
     async def drift(self, variant: str = "quantized") -> dict[str, Any]:
         """Return what is known of a variant."""
-        found = (await self.public.get("/v2/models/winds/drift")).json()["variants"]
+        found = (await self.report())["variants"]
         return next(item for item in found if item["variant"] == variant)
+
+    async def report(self) -> dict[str, Any]:
+        """Return what is known of the model."""
+        found: dict[str, Any] = (await self.public.get("/v2/models/winds/drift")).json()
+        return found
 
     async def send_until(
         self, is_there: Callable[[dict[str, Any]], bool], variant: str = "quantized"
@@ -341,6 +346,9 @@ async def test_labels_and_actions_are_the_administrators(tmp_path: Path) -> None
             reply = await served.public.post(path, json=body)
             assert reply.status_code == 403, reply.text
         assert (await served.labels([{"id": "a", "label": 1}])).status_code == 501  # no --predictions
+        twice = b'{"labels": [{"id": "a", "label": 1, "id": "b"}]}'
+        reply = await served.admin.post("/v2/models/winds/feedback", content=twice)
+        assert (reply.status_code, "'id' twice" in reply.text) == (400, True)
         assert (await served.act("forgive")).status_code == 400
         assert (await served.act("hold", variant="unknown")).status_code == 404
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.domain.drift import ByBoxes, ByValue
@@ -13,7 +14,7 @@ from service.policy.drift.detection import Detection
 from service.policy.drift.regression import Regression
 from tests.builders import make_manifest
 from tests.drifting import PLAN
-from tests.integration.test_drift import is_quarantined, serving
+from tests.integration.test_drift import Served, is_quarantined, serving
 from variants.drift_reference import AllowedLoss, DriftReference, ScoringForm
 from variants.drift_reference import ByBoxes as BoxesForm
 from variants.drift_reference import ByValue as ValueForm
@@ -73,22 +74,50 @@ def manifest_of(contents: dict[str, bytes], task: str, scoring: ScoringForm | No
     return made.model_copy(update={**changed, "outputs": (TensorInfo(name="y", datatype="FP32", shape=(-1, 6, 2)),)})
 
 
-async def test_a_variant_that_sees_a_box_elsewhere_is_quarantined_and_one_that_nearly_agrees_is_not(
-    tmp_path: Path,
-) -> None:
-    contents = {"full": boxes_onnx(0.0), "pruned": boxes_onnx(0.1), "quantized": boxes_onnx(9.0)}
-    folder = tmp_path / "repository" / PLAN.name / PLAN.version
+def write_boxes(root: Path, moved: dict[str, float]) -> None:
+    """Write a detector whose variants move the second box by so much."""
+    contents = {name: boxes_onnx(shift) for name, shift in moved.items()}
+    folder = root / PLAN.name / PLAN.version
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / f"{name}.onnx").write_bytes(content)
     manifest = manifest_of(contents, "detection", SCORING)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
+async def boxes_of(served: Served, request_id: str) -> list[list[Any]]:
+    """Ask something; return the boxes that are answered as a label has them."""
+    answer = np.reshape((await served.ask(request_id))["outputs"][0]["data"], (6, 2))
+    return [["disc", *box[:4].tolist()] for box in answer.T]
+
+
+async def test_a_variant_that_sees_a_box_elsewhere_is_quarantined_and_one_that_nearly_agrees_is_not(
+    tmp_path: Path,
+) -> None:
+    write_boxes(tmp_path / "repository", {"full": 0.0, "pruned": 0.1, "quantized": 9.0})
     async with serving(tmp_path / "repository") as served:
         found = await served.send_until(is_quarantined)
         assert found["agreement"] == 0.5, "F1 of one box of two"
         calm = await served.send_until(lambda item: item["agreement"] is not None, "pruned")
         assert (calm["state"], calm["agreement"]) == ("healthy", 1.0)
         assert await served.answerer() == "pruned"
+
+
+async def test_labels_of_boxes_are_right_where_all_match_and_no_box_is_without_a_size(tmp_path: Path) -> None:
+    write_boxes(tmp_path / "repository", dict.fromkeys(("full", "pruned", "quantized"), 0.0))
+    async with serving(tmp_path / "repository", predictions=tmp_path / "kept.db") as served:
+        seen = {name: await boxes_of(served, name) for name in ("all", "one", "other", "flat")}
+        flat = [[*seen["flat"][0][:4], 0.0], seen["flat"][1]]
+        labels: list[dict[str, Any]] = [
+            {"id": "all", "label": [seen["all"][::-1]]},
+            {"id": "one", "label": [seen["one"][:1]]},
+            {"id": "other", "label": [[["ring", *box[1:]] for box in seen["other"]]]},
+            {"id": "flat", "label": [flat]},
+        ]
+        reply = (await served.labels(labels)).json()
+        assert (reply["joined"], reply["unfit_ids"]) == (3, ["flat"])
+        found = [item["labels"] for item in (await served.report())["variants"] if item["labels"] is not None]
+        assert [(item["rows"], item["accuracy"]) for item in found] == [(3, pytest.approx(1 / 3))]
 
 
 def test_the_manifest_says_how_answers_are_compared() -> None:

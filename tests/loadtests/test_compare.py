@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from loadtests.compare import compare
@@ -10,7 +11,7 @@ from loadtests.document import Document
 from loadtests.h2load import LoadError
 from loadtests.outcome import judge, summarise
 from loadtests.page import render_page
-from loadtests.peak import Question, next_rate
+from loadtests.peak import Question, is_wrong_question, next_rate
 from loadtests.peak import judge as judge_step
 from loadtests.recording import Status
 from loadtests.trial import read_document, requests_of
@@ -139,3 +140,18 @@ def test_the_search_ends_within_its_precision(true_hz: float) -> None:
     assert passed <= true_hz <= failed
     assert failed - passed <= 0.05 * failed
     assert steps < 20
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_wrong"),
+    [
+        ([Status.INVALID, Status.INVALID], True),
+        ([Status.SHED, Status.TIMED_OUT, Status.INVALID], True),  # a busy server reads few of them
+        ([Status.OK, Status.INVALID], False),
+        ([Status.SHED, Status.EXPIRED], False),
+    ],
+)
+def test_what_is_asked_is_wrong_where_any_request_is_called_invalid_and_none_is_answered(
+    ends: list[Status], is_wrong: bool
+) -> None:
+    assert is_wrong_question(np.array(ends, np.uint8)) is is_wrong

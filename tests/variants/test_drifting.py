@@ -5,7 +5,7 @@ import pytest
 
 from service.policy.drift.estimate import together
 from variants.drifting import Seen, Truth, describe_drift, fit_logistic, log_odds
-from variants.perturbing import MOST_ROWS, perturb
+from variants.perturbing import MOST_ROWS, perturb, perturbed_places
 from variants.scoring import CLASSES, Values
 from variants.summarising import describe_inputs
 
@@ -18,11 +18,12 @@ def seen(noise: float, seed: int = 0) -> tuple[Seen, np.ndarray[tuple[int], np.d
     labels = np.random.default_rng(7).integers(0, CLASSES_, ROWS)
     chance = np.random.default_rng([9, seed])
 
-    def logits(rows: int, amount: float) -> Array:
-        clear = 3.0 * np.eye(CLASSES_)[labels[:rows]]
-        return np.asarray(clear + chance.normal(0.0, amount, (rows, CLASSES_)), dtype=np.float32)
+    def logits(known: np.ndarray[tuple[int], np.dtype[np.int64]], amount: float) -> Array:
+        clear = 3.0 * np.eye(CLASSES_)[known]
+        return np.asarray(clear + chance.normal(0.0, amount, clear.shape), dtype=np.float32)
 
-    return Seen(logits(ROWS, noise), tuple(logits(100, noise * worse) for worse in (1.0, 1.5, 2.5))), labels
+    perturbed = labels[perturbed_places(ROWS)]
+    return Seen(logits(labels, noise), tuple(logits(perturbed, noise * worse) for worse in (1.0, 1.5, 2.5))), labels
 
 
 def test_full_is_allowed_nothing_and_calibrated() -> None:
@@ -54,7 +55,7 @@ def test_the_threshold_leaves_as_many_rows_below_as_are_wrong() -> None:
 
 def test_an_overconfident_shift_widens_what_estimates_are_trusted_by() -> None:
     full, labels = seen(1.0)
-    sure_and_wrong = np.roll(full.clean[:100], 1, axis=1)
+    sure_and_wrong = np.roll(full.clean[perturbed_places(ROWS)], 1, axis=1)
     plain = describe_drift(None, full, Truth(labels, CLASSES)).calibration
     worse = describe_drift(
         None, Seen(full.clean, (*full.perturbed, sure_and_wrong)), Truth(labels, CLASSES)
@@ -117,7 +118,7 @@ def test_perturbed_rows_are_repeatable_and_stay_in_range() -> None:
         assert one.dtype == np.float32
         assert one.shape == (MOST_ROWS, 1, 8, 8)
         assert np.array_equal(one, other)
-        assert not np.array_equal(one, rows[:MOST_ROWS])
+        assert not np.array_equal(one, rows[perturbed_places(300)])
         assert rows.min() <= one.min() <= one.max() <= rows.max()
 
 

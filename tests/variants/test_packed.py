@@ -165,6 +165,15 @@ def test_sparsify_fits_the_weights_that_stay(plan: Download, share: float) -> No
     assert not any(item._forward_pre_hooks for item in sparse.modules())
 
 
+def test_embeddings_are_thinned_as_other_layers_are() -> None:
+    plan = Download(0.75, training=Training(steps=12, batch_size=8))
+    with deterministic(3):
+        model = nn.Sequential(nn.Embedding(64, 32), nn.Flatten(), nn.Linear(4 * 32, 3))
+    tokens = torch.arange(16 * 4).reshape(16, 4)
+    sparse = sparsify(model, Lesson(tokens, torch.arange(16) % 3, LabelLoss(0.0)), plan, 0, lambda: None)
+    assert float((sparse.get_parameter("0.weight") != 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
 def test_a_download_refuses_what_it_cannot_mean() -> None:
     with pytest.raises(RecipeError, match=r"sparsity 1\.0"):
         Download(1.0)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from variants.contention import Others
 from variants.errors import BuildError
-from variants.machine import detect_isa, proven_isa, verified_isa
-from variants.measuring import Subject, measure_speed
-from variants.profiling import measure_footprints, profile_latency
-from variants.progress import SilentProgress
+from variants.figures import summary
+from variants.machine import describe_machine, detect_isa, proven_isa, verified_isa
+from variants.profiling import measure_footprints, measure_speed, profile_latency
+from variants.progress import LineProgress, SilentProgress
 from variants.recipe import Profiling
+from variants.report import render_html
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from variants.build import BuildResult
@@ -70,9 +75,36 @@ def test_load_average_is_the_highest_reading_around_profiling(
 ) -> None:
     readings = iter([0.25, 1.5, 0.75])
     monkeypatch.setattr("os.getloadavg", lambda: (next(readings), 0.0, 0.0))
-    subject = Subject(tiny, tiny.load(0), {}, built.manifest.machine, ())
-    latency, _ = measure_speed(subject, {"distilled": built.folder / "distilled.onnx"}, SilentProgress())
-    assert latency["distilled"].load_average == 1.5
+    files = {"distilled": built.folder / "distilled.onnx"}
+    latency, _ = measure_speed(files, tiny.load(0).test.inputs, tiny.plan.profiling, SilentProgress())["distilled"]
+    assert latency.load_average == 1.5
+
+
+def test_a_profile_of_a_busy_machine_says_so(built: BuildResult, tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = describe_machine().cores
+
+    @contextmanager
+    def busy() -> Iterator[Others]:
+        yield Others(cores=float(cores))
+
+    monkeypatch.setattr("variants.profiling.watch_others", busy)
+    told = io.StringIO()
+    files = {"distilled": built.folder / "distilled.onnx"}
+    speed = measure_speed(files, tiny.load(0).test.inputs, tiny.plan.profiling, LineProgress(told))
+    assert speed["distilled"][0].others_cores == cores
+    assert f"other processes took {cores:.1f} of {cores} cores" in told.getvalue()
+    assert "tiergate measure MODEL" in told.getvalue()
+
+
+def test_reports_say_that_the_machine_was_busy(manifest: ModelManifest) -> None:
+    full, *others = manifest.variants
+    machine = manifest.machine.model_copy(update={"cores": 2})
+    for taken, is_said in ((None, False), (0.02, False), (1.6, True)):
+        latency = full.latency.model_copy(update={"others_cores": taken})
+        variants = (full.model_copy(update={"latency": latency}), *others)
+        changed = manifest.model_copy(update={"machine": machine, "variants": variants})
+        assert ("other processes took 1.6 of 2 cores" in summary(changed)) == is_said
+        assert ("other processes took 1.6 of 2 cores" in render_html(changed)) == is_said
 
 
 def test_machine_names_only_known_instruction_sets() -> None:

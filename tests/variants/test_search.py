@@ -14,9 +14,11 @@ import pytest
 from loadtests.search_bench import MARKS, errors, write_page
 from service.engine.opening import open_onnx_variant
 from service.engine.repository import Repository, describe
+from variants.errors import BuildError
 from variants.evidence import LatencyRow
 from variants.figures import cell, predicted_s
 from variants.report import render_html
+from variants.search.keeping import keep, recall
 from variants.search.picture import draw
 from variants.search.run import SearchOptions, SearchResult, search_model
 from variants.search_cli import add_commands
@@ -148,6 +150,30 @@ def test_the_benchmark_writes_how_far_off_predictions_were(searched: Searched, t
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert plot.is_file()
+
+
+def test_the_benchmark_judges_a_kept_search_by_the_newest_version(searched: Searched, tmp_path: Path) -> None:
+    kept, result = tmp_path / "search.json", searched.result
+    keep(result, kept)
+    again = recall(kept, searched.repository)
+    assert again.build.manifest == result.build.manifest
+    assert (again.candidates, again.check, again.cpu_s) == (result.candidates, result.check, result.cpu_s)
+    pages = []
+    for one in (result, again):
+        page = tmp_path / "search.md"
+        page.write_text(f"{MARKS.begin}\n{MARKS.end}\n", encoding="utf-8")
+        write_page(one, page, tmp_path / "search.svg")
+        pages.append(page.read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+
+
+def test_the_benchmark_judges_no_other_build(searched: Searched, tmp_path: Path) -> None:
+    keep(searched.result, tmp_path / "search.json")
+    text = (tmp_path / "search.json").read_text(encoding="utf-8")
+    key = searched.result.build.manifest.build_key
+    (tmp_path / "search.json").write_text(text.replace(key, "ab" * 32), encoding="utf-8")
+    with pytest.raises(BuildError, match="was not built by the search in"):
+        recall(tmp_path / "search.json", searched.repository)
 
 
 def test_the_command_prints_tiers_and_how_good_predictions_were(

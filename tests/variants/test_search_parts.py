@@ -120,6 +120,16 @@ def test_a_choice_becomes_ratios_and_blocks() -> None:
     assert shape.without == ("second",)  # the last goes first
 
 
+def test_a_spread_has_as_many_small_networks_as_large_ones() -> None:
+    everything = space(w8=tuple(range(16, 0, -1)), w32=tuple(range(32, 0, -1)))
+    most = everything.dimensions
+    found = everything.spread(40, random.Random(1))  # noqa: S311 - a sample, no secret
+    assert all(0 <= choice[name] <= most[name] for choice in found for name in most)
+    shares = [sum(choice[name] / most[name] for name in most) / len(most) for choice in found]
+    ends = sum(share <= 0.2 for share in shares), sum(share >= 0.8 for share in shares)
+    assert min(ends) >= 5, "a fifth of 40 is 8; of choices by chance alone one or two are so near an end"
+
+
 def test_the_choice_of_nothing_is_the_full_model() -> None:
     everything = space(w8=(8, 4))
     shape = everything.shape(dict.fromkeys(everything.dimensions, 0))

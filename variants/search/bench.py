@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import torch_pruning
 
+from variants.contention import doubt, watch_others
 from variants.export import export_onnx
 from variants.fitting import Lesson, fit
+from variants.machine import describe_machine
 from variants.plans import Profiling, Quantization
 from variants.profiling import measure_footprints, profile_latency
 from variants.progress import show_step
@@ -126,10 +128,14 @@ def cut(model: torch.nn.Module, lesson: Lesson, space: Space, choice: Choice) ->
 
 
 def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, shapes: int) -> list[Timed]:
-    """Return timed files of ``shapes`` shapes, full, the smallest, and random ones, every precision of each."""
+    """Return timed files of ``shapes`` shapes, full, the smallest, and random ones between, every precision of each.
+
+    As many are small as large: of choices by pure chance few are near the smallest, and there the prediction was
+    farthest off.
+    """
     chance = random.Random(shop.seed)  # noqa: S311 - a sample, no secret
     most = space.dimensions
-    choices = [dict.fromkeys(most, 0), most, *(space.sample(chance) for _ in range(shapes - 2))]
+    choices = [dict.fromkeys(most, 0), most, *space.spread(shapes - 2, chance)]
     few = replace(teacher.lesson, inputs=teacher.lesson.inputs[:FEW_ROWS])
     with tempfile.TemporaryDirectory() as name:
         paths: dict[str, Path] = {}
@@ -143,8 +149,10 @@ def time_shapes(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, 
                     works[key] = precision, count_work(files["float32"], precision)
                 advance()
         shop.progress.note(f"timing {len(paths)} files")
-        with show_step(shop.progress, "time shapes", TIMING.rounds) as advance:
+        with show_step(shop.progress, "time shapes", TIMING.rounds) as advance, watch_others() as others:
             rows = profile_latency(paths, shop.parts.validation.inputs, TIMING, advance)
+        if doubtful := doubt(others.cores, describe_machine().cores, max(TIMING.threads)):
+            shop.progress.note(f"{doubtful}: search again with --force when the machine is quiet")
         return [Timed(*works[key], rows[key][0].p50_s) for key in paths]
 
 
@@ -158,7 +166,10 @@ def keep_timed(shop: Workshop, recipe: Recipe, teacher: Teacher, space: Space, s
 
 
 def fit_predictors(timed: list[Timed]) -> tuple[dict[Precision, Predictor], Check]:
-    """Return a predictor for each precision, and how far they are off the files that were held out of the fit."""
+    """Return a predictor for each precision, and how far they are off the files that were held out of the fit.
+
+    Those returned are fitted to all files, and so to a third more than those that were judged.
+    """
     predictors: dict[Precision, Predictor] = {}
     errors: list[float] = []
     for precision in PRECISIONS:
@@ -167,7 +178,7 @@ def fit_predictors(timed: list[Timed]) -> tuple[dict[Precision, Predictor], Chec
         fitted = [one for one in own if one not in held_out]
         predictor = fit_predictor([one.work for one in fitted], [one.p50_s for one in fitted])
         errors += [abs(predictor.predict(one.work) / one.p50_s - 1.0) for one in held_out]
-        predictors[precision] = predictor
+        predictors[precision] = fit_predictor([one.work for one in own], [one.p50_s for one in own])
     return predictors, Check(len(errors), sum(errors) / len(errors), max(errors))
 
 

@@ -32,6 +32,8 @@ STEP: Final = 2 ** (-1 / 3)
 NARROWEST: Final = 1 / 24
 """Of a layer's width; below it nothing is left to learn with."""
 ROUND_TO: Final = 8
+SCATTER: Final = 0.35
+"""How far a dimension may lie from the others, of its range, in a spread."""
 
 Choice = dict[str, int]
 """A number for each dimension: 0 is what the full model has, more is less of it."""
@@ -81,9 +83,14 @@ class Space:
         left_out = sum(choice[f"blocks {passed}"] for passed in self.blocks)
         return f"widths {widths}" + (f", {left_out} blocks fewer" if left_out else "")
 
-    def sample(self, chance: random.Random) -> Choice:
-        """Return a random choice."""
-        return {name: chance.randint(0, most) for name, most in self.dimensions.items()}
+    def spread(self, count: int, chance: random.Random) -> list[Choice]:
+        """Return random choices from nearly full to nearly nothing, evenly: each keeps about the same of everything."""
+        most, found = self.dimensions, []
+        for number in range(count):
+            level = (number + 0.5) / count
+            parts = {name: level + chance.uniform(-SCATTER, SCATTER) for name in most}
+            found.append({name: round(most[name] * min(1.0, max(0.0, part))) for name, part in parts.items()})
+        return found
 
     def plan(self, shape: Shape, training: Training | None) -> Pruning | None:
         """Return how to prune the full model to ``shape``, ``None`` where that is the full model."""

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from variants.errors import MissingPart, RecipeError
-from variants.parity import PARITY_ROWS, compare_outputs
+from variants.parity import compare_outputs, parity_rows
 from variants.recipe import Draft, Ready
 from variants.runtime import run_logits
 from variants.scoring import CLASSES
@@ -42,7 +42,7 @@ def draft_estimator(name: str, tier: Tier, estimator: Any, parts: DataParts, sco
     def make() -> Ready:
         estimator.fit(parts.train.inputs, parts.train.labels)
         file = convert(estimator, parts.train.inputs[:1])
-        inputs = parts.test.inputs[:PARITY_ROWS]
+        inputs = parity_rows(parts.test.inputs)
         return Ready(file, compare_outputs(answers_of(estimator, inputs), run_logits(file, inputs), scoring))
 
     parent = None if name == FULL else FULL

@@ -35,7 +35,7 @@ class AtPlace:
 
 
 def best_fixed(workload: Workload, fleet: Fleet, *, seed: int = 0) -> LatePolicy:
-    """Return the fixed policy with the highest effective accuracy on ``workload``, the more accurate on a tie."""
-    places = range(max(len(ladder.variants) for ladder in fleet.models))
+    """Return the fixed policy with the highest expected accuracy on ``workload``, the more accurate on a tie."""
+    places = range(max(len(ladder.candidates()) for ladder in fleet.models))
     policies = [LatePolicy("best-fixed", narrow=AtPlace(place)) for place in places]
-    return max(policies, key=lambda policy: simulate(workload, fleet, policy, seed=seed).summary().effective_accuracy)
+    return max(policies, key=lambda policy: simulate(workload, fleet, policy, seed=seed).summary().expected_accuracy)

@@ -6,7 +6,7 @@ t_1 <= t_2 <= ... the head runs on its most accurate candidate while at most t_1
 most t_2 do, and so on; the last beyond all. The request that is decided for counts as waiting.
 
 ``tune`` is the hand: from the best of three starts it tries thresholds from a geometric grid, one after the other,
-keeping what raises effective accuracy on a tuning workload, until nothing does. A tuned table fits one budget, one
+keeping what raises expected accuracy on a tuning workload, until nothing does. A tuned table fits one budget, one
 number of lanes and one trace; that is the weakness it is compared for. Judge it on a workload that it was not tuned
 on, or be kind and tune it on the same one.
 """
@@ -61,14 +61,14 @@ def static_threshold(lengths: tuple[int, ...]) -> LatePolicy:
 
 def tune(workload: Workload, fleet: Fleet, *, seed: int = 0) -> LatePolicy:
     """Return the policy with the thresholds that a search by hand finds best on ``workload``."""
-    steps = max(len(ladder.variants) for ladder in fleet.models) - 1
+    steps = max(len(ladder.candidates()) for ladder in fleet.models) - 1
     starts = [tuple(4 * fleet.lanes * (place + 1) for place in range(steps)), (0,) * steps, (1,) * steps]
     scores: dict[tuple[int, ...], float] = {}
 
     def score(lengths: tuple[int, ...]) -> float:
         if lengths not in scores:
             policy = static_threshold(lengths)
-            scores[lengths] = simulate(workload, fleet, policy, seed=seed).summary().effective_accuracy
+            scores[lengths] = simulate(workload, fleet, policy, seed=seed).summary().expected_accuracy
         return scores[lengths]
 
     best = max(starts, key=score)

@@ -1,9 +1,10 @@
 """Drift while the gateway serves: one thread that watches, keeps, compares, and has routing act.
 
 The event loop's part is small: the taps take references (``taps``), and verdicts are put in force between two requests
-and two decisions, as a policy is. Everything else happens here: four times a second the thread takes what has gathered,
-and whoever asks something (labels, a report, an action by hand) wakes it. Its state is its own; others get answers, or
-the reports that it makes anew each second.
+and two decisions, as a policy is. Everything else happens here: four times a second the thread takes what has gathered
+(what only confidence and inputs are looked at of once a second, since many at a time cost less), and whoever asks
+something (labels, a report, an action by hand) wakes it. Its state is its own; others get answers, or the reports that
+it makes anew every few seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import traceback
 from concurrent.futures import Future
 from functools import partial
@@ -89,7 +91,7 @@ class Drift:
             self._thread.join(timeout_s)
 
     def report(self, model: str) -> Future[ModelDrift]:
-        """Have told what is known of a loaded model, as of the last quarter of a second.
+        """Have told what is known of a loaded model, as of the last second.
 
         Raises:
             ModelNotFound, ModelNotReady: It is not loaded.
@@ -157,6 +159,7 @@ class Drift:
         if now_s - self._shared_s >= _SHARES_EVERY_S:
             elapsed_s, self._shared_s = now_s - self._shared_s, now_s
             self.shadows.has_spare = self.idle_ratio() >= _LEAST_IDLE_RATIO
+            self._for_each(_watch)
             if self._keeping.open_again():
                 self._for_each(lambda watch: watch.written.clear())
             self._for_each(lambda watch: self._adjust(watch, elapsed_s))
@@ -184,15 +187,16 @@ class Drift:
 
     def _gather(self) -> None:
         self._guarded(self._follow_models)
-        touched = set()
+        touched, began_s = set(), time.thread_time()
         while not self.shadows.done.empty():
             item = self.shadows.done.get()
             watch = self._watches.get(item.sample.model.info.name)
             if watch is not None and watch.model is item.sample.model:
                 self._guarded(partial(watch.compared, item))
                 touched.add(watch)
+        if touched:
+            self.shadows.charge(time.thread_time() - began_s)
         self._for_each(self._keeping.keep)
-        self._for_each(_watch)
         for watch in touched:
             self._put_in_force(watch)
 

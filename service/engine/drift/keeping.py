@@ -104,7 +104,7 @@ class Keeping:
                 kept = store.state(model, name)
                 if kept is not None and kept.digest == watch.digests[name]:
                     watch.resume(name, kept)
-                since_s, most = watch.since_s[name], watch.policy.window
+                since_s, most = max(watch.since_s[name], self._wall() - self._settings.most_s), watch.policy.window
                 for score in store.scores(model, name, watch.digests[name], since_s, most):
                     watch.labelled(name, score)
         except StoreFailed as error:

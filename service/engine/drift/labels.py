@@ -7,6 +7,7 @@ each as class, centre x, centre y, width and height in pixels of the model's inp
 
 from __future__ import annotations
 
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -72,11 +73,12 @@ def _wanted(value: Any, info: ModelInfo, scoring: Scoring) -> Reals | None:  # n
         place = _class_of(value, info, info.outputs[0].shape[-1])
         return None if place is None else np.array([place], dtype=np.float64)
     try:
-        if not isinstance(scoring, ByBoxes):
-            if isinstance(value, str):  # numpy would read it
-                return None
-            return np.atleast_1d(np.array(value, dtype=np.float64))
-        return np.array([_box(item, info) for item in value], dtype=np.float64).reshape(-1, _LABELLED)
+        if isinstance(scoring, ByBoxes):
+            return np.array([_box(item, info) for item in value], dtype=np.float64).reshape(-1, _LABELLED)
+        if isinstance(value, str):  # numpy would read it
+            return None
+        wanted = np.atleast_1d(np.array(value, dtype=np.float64))
+        return wanted if np.isfinite(wanted).all() else None
     except (TypeError, ValueError, OverflowError):  # a text, a list of unequal lists, a number beyond all floats
         return None
 
@@ -84,9 +86,12 @@ def _wanted(value: Any, info: ModelInfo, scoring: Scoring) -> Reals | None:  # n
 def _box(item: Any, info: ModelInfo) -> list[float]:  # noqa: ANN401 - whatever JSON holds
     name, *place = item
     kind = _class_of(name, info, info.outputs[0].shape[1] - _PLACE)
-    if kind is None or len(place) != _PLACE:
+    if kind is None or len(place) != _PLACE or any(isinstance(number, str) for number in place):
         raise ValueError("no class of this model, or no place and size")
-    return [float(kind), *(float(number) for number in place)]
+    x, y, width, height = map(float, place)
+    if not (isfinite(x) and isfinite(y) and 0.0 < width < inf and 0.0 < height < inf):
+        raise ValueError("a box that nothing could overlap")
+    return [float(kind), x, y, width, height]
 
 
 def _read(answers: Sequence[KeptAnswer], scoring: Scoring) -> list[Reals]:
@@ -125,5 +130,5 @@ def _class_of(value: Any, info: ModelInfo, scores: int) -> int | None:  # noqa: 
     if isinstance(value, str):
         return info.labels.index(value) if value in info.labels else None
     classes = len(info.labels) or scores  # negative where the manifest leaves their number open
-    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if is_index and (classes < 0 or value < classes) else None
+    is_index = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value == value // 1
+    return int(value) if is_index and (classes < 0 or value < classes) else None

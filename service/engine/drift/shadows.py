@@ -5,8 +5,9 @@ nice 19), so that the kernel gives its core to a lane at once. It takes no lock 
 computes it does not hold the interpreter's. What it cannot help is to hold that for some microseconds around a run; so
 no run is started while other programs keep the processors busy (``spare``).
 
-Its CPU time is rationed: what it may use is a share of all processors, saved up for two seconds at most. Nothing waits
-for a run. A sample for which there is no time, no room or no variant in memory is dropped, and counted as what it is.
+Its CPU time is rationed, with what comparing the answers takes elsewhere: what may be used is a share of all
+processors, saved up for half a second at most. Nothing waits for a run. A sample for which there is no time, no room or
+no variant in memory is dropped, and counted as what it is.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ OUTCOMES: Final = ("compared", "busy", "no_cpu_time", "full_queue", "stale", "no
 _MOST_QUEUED: Final = 64
 _MOST_BYTES: Final = 64 * 2**20
 _STALE_S: Final = 2.0
-_SAVED_S: Final = 2.0
+_SAVED_S: Final = 0.5
 _NICE: Final = 19
 
 
@@ -54,12 +55,16 @@ class Compared:
 
 
 class Ration:
-    """CPU seconds that may be spent: ``rate`` come each second. One run may go into debt, the next one waits."""
+    """CPU seconds that may be spent: ``rate`` come each second. One run may go into debt, the next one waits.
+
+    What is not spent is kept for half a second: a longer store would be spent at once when traffic comes back.
+    """
 
     def __init__(self, rate: float, now_s: float) -> None:
-        """Start with what a second brings."""
+        """Start with all that can be saved."""
         self.rate = rate
-        self._saved = (rate, now_s)  # one thread spends, others look
+        self._saved = (_SAVED_S * rate, now_s)
+        self._spending = threading.Lock()  # who only looks, as the event loop does, does not wait for it
 
     def has_some(self, now_s: float) -> bool:
         """Tell whether a run may start."""
@@ -67,7 +72,8 @@ class Ration:
 
     def spend(self, cpu_s: float, now_s: float) -> None:
         """Take off what a run took."""
-        self._saved = (self._at(now_s) - cpu_s, now_s)
+        with self._spending:
+            self._saved = (self._at(now_s) - cpu_s, now_s)
 
     def _at(self, now_s: float) -> float:
         saved_s, as_of_s = self._saved
@@ -82,7 +88,6 @@ class Shadows:
         self.has_spare = True
         self.scheduling = "none"
         self.done: SimpleQueue[Compared] = SimpleQueue()
-        self.cpu_s = 0.0
         self._refused: Counter[tuple[str, str, str]] = Counter()  # each is counted by one thread
         self._ended: Counter[tuple[str, str, str]] = Counter()
         self._is_calm = is_calm
@@ -112,6 +117,10 @@ class Shadows:
         self._queue.put(sample)
         return True
 
+    def charge(self, cpu_s: float) -> None:
+        """Take what another thread spent on samples off what runs may spend."""
+        self._ration.spend(cpu_s, self.clock())
+
     def counts(self, model: str, variant: str) -> dict[str, int]:
         """Return how many samples that judge a variant came to each outcome."""
         return {item: sum(part[model, variant, item] for part in (self._refused, self._ended)) for item in OUTCOMES}
@@ -131,15 +140,18 @@ class Shadows:
 
     def _serve(self) -> None:
         self.scheduling = _step_back()
+        counted_s = time.thread_time()
         while (sample := self._queue.get()) is not None:
             self._taken_bytes += sample.size_bytes
             is_stale = self.clock() - sample.taken_s > _STALE_S
             _count(self._ended, sample, "stale" if is_stale else self._hindrance(sample) or self._compare(sample))
+            before_s, counted_s = counted_s, time.thread_time()
+            self.charge(counted_s - before_s)
 
     def _compare(self, sample: Sample) -> str:
         """Run what is missing of full's answer, of the judged variants' and of their witnesses'; return the outcome."""
         full, model = full_of(sample.model), sample.model
-        answers, started_s = {sample.variant: sample.outputs}, time.thread_time()
+        answers = {sample.variant: sample.outputs}
         try:
             for name in dict.fromkeys((full, *sample.judged)):
                 if name in answers:
@@ -151,10 +163,6 @@ class Shadows:
             heard = _hear(sample, answers[full], answers)
         except Exception:  # noqa: BLE001 - the thread outlives whatever a backend raises
             return "failed"
-        finally:
-            cpu_s = time.thread_time() - started_s
-            self.cpu_s += cpu_s
-            self._ration.spend(cpu_s, self.clock())
         self.done.put(Compared(sample, answers[full], {name: answers[name] for name in sample.judged}, heard))
         return "compared"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,10 +66,29 @@ class KeptAnswer:
 
 
 @dataclass(slots=True, eq=False)
+class Allowance:
+    """How many may still be taken; one thread takes, another one allows, and neither waits."""
+
+    taken: int = 0
+    limit: float = inf
+
+    def allow(self, count: float) -> None:
+        """Allow so many from now on, whatever was allowed before."""
+        self.limit = self.taken + count
+
+    def take(self) -> bool:
+        """Take one, if it is allowed."""
+        is_allowed = self.taken + 1 <= self.limit
+        self.taken += is_allowed
+        return is_allowed
+
+
+@dataclass(slots=True, eq=False)
 class Tap:
     """What is taken of one variant's answers; shares of requests, 0..1.
 
-    ``reversed_shares`` say how many of its answers are also asked of variants that are quarantined.
+    ``reversed_shares`` say how many of its answers are also asked of variants that are quarantined. The
+    allowances bound the number that is taken, since many may come where few came when a share was chosen.
     """
 
     chance: Random
@@ -77,6 +97,8 @@ class Tap:
     reversed_shares: dict[str, float] = field(default_factory=dict)
     most: float = 0.0
     seen: int = 0
+    shadow_allowance: Allowance = field(default_factory=Allowance)
+    watch_allowance: Allowance = field(default_factory=Allowance)
 
     def set(self, shadow: float, watch: float, reversed_shares: dict[str, float]) -> None:
         """Take these shares from now on."""
@@ -129,13 +151,18 @@ class ModelTaps:
         judged = [name for name, share in tap.reversed_shares.items() if draw < share]
         if draw < tap.shadow_share:
             judged.append(answer.variant)
+        if judged and not tap.shadow_allowance.take():
+            judged = []
+        is_watched = draw < tap.watch_share and tap.watch_allowance.take()
+        if not (judged or is_watched):
+            return
         row = int(draw * 2**31) % ticket.waiting.rows
         inputs = {tensor.name: _row(tensor.data, row) for tensor in ticket.request.inputs}
         outputs = tuple([data[row : row + 1].copy() for data in answer.outputs])  # it may be part of a batch's
         sample = Sample(self._model, inputs, answer.variant, outputs, tuple(judged), self._shadows.clock(), self.summon)
         if judged:
             self._shadows.offer(sample)
-        if draw < tap.watch_share:
+        if is_watched:
             self._watch(sample)
 
     def _watch(self, sample: Sample) -> None:

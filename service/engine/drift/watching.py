@@ -23,7 +23,7 @@ from service.policy.drift.summary import summarise
 from service.policy.drift.watch import FEWEST_FOR_SHIFT, VariantWatch
 from service.policy.drift.witnesses import Panel, Word
 from service.policy.drift.words import in_words
-from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
+from service.policy.sampling import FEW, choose_most, choose_reversed_share, choose_share, choose_watch_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +102,7 @@ class ModelWatch:
         self._clock = shadows.clock
         self._on_happening = on_happening
         self._seen = dict.fromkeys(self.taps.taps, 0)
+        self._happened_at: Counter[str] = Counter()  # how often a variant had been compared by its last change
 
     @property
     def is_on(self) -> bool:
@@ -145,7 +146,9 @@ class ModelWatch:
         policy = self.model.policy.drift.as_policy()
         if policy != self.policy:
             self.policy = policy
-            self.watches.update({name: self._anew(watch, watch.standing) for name, watch in self.watches.items()})
+            for name, watch in list(self.watches.items()):
+                if not watch.follow(policy):
+                    self.watches[name] = self._anew(watch, watch.standing)
         if not self.is_on:
             for name, watch in self.watches.items():
                 if watch.standing.state != "healthy" and not watch.standing.is_held:
@@ -256,14 +259,16 @@ class ModelWatch:
         for name, tap in self.taps.taps.items():
             shadow = 0.0
             if base and name != self.full and self._is_comparable(name):
-                shadow = choose_share(base, self.rates_hz[name], self._suspicion(name))
+                shadow = self._share(base, name, name)
                 if self.panel.is_full_doubted:  # it recovers by what others answer
                     shadow = max(shadow, choose_reversed_share(base, self.rates_hz[name], is_out=True))
             others = {item: share for item, share in reversed_shares.items() if item != name}
             if base and name == self.full and nearest:  # or nobody would look at full where it answers everything
-                others.setdefault(nearest, choose_share(base, self.rates_hz[name], self._suspicion(name)))
+                others.setdefault(nearest, self._share(base, name, nearest))
             watched = choose_watch_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
             tap.set(shadow, watched, others)
+            tap.shadow_allowance.allow(choose_most(max(shadow, *others.values(), 0.0) * self.rates_hz[name], elapsed_s))
+            tap.watch_allowance.allow(choose_most(WATCHED_HZ, elapsed_s))
 
     def _verdict(self, name: str, watch: VariantWatch) -> Verdict:
         state = watch.standing.state
@@ -288,14 +293,19 @@ class ModelWatch:
         has_confidence = name in self.watches and self.watches[name].reference.log_odds is not None
         return self.is_on and self.has_scores and (has_confidence or bool(self.reference.inputs))
 
+    def _share(self, base: float, name: str, judged: str) -> float:
+        """Return which share of a variant's answers is to judge ``judged``, of which something is known by now."""
+        return choose_share(base, self.rates_hz[name], self._suspicion(name), self.samples[judged])
+
     def _suspicion(self, name: str) -> float:
         watch = self.watches[name]
-        if watch.standing.state not in ("healthy", "quarantined"):
+        is_looked_at = watch.standing.state == "warned" and self.samples[name] < self._happened_at[name] + FEW
+        if is_looked_at or watch.standing.state in ("demoted", "restored"):
             return 1.0
-        known = [watch.evidence()]
+        known = [watch.recent]
         if self.full in self.watches and self.watches[self.full].standing.state != "quarantined":
-            known.append(self.watches[self.full].evidence())
-        return max(max(item.drop, item.label_drop) for item in known) / self.policy.warn_run_length
+            known.append(self.watches[self.full].recent)
+        return max(known) / self.policy.warn_run_length
 
     def _watch(self, name: str) -> VariantWatch:
         full: VariantReference | None = None if name == self.full else self.reference.variants.get(self.full)
@@ -317,6 +327,7 @@ class ModelWatch:
 
     def _tell(self, name: str, happening: Happening) -> None:
         self.history[name].append(happening)
+        self._happened_at[name] = self.samples[name]
         self._on_happening(self.model.info.name, name, happening)
 
 

@@ -48,33 +48,42 @@ class RiseTest:
     """An e-detector for a mean loss above an allowed one; ``drop`` is the rise to be found soonest, 0..1.
 
     Evidence grows to ``most`` and no further: what was long wrong and is right again has that much to live down.
+
+    ``recent`` is not the evidence but the same bets begun once, at the moment that is the best for them by now (Page's
+    CUSUM). Where nothing happens it stays at about 1, while the sum grows to some tens by the number of samples alone:
+    it tells whether it is worth looking closer. It has no guarantee, and proves nothing.
     """
 
     drop: float
     most: float = _MOST
     _sums: dict[int, list[float]] = field(default_factory=dict)
+    _products: dict[int, list[float]] = field(default_factory=dict)
 
     def observe(self, loss: float, *bounds: float) -> None:
         """Take one loss, 0..1, whose mean is allowed to be each of ``bounds``; their number stays the same."""
         for place, bound in enumerate(bounds):
             rate = min(max(bound, _LEAST_RATE), 1.0 - _LEAST_RATE)
             stake = (loss - rate) / (rate * (1.0 - rate))
-            sums = self._sums.setdefault(place, [0.0] * (len(_RISES) + len(_ODDS)))
-            raised = _alternatives(rate, self.drop)
-            self._sums[place] = [
-                min((1.0 + old) * (1.0 + (other - rate) * stake), self.most)
-                for old, other in zip(sums, raised, strict=True)
-            ]
+            bets = [1.0 + (other - rate) * stake for other in _alternatives(rate, self.drop)]
+            sums = self._sums.get(place, [0.0] * len(bets))
+            products = self._products.get(place, [1.0] * len(bets))
+            self._sums[place] = [min((1.0 + old) * bet, self.most) for old, bet in zip(sums, bets, strict=True)]
+            self._products[place] = [min(max(old, 1.0) * bet, _MOST) for old, bet in zip(products, bets, strict=True)]
 
     @property
     def run_length(self) -> float:
         """The evidence: under the null the mean time until it first reaches c is at least c samples."""
-        sums = [value for arm in self._sums.values() for value in arm]
-        return sum(sums) / len(sums) if sums else 0.0
+        return _mean_of(self._sums)
+
+    @property
+    def recent(self) -> float:
+        """How much speaks for a rise that began at some moment and goes on; about 1 where nothing does."""
+        return _mean_of(self._products)
 
     def reset(self) -> None:
         """Begin anew."""
         self._sums.clear()
+        self._products.clear()
 
 
 def bounds_at(allowed: AllowedLoss, full_log_odds: float) -> tuple[float, ...]:
@@ -112,6 +121,11 @@ class FallTest:
     def reset(self) -> None:
         """Begin anew."""
         self._sum = 0.0
+
+
+def _mean_of(arms: dict[int, list[float]]) -> float:
+    values = [value for arm in arms.values() for value in arm]
+    return sum(values) / len(values) if values else 0.0
 
 
 def _alternatives(rate: float, drop: float) -> list[float]:

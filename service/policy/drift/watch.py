@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from service.policy.drift.rolling import Interval
 
 FEWEST_FOR_SHIFT: Final = 100
-_QUIET: Final = 20.0
-"""Evidence, in samples, below which nothing is suspected: what changed later is taken to have changed since."""
+_QUIET: Final = 2.0
+"""What speaks for a rise of late, below which nothing is suspected: what changed is taken to have changed since."""
 _REMEMBERED: Final = 100.0
 """Times the evidence that quarantines: as much is kept of it, so that an hour of errors is not atoned for in days."""
 
@@ -147,6 +147,13 @@ class VariantWatch:
         self._shifted = tuple(found)
         return self._step(counts=False)
 
+    def follow(self, policy: DriftPolicy) -> bool:
+        """Go by ``policy`` with all that is known; false, and nothing done, where the tests would ask another thing."""
+        asks_same = _question_of(policy) == _question_of(self.policy)
+        if asks_same:
+            self.policy = policy
+        return asks_same
+
     def set_by_hand(self, state: DriftState, who: str) -> Transition:
         """Set ``state`` and keep it until ``let_go``."""
         self.standing, transition = set_by_hand(self.standing, state, who, self.evidence())
@@ -163,6 +170,11 @@ class VariantWatch:
     def is_blamed(self) -> bool:
         """Whether the variant is demoted or quarantined, and not because labels say that it errs."""
         return SEVERITY[self.standing.state] >= SEVERITY["demoted"] and not self._is_by_labels
+
+    @property
+    def recent(self) -> float:
+        """How much speaks for a drop of late (``sequential``), whoever says it; about 1 where nothing does."""
+        return max(self._by_pairs.drop.recent, self._by_labels.drop.recent)
 
     @property
     def claim(self) -> float | None:
@@ -234,7 +246,7 @@ class VariantWatch:
         self._by_pairs.drop.observe(loss, *bounds)
         self._by_pairs.severe.observe(loss, *(bound + self.policy.severe_drop for bound in bounds))
         self._by_pairs.recovery.observe(loss)
-        self._suspect = self._suspect + 1 if self._by_pairs.drop.run_length > _QUIET else 0
+        self._suspect = self._suspect + 1 if self._by_pairs.drop.recent > _QUIET else 0
         return self._step()
 
     def _tests(self, rate: float) -> _Tests:
@@ -273,3 +285,8 @@ class VariantWatch:
         self._by_pairs.reset()
         self._by_labels.reset()
         self._samples = 0
+
+
+def _question_of(policy: DriftPolicy) -> tuple[float, ...]:
+    """Return what the tests and windows are made of; the rest of a policy is what is done by them."""
+    return policy.drop, policy.severe_drop, policy.demote_run_length, policy.window

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadtests.building import page
 from loadtests.building.bars import all_bars
 from loadtests.building.ordering import compare_orders
-from tests.loadtests.building.built import KEY, cell, results
+from tests.loadtests.building.built import KEY, cell, entry, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,15 @@ def test_figures_of_an_older_build_are_not_used() -> None:
 
 def test_nothing_is_met_where_nothing_was_measured() -> None:
     assert set(verdicts({}).values()) == {"not measured"}
+
+
+def test_a_model_for_the_download_tier_counts_for_no_time() -> None:
+    parts = results()
+    wrong = cell(full=1e-3, distilled=2e-3)
+    wrong["predicted_s"] = {"full": 2e-3, "distilled": 1e-3}
+    parts["latency"]["digits-download"] = entry([wrong])
+    assert verdicts(parts)["manifest honesty"] == "met"
+    assert "digits-download full" not in page.text(parts)
 
 
 def test_neighbours_within_noise_contradict_no_order() -> None:

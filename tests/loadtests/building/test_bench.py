@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from loadtests.building.picture import draw
 from loadtests.building.subjects import RECIPES, BenchError
 from tests.builders import DIGEST, write_repository
 from tests.loadtests.building.built import results
+from variants.manifest import MANIFEST_FILE, read_manifest
+from variants.plans import Profiling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +71,25 @@ def test_the_bench_keeps_what_other_parts_and_models_found(tmp_path: Path, monke
     cells = parts["latency"]["sums"]["found"]
     assert [(one["batch"], one["threads"]) for one in cells] == [(1, 1), (8, 1)]
     assert all(len(blocks) >= 9 and min(blocks) > 0.0 for one in cells for blocks in one["blocks_s"].values())
+
+
+def test_the_bench_has_a_model_measured_again_and_judges_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = write_repository(tmp_path / "repository")
+    folder = repository / "sums" / "1"
+    plan = asdict(Profiling(batch_sizes=(1,), threads=(1,), rounds=2, runs=4, memory_repeats=1))
+    manifest = read_manifest(folder).model_copy(update={"recipe_parameters": {"profiling": plan}})
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
+    monkeypatch.setitem(RECIPES, "sums", "a recipe that is not asked for")
+    np.savez(tmp_path / f"sums-0-{DIGEST[:12]}.npz", inputs=np.ones((3, 4), np.float32), labels=np.zeros(3, np.int64))
+    kept = tmp_path / "build.json"
+    given = ["--model", "sums", "--repository", str(repository), "--work", str(tmp_path), "--results", str(kept)]
+    write_results(kept, results())
+    assert build_bench.main(["--part", "measure", "latency", *given]) == 0
+    parts, again = read_results(kept), read_manifest(repository / "sums" / "2")
+    assert again.measured is not None
+    assert parts["build"]["sums"]["measured_at"] == again.measured.at
+    (cell,) = parts["latency"]["sums"]["found"]
+    assert cell["predicted_s"] == {variant.name: variant.latency.rows[0].p50_s for variant in again.variants}
+    assert f"latency measured again {again.measured.at[:10]}" in page.text(parts)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from loadtests.drift.damage import flip_bits
+from loadtests.drift.damage import NoWeights, flip_bits
 from loadtests.drift.mixes import class_mix, few_classes, hard_classes, uneven_classes
 from loadtests.drift.shifts import SHIFTS
 
@@ -59,7 +59,7 @@ def arrays_of(file: bytes) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.
     return {item.name: numpy_helper.to_array(item) for item in onnx.load_from_string(file).graph.initializer}
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int8])
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.int8])
 def test_flipped_bits_change_weights_alone_and_repeatably(kind: type[np.generic]) -> None:
     file = file_of(kind)
     damaged = flip_bits(file, 5, seed=3)
@@ -80,5 +80,5 @@ def test_fewer_flips_are_among_more() -> None:
 def test_a_file_without_weights_stays_as_it_is() -> None:
     graph = helper.make_graph([], "g", [], [], [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 2])])
     file = bytes(helper.make_model(graph).SerializeToString())
-    with pytest.raises(ValueError, match="no weights"):
+    with pytest.raises(NoWeights, match="no weights"):
         flip_bits(file, 3, seed=0)

@@ -13,7 +13,11 @@ from loadtests.drift.worlds import world_of
 from variants.sources.names import read_names
 
 MANIFEST: Any = SimpleNamespace(
-    model="words", recipe="text", labels=("de", "el"), recipe_parameters={"tokens": {"length": 12, "buckets": 997}}
+    model="words",
+    task="classification",
+    recipe="text",
+    labels=("de", "el"),
+    recipe_parameters={"tokens": {"length": 12, "buckets": 997}},
 )
 TEXTS = ("österreichische schillinge", "república dominicana", "κεντρική αφρική", "hindi देवनागरी", "kap verde") * 40
 WRITTEN = {

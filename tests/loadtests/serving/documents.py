@@ -45,6 +45,10 @@ def make_parts() -> dict[str, Any]:
     rows = [
         {"trace": "a trace", "load": 1.0, "policy": "tiergate", "real": real, "simulated": {"attainment": 0.98}},
     ]
+    cascades = [
+        {**real, "trace": "a trace", "load": 0.5, "policy": policy, "cpu_s_per_good_answer": cpu_s}
+        for policy, cpu_s in (("tiergate", 0.002), ("tiergate, no cascades", 0.004))
+    ]
     tenths = [{"predicted_s": 0.01 * place, "p50_s": 0.01 * place, "p95_s": 0.02, "p99_s": 0.03} for place in (1, 2)]
     found = {"answers": 900, "error_p50": 0.05, "error_p95": 0.1, "coverage": 0.99, "coverage_interval": [0.98, 1.0]}
     variants = {"full": {**found, "tenths": tenths}, "rare": {**found, "tenths": []}}
@@ -59,6 +63,7 @@ def make_parts() -> dict[str, Any]:
             "overload": overload,
             "overload_heavier": overload,
         },
+        "cascades": {**RUN, "budget_s": 0.1, "full_hz": 30.0, "rows": cascades},
         "reliability": {**RUN, "rows": [], "all": found, "variants": variants},
         "idle": {**RUN, "p50_s": {"tiergate": 6e-4, "raw frontend": 5e-4, "bare": 1e-5}},
     }

@@ -9,6 +9,7 @@ from loadtests.serving.bars import (
     agreement,
     all_bars,
     attainment,
+    cascades,
     constants,
     cost,
     gap_closed,
@@ -129,6 +130,23 @@ def test_agreement_leaves_invalid_runs_out() -> None:
 def test_a_constant_must_be_worse_than_the_policy() -> None:
     rows = [make_row("tiergate", 1.0, 0.9), make_row("worse", 1.0, 0.8), make_row("better", 1.0, 0.95)]
     assert [bar.is_met for bar in constants(rows)] == [True, False]
+
+
+def with_and_without(right: float, cpu_s: float, plain: float = 0.9, plain_s: float = 0.01) -> list[dict[str, Any]]:
+    runs = (("tiergate", right, cpu_s), ("tiergate, no cascades", plain, plain_s))
+    return [
+        {"trace": "t", "load": 1.0, "policy": name, "effective_accuracy": share, "cpu_s_per_good_answer": seconds}
+        for name, share, seconds in runs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "cpu_s", "is_met"), [(0.9, 0.005, True), (0.899, 0.005, True), (0.89, 0.005, False), (0.95, 0.02, False)]
+)
+def test_cascades_gain_where_they_save_cpu_and_lose_no_accuracy(right: float, cpu_s: float, *, is_met: bool) -> None:
+    (bar,) = cascades(with_and_without(right, cpu_s))
+    assert bar.is_met is is_met
+    assert bar.where == "t, load 1"
 
 
 def test_predictions_without_a_claim_are_not_measured() -> None:

@@ -49,9 +49,12 @@ def test_calibration_survives_the_results_file() -> None:
     assert found.measured["full"].at(1) == LatencyCell(1, 0.04, 0.05, 0.06)
 
 
-def test_larger_batches_get_slower_by_the_same_ratio() -> None:
-    profile = Profile((LatencyCell(1, 1.0, 2.0, 3.0), LatencyCell(2, 1.5, 3.0, 4.5)))
-    assert scaled(profile, LatencyCell(1, 2.0, 2.0, 3.0)).at(2) == LatencyCell(2, 3.0, 3.0, 4.5)
+def test_larger_batches_get_slower_by_the_same_ratio_and_scatter_as_rows_do_together() -> None:
+    profile = Profile((LatencyCell(1, 1.0, 2.0, 3.0), LatencyCell(4, 3.0, 4.0, 45.0)))
+    found = scaled(profile, LatencyCell(1, 2.0, 2.2, 3.0))
+    assert found.at(1) == LatencyCell(1, 2.0, 2.2, 3.0)
+    longer = found.at(4)
+    assert (longer.p50_s, longer.p95_s, longer.p99_s) == pytest.approx((6.0, 6.4, 8.0))
 
 
 def columns(predicted_s: float, actual_s: list[float], claimed_s: float = np.nan) -> dict[str, np.ndarray]:

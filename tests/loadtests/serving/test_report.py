@@ -34,6 +34,7 @@ def test_text_says_what_is_met_and_what_is_not() -> None:
     )
     assert "not calibrated: without the event loop's time" in found
     assert "invalid: schedule lag" in found
+    assert "| a trace | 0.5 | tiergate, no cascades | 99.00 | 89.00 | 4 | 10 / - |" in found
 
 
 def test_pictures_show_every_trace_and_every_variant_and_are_the_same_again(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from loadtests.h2load import LoadError
 from loadtests.serving.gateways import schedule_of
@@ -15,10 +17,11 @@ from loadtests.serving.setting import (
     read_model_policy,
     write_model_policy,
 )
-from loadtests.serving_bench import main, parse, setting_of
+from loadtests.serving_bench import main, parse, run_parts, setting_of
 from loadtests.simulator.event_loop import LoopCosts
 from loadtests.simulator.fleet import Machine
 from service.domain.policy_file import ModelPolicy
+from tests.builders import SUMS, write_repository
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +50,26 @@ def test_tuned_policies_are_found_by_load(tmp_path: Path) -> None:
     assert rest is not None
     assert (one.max_batch_size, rest.max_batch_size) == (1, 2)
     assert setting_of(parse([])).tuned(1.0) is None
+
+
+def test_a_narrowed_setting_narrows_every_policy_that_names_no_variants(tmp_path: Path) -> None:
+    root = write_repository(tmp_path)
+    setting = replace(Setting(root, SUMS.name, tmp_path), variants=("full",))
+    assert setting.ladder().names == ("full",)
+    assert setting.narrowed(ModelPolicy()).variants == ("full",)
+    assert setting.narrowed(ModelPolicy(variants=("quantized",))).variants == ("quantized",)
+    with pytest.raises(LoadError, match=r"model 'sums' has .*, not huge"):
+        replace(setting, variants=("huge",)).ladder()
+
+
+def test_parts_of_another_build_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_repository(tmp_path)
+    parsed = parse(["--repository", str(root), "--model", SUMS.name, "--results", str(tmp_path / "r.json")])
+    parsed.part = []
+    parts = {"idle": {"key": "another"}}
+    run_parts(parsed, parts, Console())
+    assert parts == {}
+    assert "idle: left out from now on" in capsys.readouterr().out
 
 
 def test_a_load_that_is_no_number_is_refused() -> None:

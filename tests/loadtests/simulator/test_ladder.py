@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_a_cascade_answers_with_what_it_has_where_no_time_is_left() -> None:
     assert is_full[unsure].any()
     assert not is_full[unsure].all()
     assert right.mean() >= 0.8
+
+
+def test_a_dominated_variant_may_be_chosen_where_the_policy_leaves_out_what_dominates_it() -> None:
+    full, small = make_ladder("m", FIGURES).variants
+    beaten = replace(full, is_routable=False, dominated_by="better")
+    assert Ladder("m", (beaten, small)).candidates() == ("full", "small")
+    better = replace(full, name="better")
+    assert Ladder("m", (better, beaten, small)).candidates() == ("better", "small")
+    failed = replace(full, is_routable=False)
+    assert Ladder("m", (failed, small)).candidates() == ("small",)
+
+
+def test_a_cascade_does_on_the_sheet_what_the_sheet_says() -> None:
+    ladder, *_ = cascading(budget_s=0.1, gap_s=1.0)
+    assert ladder.outcome_of(ladder.plans[0]) == (0.5, 1.0)
 
 
 def test_cascades_need_margins() -> None:

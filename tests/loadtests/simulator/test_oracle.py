@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from loadtests.simulator.simulation import simulate
 from loadtests.simulator.workload import Kind, Workload, make_workload
 from service.domain.policy_file import ModelPolicy
 from service.domain.variants import LatencyCell, Profile, Variant
+from service.policy.costs import Plan
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -92,6 +94,28 @@ def test_an_oracle_that_knows_the_answers_takes_the_cheapest_right_one() -> None
     workload = make_workload([0.0, 0.0], 0.01, row=[0, 1])
     assert upper_bound(workload, fleet, knows_answers=True) == pytest.approx(1.0)
     assert exact_value(workload, fleet, knows_answers=True) == pytest.approx(1.0)
+
+
+def test_the_bound_has_cascades_at_their_expected_cost() -> None:
+    # Small knows the first half of the rows and is unsure of the second, all of which full knows.
+    correct = np.array([[False, False, True, True], [True, True, False, False]])
+    margins = np.array([[1.0] * 4, [0.9, 0.9, 0.1, 0.1]], np.float32)
+    sheet = AnswerSheet(("full", "small"), correct, margins)
+    policy = ModelPolicy(safety_margin_ratio=0.0, max_batch_size=1)
+    plan = Plan("small>full", "small", "full", 0.5, 0.5, 1.0)
+    ladder = make_ladder("m", {"full": (0.03, 0.5), "small": (0.01, 0.5)}, policy=policy, answers=sheet, plans=(plan,))
+    fleet = Fleet((ladder,), lanes=1, machine=Machine(per_run_s=0.0, is_exact=True))
+    alone = Fleet((replace(ladder, plans=()),), lanes=1, machine=fleet.machine)
+    calm, crowded = make_workload([0.0], 0.1), make_workload([0.0] * 10, 0.1)
+    assert upper_bound(calm, fleet) == pytest.approx(1.0)
+    assert upper_bound(calm, alone) == pytest.approx(0.5)
+    # 100 ms for ten: each takes the cascade's 25 ms or small's 10; four whole cascades use all, ten small ones as much.
+    assert upper_bound(crowded, alone) == pytest.approx(0.5)
+    assert upper_bound(crowded, fleet) == pytest.approx(0.5)
+    roomy = make_workload([0.0] * 4, 0.07)  # 70 ms for four: cascade for x, small for 4 - x: 25 x + 10 (4 - x) = 70
+    assert upper_bound(roomy, fleet) == pytest.approx((2.0 + 2 * 0.5) / 4)
+    kept_out = make_workload([0.0], 0.1, kinds=(Kind(0, ("small",)),))
+    assert upper_bound(kept_out, fleet) == pytest.approx(0.5)
 
 
 def test_the_bound_respects_candidates_and_several_models() -> None:

@@ -39,6 +39,7 @@ def test_a_tune_writes_a_valid_policy_with_its_provenance(folder: Path, capsys: 
     policy = PolicyFile.model_validate(yaml.safe_load(output.read_text(encoding="utf-8")))
     assert policy.of("sums").default_budget_ms == 100.0
     assert policy.provenance is not None
+    assert not policy.of("sums").cascades  # there was no answer sheet to simulate them by
     assert len(policy.provenance.manifests["sums"]) == 64
     assert "trace.csv sha256:" in policy.provenance.trace
     gain = document["judgement"]["gain"]

@@ -48,7 +48,10 @@ async def test_infer_answers_and_tells_the_story_in_parameters_and_headers(calle
         "outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 4], "data": [0.0, 2.0, 4.0, 6.0]}],
     }
     told = {name: answer.headers[f"x-tiergate-{name.replace('_', '-')}"] for name in story}
-    assert told == {name: "true" if value is True else str(value) for name, value in story.items()}
+    assert told["queue_ms"] == "0.500"
+    assert {
+        name: json.loads(text) if text[0].isdigit() or text == "true" else text for name, text in told.items()
+    } == story
     assert answer.headers["server-timing"] == "queue;dur=0.500, compute;dur=1.200, total;dur=1.900"
     assert plane.requests[0].protocol == "http"
 

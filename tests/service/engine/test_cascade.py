@@ -155,6 +155,6 @@ async def test_an_accuracy_floor_above_the_small_variant_rules_its_cascade_out(c
 def test_a_policy_without_cascades_knows_none() -> None:
     info = make_model(VARIANTS, "digits", cascades=[CASCADE])
     stubs = {item.name: StubBackend() for item in VARIANTS}
-    model = LoadedModel(info, Rules(ModelPolicy(), {}, 60.0), stubs)
+    model = LoadedModel(info, Rules(ModelPolicy(cascades=False), {}, 60.0), stubs)
     assert model.plans == {}
     assert model.route(Knobs(), 0.0).names == ("full", "small")

@@ -119,6 +119,22 @@ def test_state_is_found_after_a_restart_for_the_same_file_only(
         assert "a bad week" in watched.watch.verdicts()["pruned"].why
 
 
+def test_labels_of_predictions_that_have_expired_are_not_counted_after_a_restart(
+    watched: Watched, tmp_path: Path
+) -> None:
+    keeping = Keeping(KeepingSettings(tmp_path / "kept.db", most_s=100.0), lambda: watched.wall_s)
+    keeping.open()
+    for request_id in ("old", "new"):
+        answer(watched, keeping, request_id)
+        keeping.join(watched.watch, [Label(request_id, (0,))])
+        watched.wall_s += 60.0
+    assert counted(watched) == 2
+    watched.watch = watched.begin()
+    keeping.remember(watched.watch)
+    assert counted(watched) == 1
+    keeping.close()
+
+
 def test_store_that_could_not_be_opened_is_tried_again_after_a_minute(
     watched: Watched, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

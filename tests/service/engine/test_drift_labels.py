@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from service.domain.drift import ByBoxes, ByClass, ByValue
+from service.domain.tensors import TensorSpec
 from service.domain.verdicts import Label
 from service.engine.drift.labels import predictions_of, score_of
 from service.engine.drift.references import ModelReference
@@ -56,6 +58,7 @@ def score(output: np.ndarray[Any, Any], scoring: Scoring, *values: Any) -> float
         (("2.0", 7.0), None),
         (([2.0, 7.0], [1.0, 1.0]), None),
         ((10**400, 7.0), None),
+        ((inf, 7.0), None),
     ],
 )
 def test_a_value_is_right_within_the_tolerance(values: tuple[Any, ...], expected: float | None) -> None:
@@ -86,9 +89,32 @@ def test_nothing_to_be_seen_is_a_label_too() -> None:
     assert score(rows, BOXES, [DISC], []) == 1.0
 
 
-@pytest.mark.parametrize("value", [3, "disc", [DISC[:4]], [[9, 1, 1, 1, 1]], [["up", 1, 1, 1, 1]], [[0, "x", 1, 1, 1]]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        "disc",
+        [DISC[:4]],
+        [[9, 1, 1, 1, 1]],
+        [["up", 1, 1, 1, 1]],
+        [[0, "x", 1, 1, 1]],
+        [[0, "1", 1, 1, 1]],
+        [[0, 1, 1, 0, 1]],
+        [[0, 1, 1, 1, -1]],
+        [[0, inf, 1, 1, 1]],
+        [[0.5, 1, 1, 1, 1]],
+    ],
+)
 def test_what_is_no_list_of_boxes_does_not_fit(value: object) -> None:
     assert score(boxes(DISC), BOXES, value) is None
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, 1.0), (1.0, 1.0), ("ring", 1.0), (0, 0.0), (1.5, None), (2, None)])
+def test_a_class_is_a_whole_number_or_a_name(value: object, expected: float | None) -> None:
+    two = replace(make_model(), outputs=(TensorSpec("y", "FP32", (-1, 2)),), labels=("disc", "ring"))
+    reference = ModelReference(Classification("logits"), {}, scoring=ByClass())
+    (kept,) = predictions_of([KeptAnswer("a", "full", np.array([[0.0, 9.0]]))], two, reference, 0.0)
+    assert score_of(Label("a", (value,)), kept.predicted, two, ByClass()) == expected
 
 
 def test_answers_of_many_rows_are_kept_each_with_its_own() -> None:

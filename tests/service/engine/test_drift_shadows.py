@@ -138,15 +138,49 @@ async def test_sample_that_waited_too_long_is_not_run(bench: Bench, manual_clock
     assert (counts["stale"], counts["compared"]) == (1, 1)
 
 
-def test_ration_goes_into_debt_once_and_saves_up_for_two_seconds() -> None:
+def test_ration_goes_into_debt_once_and_saves_up_for_half_a_second() -> None:
     ration = Ration(0.02, 0.0)
     assert ration.has_some(0.0)
-    ration.spend(0.1, 0.0)  # 0.02 were there
+    ration.spend(0.09, 0.0)  # 0.01 were there
     assert not ration.has_some(3.9)
     assert ration.has_some(4.1)
-    ration.spend(0.04 + 0.01, 1000.0)
+    ration.spend(0.01 + 0.01, 1000.0)
     assert not ration.has_some(1000.4)
     assert ration.has_some(1000.6)
+
+
+def test_what_another_thread_spends_on_samples_is_taken_off_the_ration(bench: Bench, manual_clock: ManualClock) -> None:
+    shadows = Shadows(lambda: True, manual_clock)
+    assert shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    shadows.charge(60.0)
+    assert not shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    assert shadows.counts("sums", "quantized")["no_cpu_time"] == 1
+
+
+async def test_run_is_taken_off_the_ration(bench: Bench, manual_clock: ManualClock) -> None:
+    shadows = Shadows(lambda: True, manual_clock, cpu_ratio=1e-9)  # any run takes more
+    assert shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    shadows.start()
+    await compared(shadows)
+    shadows.close(LONGEST_S)
+    assert not shadows.offer(sample_of(bench.model, manual_clock.now_s))
+    assert shadows.counts("sums", "quantized")["no_cpu_time"] == 1
+
+
+def test_no_more_answers_are_taken_than_allowed_however_many_come(bench: Bench) -> None:
+    shadows = Shadows(lambda: False, bench.clock)  # each is refused, and counted
+    taps = ModelTaps(bench.model, shadows, seed=0)
+    tap = taps.taps["quantized"]
+    tap.set(1.0, 1.0, {})
+    answer = SimpleNamespace(variant="quantized", outputs=(np.ones((1, 1), dtype=np.float32),))
+    ticket = SimpleNamespace(request=make_request(), waiting=SimpleNamespace(rows=1), kept=None)
+    for allowed in (3.0, 2.0):
+        tap.shadow_allowance.allow(allowed)
+        tap.watch_allowance.allow(allowed + 1.0)
+        for _ in range(50):
+            taps.answered(ticket, answer)  # type: ignore[arg-type] # what it looks at of them
+    assert shadows.counts("sums", "quantized")["busy"] == 3 + 2
+    assert (len(taps.watched), tap.seen) == (4 + 3, 100)
 
 
 def test_model_whose_full_variant_is_elsewhere_has_none_here(bench: Bench) -> None:

@@ -77,7 +77,29 @@ def test_answers_of_full_are_run_on_the_variant_that_differs_least_from_it(watch
     watched.watch.set_shares(1.0)
     (name,) = watched.watch.taps.taps["full"].reversed_shares
     assert name == watched.watch.panel.nearest()
-    assert watched.watch.taps.taps["full"].reversed_shares[name] == pytest.approx(0.01)
+    assert watched.watch.taps.taps["full"].reversed_shares[name] == pytest.approx(2.0 / 500.0)
+
+
+def test_variant_that_long_agreed_is_looked_at_once_a_second_and_at_its_first_difference_more(watched: Watched) -> None:
+    watched.compare(2000, agrees=True)
+    tap = watched.watch.taps.taps["quantized"]
+    for _ in range(20):
+        tap.seen += 1000
+        watched.watch.set_shares(1.0)
+    assert watched.watch.rates_hz["quantized"] == pytest.approx(1000.0, rel=0.01)
+    assert tap.shadow_share == pytest.approx(0.001, rel=0.01)
+    watched.compare(1, agrees=False)
+    watched.watch.set_shares(1.0)
+    assert tap.shadow_share > 0.005
+
+
+def test_traffic_that_comes_back_after_a_pause_is_taken_no_more_of_than_was_meant(watched: Watched) -> None:
+    tap = watched.watch.taps.taps["quantized"]
+    tap.seen = 1
+    watched.watch.set_shares(1.0)
+    assert tap.shadow_share == 1.0
+    assert 1.0 <= tap.shadow_allowance.limit <= 5.0
+    assert tap.watch_allowance.limit <= 50.0
 
 
 def test_full_that_is_out_comes_back_by_what_others_answer(watched: Watched) -> None:
@@ -105,6 +127,15 @@ def test_policy_that_changes_keeps_what_witnesses_may_say_of_full(watched: Watch
     assert set(watched.watch.verdicts()) == {"full"}
 
 
+def test_policy_that_asks_the_same_of_the_tests_keeps_what_is_known(watched: Watched) -> None:
+    watched.compare(2, agrees=False)
+    known = watched.watch.watches["quantized"].evidence()
+    watched.follow(DriftRules(most="demote", demote_run_length=3000.0, shadow_share=0.5))
+    assert watched.watch.watches["quantized"].evidence() == known
+    watched.compare(30, agrees=False)
+    assert watched.states[-1] == "demoted"
+
+
 def test_demoted_variant_loses_its_claim(tmp_path: Path) -> None:
     watched = Watched(tmp_path / "repository", DriftRules(most="demote"))
     watched.compare(30, agrees=False)
@@ -120,7 +151,7 @@ def test_quarantined_variant_is_asked_beside_the_others_and_others_are_asked_mor
     for tap in watched.watch.taps.taps.values():
         tap.seen = 1000
     watched.watch.set_shares(1.0)
-    assert watched.watch.taps.taps["quantized"].shadow_share == pytest.approx(0.01)
+    assert watched.watch.taps.taps["quantized"].shadow_share == pytest.approx(2.0 / 500.0)
     watched.compare(2, agrees=False)
     watched.watch.set_shares(1.0)
     assert watched.watch.taps.taps["quantized"].shadow_share > 0.02

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from service.domain.errors import BackendFailed
+from service.domain.errors import BackendFailed, DeadlineExceeded
 from service.domain.inference import Knobs
+from service.domain.variants import LatencyCell, Profile
 from tests.builders import make_request, make_variant
+from tests.service.engine.conftest import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,3 +92,34 @@ async def test_prediction_is_the_median_of_its_like_and_is_made_before_the_run(
     assert bench.events.runs[0].predicted_s == pytest.approx(0.010)
     assert bench.events.runs[100].predicted_s == pytest.approx(0.020, rel=0.05)
     assert bench.events.runs[101].predicted_s == pytest.approx(0.020, rel=0.05)
+
+
+@pytest.mark.parametrize("ends_by", ["its deadline", "its client"])
+async def test_a_run_reports_what_of_it_was_for_requests_that_had_ended(
+    ends_by: str, make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    """Of a run of four rows one is of a request that ends meanwhile."""
+    cells = (LatencyCell(1, 0.010, 0.010, 0.010), LatencyCell(8, 0.011, 0.011, 0.011))
+    bench = make_bench(variants=[replace(make_variant("full", 0.9, 0.010), profile=Profile(cells))], clock=manual_clock)
+    meanwhile = Gate()
+
+    def pass_time(_: object) -> bool:
+        manual_clock.now_s += 0.020
+        if len(bench.stubs["full"].batches) > 1:
+            meanwhile.wait()
+        return False
+
+    bench.stubs["full"].fails = pass_time
+    gate = bench.close_gates()
+    first = await bench.occupy(gate)
+    knobs = replace(PATIENT, timeout_s=0.5) if ends_by == "its deadline" else PATIENT
+    stays, ends = await bench.send(make_request(rows=3, knobs=PATIENT), make_request(knobs=knobs))
+    gate.set()
+    await meanwhile.reached()
+    if ends_by == "its client":
+        ends.cancel()
+    with pytest.raises((DeadlineExceeded, asyncio.CancelledError)):
+        await ends
+    meanwhile.set()
+    await asyncio.gather(first, stays)
+    assert [(run.rows, run.unwanted_s) for run in bench.events.runs] == [(1, 0.0), (4, pytest.approx(0.020 / 4))]

@@ -63,7 +63,9 @@ class Echo:
     def is_unary(self, path: bytes) -> bool:
         return path in (b"/test.Service/Echo", b"/test.Service/Wait")
 
-    async def answer(self, path: bytes, headers: wire.Headers, message: bytes, waited_s: float) -> GrpcReply:
+    async def answer(
+        self, path: bytes, headers: wire.Headers, message: bytes | memoryview, waited_s: float
+    ) -> GrpcReply:
         assert waited_s >= 0.0
         if path.endswith(b"Wait"):
             self.waiting.set()
@@ -72,7 +74,7 @@ class Echo:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self.left.set()
-        return GrpcReply(message, [*OK, (b"told", headers.get(b"tell", b""))])
+        return GrpcReply(bytes(message), [*OK, (b"told", headers.get(b"tell", b""))])
 
     def refuse(self, path: bytes, headers: wire.Headers, error: Exception) -> GrpcReply:
         del path, headers

@@ -236,6 +236,13 @@ async def test_unfinished_messages_of_one_connection_are_bounded_together(connec
     assert connection.intake.held_bytes == 0
 
 
+async def test_room_for_the_rest_of_a_message_counts_as_held_though_it_did_not_come(connection: Connection) -> None:
+    connection.data_received(opening(1) + frame(wire.DATA, 0, 1, b"\0" + (50_000).to_bytes(4, "big") + bytes(100)))
+    assert connection.intake.held_bytes == 50_005
+    connection.data_received(frame(wire.DATA, wire.END_STREAM, 1, bytes(49_900)))
+    assert connection.intake.held_bytes == 0
+
+
 async def test_half_messages_of_streams_count_until_they_are_whole_though_they_were_taken(
     connection: Connection,
 ) -> None:

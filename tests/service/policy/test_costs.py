@@ -40,6 +40,14 @@ def test_ladder_drops_a_candidate_that_costs_the_same_as_a_more_accurate_one() -
     assert names(same.ladder(NAMES, 1)) == ["full", "distilled"]
 
 
+def test_thrifty_ladder_drops_steps_that_are_no_more_accurate_than_a_cheaper_one() -> None:
+    ladder = costs((replace(CASCADE, accuracy=0.920),)).ladder(("full", CASCADE.name, "quantized", "distilled"), 1)
+    assert names(ladder) == ["full", CASCADE.name, "quantized", "distilled"]
+    assert names(ladder.thrifty) == [CASCADE.name, "quantized", "distilled"]
+    plain = costs().ladder(NAMES, 1)
+    assert plain.thrifty is plain
+
+
 def test_ladder_takes_back_a_candidate_when_a_correction_makes_it_worth_its_time() -> None:
     assert names(costs(ratios={"full": 2.0}).ladder(NAMES, 1)) == ["full", "slow", "quantized", "distilled"]
 

@@ -50,8 +50,9 @@ def test_margin_and_price_and_allowed_variants_move_the_answers() -> None:
 def test_cascades_count_only_where_the_policy_uses_them() -> None:
     cascade = Cascade("distilled-quantized", "full", 0.5, 0.1, 0.918)
     model = make_model(cascades=[cascade])
-    assert "distilled-quantized+full" not in [item.name for item in idle_answers(model, NO_KNOBS, rules())]
-    found = {item.name: item for item in idle_answers(model, NO_KNOBS, rules(cascades=True, price_per_cpu_s=0.1))}
+    without = idle_answers(model, NO_KNOBS, rules(cascades=False, price_per_cpu_s=0.1))
+    assert "distilled-quantized+full" not in [item.name for item in without]
+    found = {item.name: item for item in idle_answers(model, NO_KNOBS, rules(price_per_cpu_s=0.1))}
     assert found["distilled-quantized+full"].predicted_s == pytest.approx(0.032 + AFTER_S)
 
 

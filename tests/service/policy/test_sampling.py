@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import pytest
 
-from service.policy.sampling import choose_reversed_share, choose_share, choose_watch_share
+from service.policy.sampling import FEW, choose_most, choose_reversed_share, choose_share, choose_watch_share
 
 
 @pytest.mark.parametrize(
-    ("share", "rate_hz", "suspicion", "wanted"),
+    ("share", "rate_hz", "suspicion", "samples", "wanted"),
     [
-        (0.01, 1000.0, 0.0, 0.01),  # the policy's
-        (0.01, 10.0, 0.0, 0.05),  # little traffic: one every two seconds
-        (0.01, 0.1, 0.0, 1.0),  # never more than all
-        (0.01, 0.0, 0.0, 0.01),  # nothing comes
-        (0.01, 1000.0, 0.5, 0.05),  # suspected: a quarter of all would be too many of so many
-        (0.01, 100.0, 0.5, 0.25),
-        (0.01, 20.0, 0.5, 0.5),  # suspected: ten a second
-        (0.0, 100.0, 1.0, 0.0),  # off
-        (0.5, 1000.0, 0.0, 0.5),  # what the policy wants is not cut
+        (0.01, 80.0, 0.0, FEW, 0.01),  # the policy's
+        (0.01, 1000.0, 0.0, FEW, 0.001),  # enough is known: one a second
+        (0.01, 1000.0, 0.0, FEW - 1, 0.002),  # little is known: two a second
+        (0.01, 10.0, 0.0, FEW, 0.05),  # little traffic: one every two seconds
+        (0.01, 10.0, 0.0, 0, 0.2),
+        (0.01, 0.1, 0.0, FEW, 1.0),  # never more than all
+        (0.01, 0.0, 0.0, FEW, 0.01),  # nothing comes
+        (0.01, 20.0, 0.5, FEW, 0.5),  # suspected: ten a second
+        (0.01, 500.0, 0.5, FEW, 0.02),
+        (0.01, 2000.0, 0.5, FEW, 0.01),  # never less than the policy's
+        (0.0, 100.0, 1.0, 0, 0.0),  # off
+        (0.5, 100.0, 0.0, FEW, 0.5),
+        (0.5, 1000.0, 0.0, FEW, 0.05),  # who wants fifty times the usual share gets fifty a second
     ],
 )
-def test_share_is_the_policys_and_more_where_little_comes_or_much_is_suspected(
-    share: float, rate_hz: float, suspicion: float, wanted: float
+def test_share_is_the_policys_and_more_where_little_is_known_or_much_is_suspected(
+    share: float, rate_hz: float, suspicion: float, samples: int, wanted: float
 ) -> None:
-    assert choose_share(share, rate_hz, suspicion) == pytest.approx(wanted)
+    assert choose_share(share, rate_hz, suspicion, samples) == pytest.approx(wanted)
+
+
+def test_most_that_is_taken_is_about_twice_what_is_wanted_and_never_nothing() -> None:
+    assert choose_most(10.0, 1.0) == 21.0
+    assert choose_most(0.0, 1.0) == 1.0
 
 
 def test_quarantined_variant_is_asked_twice_a_second_and_a_demoted_one_more() -> None:
     assert choose_reversed_share(0.01, 100.0, is_out=True) == pytest.approx(0.02)
     assert choose_reversed_share(0.01, 1000.0, is_out=True) == pytest.approx(0.01)
     assert choose_reversed_share(0.0, 100.0, is_out=True) == 0.0
-    assert choose_reversed_share(0.01, 100.0, is_out=False) == pytest.approx(0.25)
+    assert choose_reversed_share(0.01, 100.0, is_out=False) == pytest.approx(0.1)
 
 
 def test_watch_share_gives_the_wanted_rate() -> None:

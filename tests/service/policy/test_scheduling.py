@@ -60,6 +60,15 @@ def test_a_burst_moves_the_choice_down_so_far_as_the_whole_queue_needs(queued: i
     assert chosen([waiting(0.1)] * queued, situation()).variant == variant
 
 
+def test_accuracy_that_a_cheaper_variant_has_too_is_paid_for_only_by_an_idle_machine() -> None:
+    found = situation(lanes=2)
+    found.costs = replace(found.costs, accuracy={**ACCURACY, "quantized": ACCURACY["full"]})
+    assert chosen([waiting()], found).variant == "full"
+    assert chosen([waiting()] * 2, found).variant == "quantized"
+    found.lanes_free_s = (0.0, 0.02)
+    assert chosen([waiting()], found).variant == "quantized"
+
+
 def test_a_second_lane_carries_twice_the_queue_at_the_same_level() -> None:
     queue = [waiting(0.1)] * 6
     assert chosen(queue, situation(lanes=1)).variant == "quantized"

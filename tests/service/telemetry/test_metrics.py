@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,6 +145,16 @@ def test_a_failed_run_is_no_measurement(metrics: Metrics, value: Callable[..., f
     failed = RunReport("sums", "full", 1, 1, 0.0, 0.5, 0.0, predicted_s=0.01, failed=True)
     metrics.run_finished(failed)
     assert value("compute_duration_seconds_count", variant="full") == 0.0
+
+
+def test_what_nobody_waited_for_is_counted_of_runs_that_fail_too(
+    metrics: Metrics, value: Callable[..., float | None]
+) -> None:
+    assert value("unwanted_compute_seconds_total", variant="full") == 0.0
+    metrics.run_finished(replace(RUN, unwanted_s=0.25))
+    metrics.run_finished(replace(RUN, unwanted_s=0.5, failed=True))
+    assert value("unwanted_compute_seconds_total", variant="full") == pytest.approx(0.75)
+    assert value("compute_duration_seconds_sum", variant="full") == pytest.approx(0.010)
 
 
 def test_shed_expired_and_failed_are_counted_exactly(metrics: Metrics, value: Callable[..., float | None]) -> None:

@@ -80,11 +80,32 @@ def test_bounds_are_one_for_all_rows_where_the_build_found_no_other() -> None:
     assert bounds_at(AllowedLoss(rate=0.03, slope=-1.0), 1e6)[1] == pytest.approx(0.0)
 
 
+def test_number_of_samples_alone_makes_nothing_recent_and_a_rise_does_at_once() -> None:
+    test = RiseTest(DROP)
+    for _ in range(1000):
+        test.observe(0.0, 0.03, 0.002)
+    assert test.run_length > 20.0
+    assert test.recent <= 1.0
+    test.observe(1.0, 0.03, 0.002)
+    assert test.recent > 20.0
+    for _ in range(40):
+        test.observe(0.0, 0.03, 0.002)
+    assert test.recent < 2.0
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40), st.floats(0.01, 0.9))
+def test_what_is_recent_is_never_more_than_the_evidence(losses: list[float], rate: float) -> None:
+    test = RiseTest(DROP)
+    for loss in losses:
+        test.observe(loss, rate)
+    assert 0.0 <= test.recent <= test.run_length * (1 + 1e-9)
+
+
 def test_reset_forgets() -> None:
     test = RiseTest(DROP)
     test.observe(1.0, 0.01)
     test.reset()
-    assert test.run_length == 0.0
+    assert (test.run_length, test.recent) == (0.0, 0.0)
 
 
 def test_the_fall_test_clears_only_when_losses_are_few() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,33 @@ def test_a_variant_that_is_worse_is_demoted_and_routed_by_the_estimate_of_what_c
     assert estimate.method == "shadow"
     assert watched.claim == pytest.approx(estimate.value)
     assert estimate.value < 0.95, "pairs of the good time must not count"
+
+
+def test_pairs_of_a_long_good_time_do_not_count_where_full_is_sure() -> None:
+    watched = VariantWatch(replace(REFERENCE, allowed=AllowedLoss(0.02, 0.0, -2.0)), FULL)
+    see(watched, repeat(SAME, 450))
+    see(watched, pairs(0.3, 40, seed=3))
+    assert watched.standing.state == "demoted"
+    assert 0.0 < watched.report().loss.count <= 40
+
+
+def test_variant_that_is_as_its_manifest_says_is_seldom_worth_a_closer_look() -> None:
+    watched = VariantWatch(replace(REFERENCE, allowed=AllowedLoss(0.02, 0.0, -2.0)), FULL)
+    suspected = 0
+    for pair in pairs(0.007, 2000, seed=6):
+        watched.compared(pair)
+        suspected += watched.recent > 4.0
+    assert 0 < suspected < 0.1 * 2000
+
+
+def test_policy_is_followed_with_all_that_is_known_unless_it_asks_another_thing() -> None:
+    watched = watch()
+    see(watched, [SAME, OTHER, OTHER])
+    known, recent = watched.evidence(), watched.recent
+    assert watched.follow(DriftPolicy(most="warned", warn_run_length=7.0))
+    assert (watched.evidence(), watched.recent, watched.policy.most) == (known, recent, "warned")
+    assert not watched.follow(DriftPolicy(drop=0.02))
+    assert watched.policy.drop == 0.05
 
 
 def test_labels_alone_demote_full_and_never_quarantine_it() -> None:
