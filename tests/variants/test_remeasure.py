@@ -67,13 +67,16 @@ def speed(p50_s: float, memory_bytes: int = 2**20) -> tuple[Latency, Memory]:
     return Latency(rows=rows, cold_start_s=0.1, load_average=0.0), memory
 
 
-def test_a_new_version_has_the_same_files_and_says_where_they_were_measured(repository: Path) -> None:
-    old = repository / "sums" / "1"
-    before = (old / MANIFEST_FILE).read_bytes()
-    found = remeasure_model(repository, "sums", ROWS)
-    assert found.folder == repository / "sums" / "2"
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Remeasured:
+    return remeasure_model(write_profiled(tmp_path_factory.mktemp("repository")), "sums", ROWS)
+
+
+def test_a_new_version_has_the_same_files_and_says_where_they_were_measured(found: Remeasured) -> None:
+    old = found.folder.parent / "1"
+    assert found.folder.name == "2"
     assert files_of(found.folder) == files_of(old)
-    assert (old / MANIFEST_FILE).read_bytes() == before
+    assert read_manifest(old) == found.before
     assert read_manifest(found.folder) == found.manifest
     assert (found.folder / "report.html").is_file()
     assert found.manifest.measured is not None
@@ -82,8 +85,7 @@ def test_a_new_version_has_the_same_files_and_says_where_they_were_measured(repo
     assert "latency and memory measured 2" in summary(found.manifest)
 
 
-def test_times_and_memory_are_measured_and_nothing_else_is_changed(repository: Path) -> None:
-    found = remeasure_model(repository, "sums", ROWS)
+def test_times_and_memory_are_measured_and_nothing_else_is_changed(found: Remeasured) -> None:
     for variant in found.manifest.variants:
         assert [(row.batch_size, row.threads, row.runs) for row in variant.latency.rows] == [(1, 1, 4), (8, 1, 4)]
         assert variant.latency.cold_start_s > 0.0
@@ -92,9 +94,8 @@ def test_times_and_memory_are_measured_and_nothing_else_is_changed(repository: P
         assert variant.model_dump(exclude=kept) == was.model_dump(exclude=kept)
 
 
-def test_the_gateway_loads_what_was_measured_again(repository: Path) -> None:
-    remeasure_model(repository, "sums", ROWS)
-    stored = Repository(repository).find("sums")
+def test_the_gateway_loads_what_was_measured_again(found: Remeasured) -> None:
+    stored = Repository(found.folder.parents[1]).find("sums")
     assert stored.manifest is not None
     assert stored.manifest.version == "2"
     backend, _ = open_onnx_variant(stored, describe(stored.manifest), stored.manifest.variant("full"))
