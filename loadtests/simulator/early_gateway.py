@@ -41,7 +41,7 @@ class EarlyGateway:
         index, kind_number, budget_s, timeout_s, _, luck = request
         kind, candidates = self._place.kinds[kind_number], self._candidates[kind_number]
         deadline_s = now_s + timeout_s
-        due_s = min(now_s + budget_s - self._machine.known_after_s, deadline_s)
+        due_s = now_s + min(budget_s, timeout_s) - self._machine.known_after_s
         waiting = Waiting(due_s, deadline_s, kind.rows, candidates, None)
         placed = self._placer.place(Arrival(kind.model, waiting, now_s), self._lanes)
         if placed is None:

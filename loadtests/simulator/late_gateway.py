@@ -108,7 +108,7 @@ class LateGateway:
         index, kind_number, budget_s, timeout_s, criticality, luck = request
         kind, candidates = self._place.kinds[kind_number], self._candidates[kind_number]
         model, deadline_s = self._models[kind.model], now_s + timeout_s
-        due_s = min(now_s + budget_s - self._handover.after_s, deadline_s)
+        due_s = now_s + min(budget_s, timeout_s) - self._handover.after_s
         waiting = Waiting(due_s, deadline_s, kind.rows, candidates, None)
         return Queued(index, model, criticality, model.costs(now_s).fastest_s(waiting), luck, waiting)
 

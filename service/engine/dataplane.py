@@ -136,14 +136,15 @@ class DataPlane(Catalog):
         route = model.route(request.knobs, arrived_s)
         costs = model.costs(arrived_s)
         is_pressed = arrived_s < self._turns.pressed_until_s
-        after_s = self._handover.set_aside_s(route.budget_s, is_pressed=is_pressed)
-        deadline_s = arrived_s + model.rules.timeout_s(request.knobs)
+        timeout_s = model.rules.timeout_s(request.knobs)
+        within_s = min(route.budget_s, timeout_s)
         waiting = Waiting(
-            due_s=min(arrived_s + route.budget_s - after_s, deadline_s),
-            deadline_s=deadline_s,
+            due_s=arrived_s + within_s - self._handover.set_aside_s(within_s, is_pressed=is_pressed),
+            deadline_s=arrived_s + timeout_s,
             rows=rows,
             candidates=route.names,
             batch_key=_batch_key(model, request),
+            aside_s=self._handover.set_aside_s(timeout_s, is_pressed=is_pressed),
         )
         done: PromptFuture[Outcome] = PromptFuture(asyncio.get_running_loop())
         thread = threading.get_ident()

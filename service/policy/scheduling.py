@@ -88,13 +88,15 @@ def _first_timely(queue: Sequence[Waiting], situation: Situation) -> int | None:
 
 def _late_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     costs = situation.costs
+    # On an idle machine a run that may be for nobody costs nobody anything, and teaches how long it takes now.
+    is_idle = len(queue) == 1 and max(situation.lanes_free_s) <= situation.now_s
     for index in range(min(len(queue), SEARCHED_FOR_HEAD)):
         item = queue[index]
         if item.kept_level is not None:
             return Run("", (index,), 0.0, is_settled=True)
         variant = min((name for name in item.candidates if name not in costs.plans), key=_seconds(costs, item.rows))
         predicted_s = costs.of(variant, item.rows)
-        if situation.now_s + predicted_s <= item.deadline_s:
+        if situation.now_s + predicted_s <= item.deadline_s - (0.0 if is_idle else item.aside_s):
             return Run(variant, (index,), predicted_s, is_late=True)
     return None
 

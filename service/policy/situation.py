@@ -23,7 +23,8 @@ class Waiting:
 
     ``candidates`` are variants and plans, most accurate first. Requests with equal ``batch_key`` can share a run.
     ``kept_level`` is set where the request has an answer and waits for its cascade's second stage: the level of
-    accuracy at which the cascade was chosen.
+    accuracy at which the cascade was chosen. ``aside_s`` is what the way from the end of the run to the answer is
+    expected to take of the time until the hard deadline.
     """
 
     due_s: float
@@ -33,6 +34,7 @@ class Waiting:
     batch_key: object
     may_share: bool = True
     kept_level: float | None = None
+    aside_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -44,6 +44,16 @@ async def test_a_deadline_that_passes_while_waiting_ends_the_request_and_nothing
     assert sum(len(stub.batches) for stub in bench.stubs.values()) == 1
 
 
+async def test_a_hard_deadline_leaves_time_for_the_answer_as_a_budget_does(
+    make_bench: Callable[..., Bench], manual_clock: ManualClock
+) -> None:
+    bench = make_bench(clock=manual_clock)
+    just_the_run_s = bench.model.costs(manual_clock.now_s).of("full", 1) + 50e-6
+    for knobs in (Knobs(just_the_run_s), Knobs(30.0, just_the_run_s)):
+        response = await bench.plane.infer(make_request(knobs=knobs))
+        assert response.answer.variant == "quantized"
+
+
 async def test_a_deadline_that_passes_while_running_ends_the_request_and_throws_its_result_away(bench: Bench) -> None:
     gate = bench.close_gates()
     (task,) = await bench.send(request(timeout_s=0.05))

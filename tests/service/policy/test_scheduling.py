@@ -160,6 +160,14 @@ def test_late_work_that_cannot_meet_its_hard_deadline_is_passed_over() -> None:
     assert chosen(queue, situation()).members == (1,)
 
 
+def test_late_work_whose_answer_would_miss_its_hard_deadline_runs_on_an_idle_machine_alone() -> None:
+    hopeless = replace(waiting(due_s=-1.0, deadline_s=0.005), aside_s=0.004)
+    hopeful = replace(hopeless, aside_s=0.003)
+    assert chosen([hopeless], situation()).members == (0,)
+    assert choose_run([hopeless], replace(situation(), lanes_free_s=(0.0, 0.1))) is None
+    assert chosen([hopeless, hopeful], situation()).members == (1,)
+
+
 @pytest.mark.parametrize("queue", [[], [waiting(due_s=-1.0, deadline_s=0.001)]])
 def test_nothing_runs_when_nothing_can_meet_its_hard_deadline(queue: list[Waiting]) -> None:
     assert choose_run(queue, situation()) is None
