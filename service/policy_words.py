@@ -9,7 +9,7 @@ from service.domain.errors import InvalidRequest
 from service.domain.inference import NO_KNOBS, ClientHardware
 from service.policy.idle import idle_answer, idle_answers
 from service.policy.routing import Rules
-from service.policy.sampling import ENOUGH_HZ
+from service.policy.sampling import ENOUGH_HZ, LEAST_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,8 +144,12 @@ def _drift_sentences(rules: DriftRules) -> Iterator[str]:
     acts = ["warned of", f"demoted where it loses {rules.drop:.1%}", f"quarantined above {rules.severe_drop:.1%}"]
     most = {"warn": 1, "demote": 2, "quarantine": 3}[rules.most]
     share = rules.shadow_share
-    yield f"{share:.1%} of a smaller variant's answers are also run on full, where there is spare time"
-    yield f"that is not more than {ENOUGH_HZ * share:g} a second, but more while a variant is new or under suspicion"
+    if share > 0.0:
+        most_hz = max(LEAST_HZ, ENOUGH_HZ * share)
+        yield f"{share:.1%} of a smaller variant's answers are also run on full, where there is spare time"
+        yield f"that is not more than {most_hz:g} a second, but more while a variant is new or under suspicion"
+    else:
+        yield "no answers are run on full: only labels tell of what became less accurate"
     yield f"a variant that became less accurate is {', '.join(acts[:most])}"
 
 

@@ -59,7 +59,9 @@ class VariantDrift:
     """All that is known of one variant's drift.
 
     ``agreement`` is 1 less the mean loss of its shadow samples against full, ``allowed_agreement`` what its manifest
-    has; ``estimate`` is the accuracy that is believed now, by labels or else without them, with its 95 % interval.
+    has. ``score_distance`` (0..1) and ``margin`` (largest less second largest probability, 0..1; only for classes) are
+    means over the same samples. ``estimate`` is the accuracy that is believed now, by labels or else without them, with
+    its 95 % interval.
     ``scores`` are by detector, each so that 1.0 is where it speaks up; ``detected`` names those above. ``shadow_runs``
     are by outcome.
     """
@@ -74,6 +76,8 @@ class VariantDrift:
     shadow_samples: int
     agreement: float | None
     allowed_agreement: float | None
+    score_distance: float | None
+    margin: float | None
     estimate: tuple[float, float, float] | None
     estimate_by: str
     labels: Rolling | None

@@ -17,7 +17,9 @@ FEW: Final = 60
 ENOUGH_HZ: Final = 100.0
 """Times the share: at the usual one of 1 % one sample a second, which a variant with 100 requests a second has."""
 
-_LEAST_HZ: Final = 0.5
+LEAST_HZ: Final = 0.5
+"""Where so many come: a smaller share is not gone by."""
+
 _NEW_HZ: Final = 2.0
 _NEW_ENOUGH_HZ: Final = 200.0
 """Times the share."""
@@ -27,22 +29,20 @@ _SUSPICION: Final = 0.02
 """One disagreement where full is sure says more than that, and about twelve agreements refute it."""
 
 
-def choose_share(share: float, rate_hz: float, suspicion: float, samples: int) -> float:
-    """Return which share (0..1) of a variant's answers, of which ``rate_hz`` come each second, is run in the shadow.
+def choose_hz(share: float, rate_hz: float, suspicion: float, samples: int) -> float:
+    """Return how many of a variant's answers, of which ``rate_hz`` come each second, to run in the shadow a second.
 
-    ``share`` is the policy's; ``suspicion`` is the evidence of late against the variant as a share of what warns;
-    ``samples`` is how often it was compared by now.
+    It may be more than come. ``share`` is the policy's; ``suspicion`` is the evidence of late against the variant as a
+    share of what warns; ``samples`` is how often it was compared by now.
     """
-    if share <= 0.0 or rate_hz <= 0.0:
-        return share
+    if share <= 0.0:
+        return 0.0
     usual_hz = share * rate_hz
     if suspicion >= _SUSPICION:
-        wanted_hz = max(usual_hz, _SUSPECT_HZ)
-    elif samples < FEW:
-        wanted_hz = max(min(usual_hz, _NEW_ENOUGH_HZ * share), _NEW_HZ)
-    else:
-        wanted_hz = max(min(usual_hz, ENOUGH_HZ * share), _LEAST_HZ)
-    return min(1.0, wanted_hz / rate_hz)
+        return max(usual_hz, _SUSPECT_HZ)
+    if samples < FEW:
+        return max(min(usual_hz, _NEW_ENOUGH_HZ * share), _NEW_HZ)
+    return max(min(usual_hz, ENOUGH_HZ * share), LEAST_HZ)
 
 
 def choose_reversed_share(share: float, rate_hz: float, *, is_out: bool) -> float:
@@ -51,12 +51,14 @@ def choose_reversed_share(share: float, rate_hz: float, *, is_out: bool) -> floa
     One that ``is_out`` may take half a minute to recover: what CPU time there is belongs to those that answer.
     """
     if not is_out:
-        return choose_share(share, rate_hz, 1.0, 0)
-    return min(1.0, max(share, _RECOVERY_HZ / rate_hz)) if share > 0.0 and rate_hz > 0.0 else share
+        return choose_share(rate_hz, choose_hz(share, rate_hz, 1.0, 0))
+    return choose_share(rate_hz, max(share * rate_hz, _RECOVERY_HZ) if share > 0.0 else 0.0)
 
 
-def choose_watch_share(rate_hz: float, wanted_hz: float) -> float:
-    """Return which share (0..1) of ``rate_hz`` answers to look at for ``wanted_hz`` of them."""
+def choose_share(rate_hz: float, wanted_hz: float) -> float:
+    """Return which share (0..1) of ``rate_hz`` answers to look at for ``wanted_hz`` of them; all where few come."""
+    if wanted_hz <= 0.0:
+        return 0.0
     return min(1.0, wanted_hz / rate_hz) if rate_hz > 0.0 else 1.0
 
 

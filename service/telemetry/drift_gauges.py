@@ -38,6 +38,8 @@ class DriftGauges(Collector):
         estimate = _gauge("accuracy_estimate_ratio", "Accuracy that is believed now, by labels or without", "bound")
         agreement = _gauge("agreement_ratio", "Agreement with full in shadow runs")
         allowed = _gauge("agreement_allowed_ratio", "Agreement with full by the manifest")
+        distance = _gauge("score_distance_ratio", "Distance of the scores from full's in shadow runs")
+        margin = _gauge("score_margin_ratio", "Largest less second largest probability in shadow runs")
         claimed = _gauge("accuracy_claimed_ratio", "Accuracy by the manifest")
         routed = _gauge("accuracy_routed_ratio", "Accuracy that routing reckons with")
         for labels, item in _each(reports):
@@ -46,9 +48,11 @@ class DriftGauges(Collector):
                 estimate.add_metric([*labels, bound], value)
             agreement.add_metric(labels, _known(item.agreement))
             allowed.add_metric(labels, _known(item.allowed_agreement))
+            distance.add_metric(labels, _known(item.score_distance))
+            margin.add_metric(labels, _known(item.margin))
             claimed.add_metric(labels, item.claimed_accuracy)
             routed.add_metric(labels, item.routed_accuracy)
-        yield from (estimate, agreement, allowed, claimed, routed)
+        yield from (estimate, agreement, allowed, distance, margin, claimed, routed)
 
     def _detectors(self, reports: list[ModelDrift]) -> Iterable[Metric]:
         score = _gauge("drift_score", "Evidence of drift; 1 is where the detector speaks up", "detector")

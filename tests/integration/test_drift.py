@@ -367,4 +367,8 @@ async def test_metrics_of_drift_are_there_from_the_start_and_tell_of_a_quarantin
             while wanted not in (after := (await served.public.get("/metrics")).text):
                 await served.ask()
         assert 'tiergate_agreement_ratio{model="winds",variant="quantized"} 0.0' in after
+        of_it = '{model="winds",variant="quantized"}'
+        for name in ("distance", "margin"):
+            (line,) = [item for item in after.splitlines() if item.startswith(f"tiergate_score_{name}_ratio{of_it}")]
+            assert 0.0 < float(line.split()[-1]) <= 1.0
         assert json.dumps(served.gateway.drift.reports["winds"].most) == '"quarantine"'

@@ -96,6 +96,22 @@ def test_explain_tells_who_answers_on_an_idle_machine(
 
 
 @pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.0, "no answers are run on full: only labels tell of what became less accurate"),
+        (0.0001, "that is not more than 0.5 a second, but more while"),
+        (0.02, "that is not more than 2 a second, but more while"),
+    ],
+)
+def test_explain_tells_how_many_answers_are_run_on_full(
+    file: Path, repository: Path, capsys: pytest.CaptureFixture[str], share: float, said: str
+) -> None:
+    file.write_text(f"default: {{drift: {{shadow_share: {share}}}}}\n")
+    assert main(["policy", "explain", str(file), "--model", "sums", "--repository", str(repository)]) == 0
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["--model", "absent"], "model 'absent' of repository"),

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from functools import partial
 from math import inf
 from queue import Empty
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.domain.errors import NotSupported, VariantNotFound
 from service.engine.copies import give_back
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from service.domain.verdicts import Action, FeedbackResult, Happening, Label, ModelDrift, Verdict
     from service.engine.dispatcher import Dispatcher
+    from service.engine.drift.asking import Asked
     from service.engine.drift.keeping import KeepingSettings
     from service.engine.loaded import LoadedModel
     from service.engine.registry import Registry
@@ -128,19 +129,23 @@ class Drift:
         self._has_begun.set_result(None)
         due_s, is_open = self._dispatcher.clock(), True
         while is_open:
+            is_due = False
             try:
-                asked = self._asking.take(max(0.0, due_s - self._dispatcher.clock()))
+                is_open = self._answer(self._asking.take(max(0.0, due_s - self._dispatcher.clock())))
             except Empty:
+                is_due = True
+            if is_open and (is_due or self._dispatcher.clock() >= due_s):  # however many ask
                 due_s = self._dispatcher.clock() + _EVERY_S
                 self._guarded(self._look)
-                continue
-            is_open = asked is not None
-            self._guarded(self._gather)
-            if asked is not None:
-                asked.work()
-                del asked  # it holds what it was asked about
         self._keeping.close()
         self._asking.end()
+
+    def _answer(self, asked: Asked[Any] | None) -> bool:
+        """Do what was asked, with what has gathered by now; false where no more will be asked."""
+        self._guarded(self._gather)
+        if asked is not None:
+            asked.work()
+        return asked is not None
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """Do something without ever ending the thread; a trouble of the same kind is logged once."""
@@ -327,4 +332,5 @@ def _tell(model: str, variant: str, happening: Happening) -> None:
         "evidence": happening.evidence,
     }
     level = logging.INFO if happening.after in ("healthy", "restored") else logging.WARNING
-    _LOGGER.log(level, "drift: variant %s", happening.after, extra={"fields": fields})
+    word = happening.after if happening.after != happening.before else f"stays {happening.after}"
+    _LOGGER.log(level, "drift: variant %s", word, extra={"fields": fields})

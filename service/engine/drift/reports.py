@@ -6,6 +6,7 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from service.domain.verdicts import ModelDrift, Rolling, VariantDrift
+from service.policy.drift.classification import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from service.domain.drift import DriftPolicy
     from service.engine.drift.shadows import Shadows
     from service.engine.drift.watching import ModelWatch
+    from service.policy.drift.rolling import Interval
     from service.policy.drift.watch import WatchReport
 
 _LEAST_P: Final = 1e-300
@@ -62,6 +64,8 @@ def _notes_on_full(watch: ModelWatch) -> Iterator[str]:
     if not full:
         yield "no shadow runs: there is no variant of tier full on this machine"
         return
+    if model.policy.drift.shadow_share == 0.0:
+        yield "no shadow runs: the policy has drift.shadow_share 0; only labels and confidences tell"
     if full not in model.backends:
         yield f"no shadow runs now: variant '{full}' is not in memory, and none is evicted for it"
     smaller = {name: item for name, item in watch.watches.items() if item.reference.allowed is not None}
@@ -79,6 +83,7 @@ def _variant(watch: ModelWatch, shadows: Shadows, name: str) -> VariantDrift:
     scores = _scores(found, watch.policy)
     measured = found.accuracy
     estimate, by = _estimate(found)
+    has_margin = isinstance(watch.reference.agreement, Classification)
     return VariantDrift(
         variant=name,
         state=found.state,
@@ -90,6 +95,8 @@ def _variant(watch: ModelWatch, shadows: Shadows, name: str) -> VariantDrift:
         shadow_samples=watch.samples[name],
         agreement=1.0 - found.loss.value if found.loss.count else None,
         allowed_agreement=None if found.allowed_loss is None else 1.0 - found.allowed_loss,
+        score_distance=_mean(found.distance),
+        margin=_mean(found.margin) if has_margin else None,
         estimate=estimate,
         estimate_by=by,
         labels=Rolling(measured.count, measured.value, measured.low, measured.high) if measured.count else None,
@@ -112,6 +119,10 @@ def _scores(found: WatchReport, policy: DriftPolicy) -> Mapping[str, float]:
         scores["confidence_psi"] = _by_level(found.confidence.psi_p, policy)
         scores["confidence_ks"] = _by_level(found.confidence.ks_p, policy)
     return scores
+
+
+def _mean(found: Interval) -> float | None:
+    return found.value if found.count else None
 
 
 def _by_level(p: float, policy: DriftPolicy) -> float:

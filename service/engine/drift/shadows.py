@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -176,7 +177,8 @@ def _hear(sample: Sample, full: Answer, answers: Mapping[str, Answer]) -> dict[s
         for witness in summon(name, full, answers[name]):
             backend = sample.model.backends.get(witness)
             if witness not in heard and backend is not None:
-                heard[witness] = backend.run(sample.inputs)
+                with suppress(Exception):  # who cannot speak must not keep what differs from full from being counted
+                    heard[witness] = backend.run(sample.inputs)
     return heard
 
 

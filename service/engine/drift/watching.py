@@ -23,7 +23,7 @@ from service.policy.drift.summary import summarise
 from service.policy.drift.watch import FEWEST_FOR_SHIFT, VariantWatch
 from service.policy.drift.witnesses import Panel, Word
 from service.policy.drift.words import in_words
-from service.policy.sampling import FEW, choose_most, choose_reversed_share, choose_share, choose_watch_share
+from service.policy.sampling import FEW, choose_hz, choose_most, choose_reversed_share, choose_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +119,7 @@ class ModelWatch:
             old = before.watches[name]
             self.history[name], self.samples[name] = before.history[name], before.samples[name]
             self.since_s[name], self.set_by_hand_s[name] = before.since_s[name], before.set_by_hand_s[name]
+            self._happened_at[name] = self.samples[name]
             asked, asks = ((item.reference, item.full, item.allowed_blame) for item in (old, new))
             asks_same = (old.policy, asked) == (self.policy, asks)
             self.watches[name] = old if asks_same and is_same_full else self._anew(new, old.standing)
@@ -257,17 +258,20 @@ class ModelWatch:
         }
         nearest = self.panel.nearest()
         for name, tap in self.taps.taps.items():
-            shadow = 0.0
+            shadow = wanted_hz = 0.0
             if base and name != self.full and self._is_comparable(name):
-                shadow = self._share(base, name, name)
+                wanted_hz = self._wanted_hz(base, name, name)
+                shadow = choose_share(self.rates_hz[name], wanted_hz)
                 if self.panel.is_full_doubted:  # it recovers by what others answer
                     shadow = max(shadow, choose_reversed_share(base, self.rates_hz[name], is_out=True))
             others = {item: share for item, share in reversed_shares.items() if item != name}
             if base and name == self.full and nearest:  # or nobody would look at full where it answers everything
-                others.setdefault(nearest, self._share(base, name, nearest))
-            watched = choose_watch_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
+                wanted_hz = self._wanted_hz(base, name, nearest)
+                others.setdefault(nearest, choose_share(self.rates_hz[name], wanted_hz))
+            watched = choose_share(self.rates_hz[name], WATCHED_HZ) if self._is_watchable(name) else 0.0
             tap.set(shadow, watched, others)
-            tap.shadow_allowance.allow(choose_most(max(shadow, *others.values(), 0.0) * self.rates_hz[name], elapsed_s))
+            most_hz = max(wanted_hz, max(shadow, *others.values(), 0.0) * self.rates_hz[name])
+            tap.shadow_allowance.allow(choose_most(most_hz, elapsed_s))
             tap.watch_allowance.allow(choose_most(WATCHED_HZ, elapsed_s))
 
     def _verdict(self, name: str, watch: VariantWatch) -> Verdict:
@@ -293,9 +297,9 @@ class ModelWatch:
         has_confidence = name in self.watches and self.watches[name].reference.log_odds is not None
         return self.is_on and self.has_scores and (has_confidence or bool(self.reference.inputs))
 
-    def _share(self, base: float, name: str, judged: str) -> float:
-        """Return which share of a variant's answers is to judge ``judged``, of which something is known by now."""
-        return choose_share(base, self.rates_hz[name], self._suspicion(name), self.samples[judged])
+    def _wanted_hz(self, base: float, name: str, judged: str) -> float:
+        """Return how many of a variant's answers a second are to judge ``judged``, by what is known of it."""
+        return choose_hz(base, self.rates_hz[name], self._suspicion(name), self.samples[judged])
 
     def _suspicion(self, name: str) -> float:
         watch = self.watches[name]

@@ -76,6 +76,15 @@ async def test_witnesses_that_are_in_memory_are_run_too(bench: Bench, shadows: S
     }
 
 
+async def test_witness_that_fails_keeps_no_difference_from_being_counted(bench: Bench, shadows: Shadows) -> None:
+    bench.stubs["distilled-quantized"].fails = lambda _: True
+    shadows.start()
+    assert shadows.offer(replace(sample_of(bench.model, bench.clock()), summon=lambda *_: ("distilled-quantized",)))
+    found = await compared(shadows)
+    assert set(found.heard) == {"full", "quantized"}
+    assert shadows.counts("sums", "quantized")["failed"] == 0
+
+
 async def test_stuck_shadow_run_holds_no_lane(bench: Bench, shadows: Shadows) -> None:
     gate = Gate()
     bench.stubs["full"].gate = gate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from math import exp
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,25 @@ def test_agreement_with_full_changes_nothing(watched: Watched) -> None:
     watched.compare(2000, agrees=True)
     assert watched.happened == []
     assert watched.watch.verdicts() == {}
+
+
+def test_report_shows_how_far_the_scores_lie_from_fulls_and_how_sure_the_variant_is(watched: Watched) -> None:
+    watched.compare(10, agrees=True)
+    watched.compare(10, agrees=False, variant="pruned")
+    shown = {item.variant: item for item in report_of(watched.watch, watched.shadows, has_store=True).variants}
+    sure = (exp(5.0) - 1.0) / (exp(5.0) + 3.0)  # of the two classes that have all but the rest
+    assert shown["quantized"].score_distance == 0.0
+    assert shown["pruned"].score_distance == pytest.approx(sure)
+    assert shown["quantized"].margin == pytest.approx(sure)
+    assert (shown["full"].score_distance, shown["full"].margin) == (None, None)
+
+
+def test_report_says_that_a_share_of_none_compares_nothing(watched: Watched) -> None:
+    watched.follow(DriftRules(shadow_share=0.0))
+    watched.watch.set_shares(1.0)
+    assert all(tap.shadow_share == 0.0 for tap in watched.watch.taps.taps.values())
+    notes = report_of(watched.watch, watched.shadows, has_store=True).notes
+    assert "no shadow runs: the policy has drift.shadow_share 0; only labels and confidences tell" in notes
 
 
 def test_full_is_not_judged_by_shadows(watched: Watched) -> None:
@@ -98,7 +118,10 @@ def test_traffic_that_comes_back_after_a_pause_is_taken_no_more_of_than_was_mean
     tap.seen = 1
     watched.watch.set_shares(1.0)
     assert tap.shadow_share == 1.0
-    assert 1.0 <= tap.shadow_allowance.limit <= 5.0
+    assert tap.shadow_allowance.limit == 5.0
+    for _ in range(60):
+        watched.watch.set_shares(1.0)
+    assert tap.shadow_allowance.limit == 5.0  # a burst each minute is compared too, not only its first request
     assert tap.watch_allowance.limit <= 50.0
 
 

@@ -1,11 +1,34 @@
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from river.drift import ADWIN
 
 from service.policy.drift.adwin import Adwin
+
+CHANGE: Final = 1500
+"""Values before the change, and after it."""
+
+
+def cuts_of_both(before: float, after: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return where our window and river's are first cut, [] or one place each, in a stream of zeros and ones."""
+    chance = np.random.default_rng(seed)
+    stream = np.concatenate([chance.random(CHANGE) < before, chance.random(CHANGE) < after]).astype(float).tolist()
+    ours, theirs = Adwin(), ADWIN(clock=1)  # type: ignore[no-untyped-call]  # else it looks at every 32nd value
+    found: tuple[list[int], list[int]] = ([], [])
+    for place, value in enumerate(stream):
+        theirs.update(value)  # type: ignore[no-untyped-call]
+        for cuts, was_cut in zip(found, (ours.add(value), theirs.drift_detected), strict=True):
+            if was_cut:
+                cuts.append(place)
+    if not found[0]:
+        assert len(ours) == int(theirs.width)
+        assert ours.mean == pytest.approx(theirs.estimation)
+    return found[0][:1], found[1][:1]
 
 
 @given(st.lists(st.floats(0.4, 0.6), max_size=300))
@@ -33,3 +56,17 @@ def test_the_window_takes_little_room() -> None:
         window.add(float(place % 2))
     assert len(window) == 5000
     assert len(window._buckets) < 100
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("before", "after"), [(0.05, 0.5), (0.02, 0.1), (0.1, 0.02), (0.3, 0.6)])
+def test_the_window_is_cut_where_rivers_is_after_a_change(before: float, after: float, seed: int) -> None:
+    (ours,), (theirs,) = cuts_of_both(before, after, seed)
+    assert min(ours, theirs) > CHANGE
+    assert abs(ours - theirs) <= 15
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.5])
+def test_neither_window_is_cut_where_nothing_changes(rate: float, seed: int) -> None:
+    assert cuts_of_both(rate, rate, seed) == ([], [])
