@@ -9,6 +9,7 @@ manifest, but its file is not published, so nobody can be served by it.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -86,13 +87,21 @@ def build_model(
             version = max(versions(output, recipe.name), default=0) + 1
             with naming_step("report"):
                 manifest = describe_model(subject, identity, options.seed, version, described)
-                documents = describe_in_files(manifest)
+                documents = describe_in_files(manifest, find_before(output, recipe.name))
             stage(documents, work / "staging")
             progress.note(f"publishing {recipe.name} version {version}")
             folder = output / recipe.name / str(version)
             publish(work / "staging", folder)
             shutil.rmtree(work, ignore_errors=True)
         return BuildResult(folder, manifest, is_new=True)
+
+
+def find_before(output: Path, model: str) -> ModelManifest | None:
+    """Return the newest version of ``model`` that is there; ``None`` where there is none, or it cannot be read here."""
+    newest = max(versions(output, model), default=None)
+    with suppress(ManifestError):
+        return None if newest is None else read_manifest(output / model / str(newest))
+    return None
 
 
 def find_built(output: Path, model: str, key: str) -> BuildResult | None:

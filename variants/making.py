@@ -29,7 +29,7 @@ from variants.errors import LeftOut, RecipeError, naming_step
 from variants.export import export_onnx, measure_parity
 from variants.ladder import rungs_of
 from variants.recipe import Ready, brings_files, is_taught, is_trained, students_of
-from variants.reducing import make_download, order_forms, quantize_rung
+from variants.reducing import make_download, order_forms, quantize_rung, quantize_tuned
 from variants.schooling import PRUNED, FileTeacher, School, open_school, teach
 from variants.tracing import OPSET
 from variants.workshop import Made, Order, record_step
@@ -110,11 +110,14 @@ def _order_networks(shop: Workshop, recipe: Recipe) -> Iterator[Order]:
     if (pruning := plan.pruning) is not None:
         yield Order(PRUNED, "full", lambda full: _export(school, school.prune(PRUNED, pruning), full), school.ask)
     yield from order_forms(shop, "full", "full")
+    yield from _order_tuned(school, "full", lambda: school.full)
     if pruning is not None:
         yield from order_forms(shop, PRUNED, "pruned")
+        yield from _order_tuned(school, PRUNED, partial(school.prune, PRUNED, pruning))
     for name in students_of(recipe):
         yield _order_student(school, name)
         yield from order_forms(shop, name, "distilled")
+        yield from _order_tuned(school, name, partial(teach, school, name))
     if (packing := plan.download) is not None:
         yield Order("download", "full", partial(_download, school), school.ask if packing.training else None)
 
@@ -127,6 +130,8 @@ def _order_files(shop: Workshop, recipe: FileRecipe) -> Iterator[Order]:
     yield full
     yield from (Order(draft.name, draft.parent, partial(_finish, shop, draft)) for draft in drafts[1:])
     students: list[str] = []
+    if (reducing := recipe.plan.quantization) is not None and reducing.tuning is not None and not is_taught(recipe):
+        raise RecipeError(f"recipe '{recipe.name}' has a plan with a tuning for int8, and no network that it fits")
     if is_taught(recipe):
         school = School(shop, recipe, lambda: FileTeacher(_filled(full).file))
         students = list(students_of(recipe))
@@ -135,6 +140,7 @@ def _order_files(shop: Workshop, recipe: FileRecipe) -> Iterator[Order]:
         yield from order_forms(shop, draft.name, draft.tier)
     for name in students:
         yield from order_forms(shop, name, "distilled")
+        yield from _order_tuned(school, name, partial(teach, school, name))
     if (plan := recipe.plan.download) is not None:
         yield Order("download", full.name, lambda made: make_download(shop, _present(made), plan, None))
 
@@ -172,6 +178,30 @@ def _filled(full: Order) -> Made:
 
 def _order_student(school: School, name: str) -> Order:
     return Order(name, "full", lambda full: _export(school, teach(school, name), full), school.ask)
+
+
+def _order_tuned(school: School, name: str, find: Callable[[], Fitted]) -> Iterator[Order]:
+    """Yield an order for the int8 form of a network's tuned weights, where the plan has a tuning."""
+    plan = school.recipe.plan.quantization
+    if plan is None or (training := plan.tuning) is None:
+        return
+    own = "quantized-tuned" if name == "full" else f"{name}-quantized-tuned"
+
+    def make(parent: Made | None) -> Made | None:
+        return _reduce_tuned(school, school.tune(find(), training, plan.preset), own, _present(parent))
+
+    yield Order(own, name, make, school.ask)
+
+
+def _reduce_tuned(school: School, fitted: Fitted, name: str, parent: Made) -> Made | None:
+    """Return the int8 form, called ``name``, of a network that was fitted on for it; ``parent`` is it before that."""
+    shop = school.shop
+    example = shop.parts.validation.inputs
+    kept = shop.keep(f"export {name}", 1, lambda _: export_onnx(fitted.model, school.recipe, example))
+    made = quantize_tuned(shop, parent, kept.payload, name)
+    if made is None:
+        return None
+    return replace(made, steps=(fitted.step, *made.steps), cost=fitted.cost + kept.cost + made.cost)
 
 
 def _climb(school: TrainingSchool, rung: Rung, full: Made | None) -> Made:

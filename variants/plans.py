@@ -33,7 +33,8 @@ class Training:
     first ones, see pictures (rows, channels, height, width) at half the side, which takes a quarter of the time.
 
     ``dropout`` is the share that the network's ``Dropout`` layers drop, by default as the network was made; ``l1``
-    times the sum of sizes of weights is added to the loss. Modules named in ``frozen`` keep their weights, and behave
+    times the sum of sizes of weights is added to the loss. Without ``augments`` full is trained on its rows as they
+    are, not on the recipe's variations of them. Modules named in ``frozen`` keep their weights, and behave
     as in evaluation: a network that starts from published weights learns nothing but its head.
     """
 
@@ -47,6 +48,7 @@ class Training:
     coarse_share: float = 0.0
     dropout: float | None = None
     l1: float = 0.0
+    augments: bool = True
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -111,7 +113,9 @@ class Pruning:
 class Quantization:
     """Static int8: try ``methods`` for ranges, then return nodes to float until the error is at most ``max_kl``.
 
-    ``preset`` is a choice of number formats (``variants.presets``); ``also`` names others, made beside it.
+    ``preset`` is a choice of number formats (``variants.presets``); ``also`` names others, made beside it. With a
+    ``tuning`` every network that is trained gets another int8 form beside it, of weights that were fitted on while its
+    layers rounded as int8 does (``variants.quantization_aware``).
     """
 
     methods: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
@@ -119,6 +123,7 @@ class Quantization:
     max_float_nodes: int = 4
     preset: Preset = "portable"
     also: tuple[Preset, ...] = ()
+    tuning: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,14 @@ def quantize_rung(shop: Workshop, parent: Made, name: str) -> Made:
     return _reduce(shop, _static(shop, plan, "quantized"), name, parent)
 
 
+def quantize_tuned(shop: Workshop, parent: Made, file: bytes, name: str) -> Made | None:
+    """Return the static int8 form, called ``name``, of ``file``: the network of ``parent``, tuned for it."""
+    plan = replace(shop.recipe.plan.quantization or Quantization(), also=())
+    if not _has(file, PRODUCTS):
+        return None
+    return replace(_reduce(shop, _static(shop, plan, "quantized"), name, replace(parent, file=file)), parent=parent)
+
+
 def _make(shop: Workshop, form: _Form, name: str, parent: Made | None) -> Made | None:
     """Return the form of ``parent``, ``None`` where the file has nothing to gain by it."""
     if parent is None or not _has(parent.file, form.kinds):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from variants.changes import changed_settings, effects
 from variants.errors import MissingPart
 from variants.figures import cascade_figures, cell, figures, remeasured, summary
 from variants.manifest import MANIFEST_FILE
@@ -63,16 +64,19 @@ table.words td{text-align:left}table.numbers td{white-space:normal}dl{grid-templ
 """
 
 
-def describe_in_files(manifest: ModelManifest) -> dict[str, bytes]:
-    """Return what stands beside the variants' files, by file name; without matplotlib there is no picture."""
-    documents = {REPORT_FILE: render_html(manifest).encode()}
+def describe_in_files(manifest: ModelManifest, before: ModelManifest | None = None) -> dict[str, bytes]:
+    """Return what stands beside the variants' files, by file name; without matplotlib there is no picture.
+
+    ``before`` is the version before, with which the report compares.
+    """
+    documents = {REPORT_FILE: render_html(manifest, before).encode()}
     with suppress(MissingPart):  # the report has the same picture
         documents[PLOT_FILE] = draw_png(manifest)
     return documents | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode() + b"\n"}
 
 
-def render_html(manifest: ModelManifest) -> str:
-    """Return the report of a manifest as one self-contained page."""
+def render_html(manifest: ModelManifest, before: ModelManifest | None = None) -> str:
+    """Return the report of a manifest as one self-contained page, with what changed since the version ``before``."""
     columns = figures(manifest)
     body = "".join(
         (
@@ -82,6 +86,7 @@ def render_html(manifest: ModelManifest) -> str:
             "<h2>Variants</h2>",
             _table([c.heading for c in columns], _figure_rows(manifest), "numbers", [c.meaning for c in columns]),
             *_cascades(manifest),
+            *_since(before, manifest),
             "<h2>Routing and gates</h2>",
             _table(["variant", "routing", "reason", "gates"], _routing_rows(manifest.variants), "words"),
             "<h2>Latency by batch size</h2><p class='soft'>p50 compute time of a whole batch, one thread</p>",
@@ -108,6 +113,21 @@ def _cascades(manifest: ModelManifest) -> Iterator[str]:
         yield "<h2>Cascades</h2><p class='soft'>One variant answers; where it is unsure, a bigger one is asked. Only "
         yield "pairs that are more accurate than any mixture of single variants of the same cost are kept.</p>"
         yield _table([c.heading for c in columns], rows, "numbers", [c.meaning for c in columns])
+
+
+def _since(before: ModelManifest | None, manifest: ModelManifest) -> Iterator[str]:
+    """Tell what other settings did to every variant since the version before, unless it is the same build again."""
+    if before is None or before.build_key == manifest.build_key:
+        return
+    yield f"<h2>Since version {escape(before.version)}</h2><p class='soft'>What differs, and every variant then and "
+    yield "now. Where the seed or the test rows are others, accuracies are of other rows.</p>"
+    if settings := changed_settings(before, manifest):
+        yield _table(["setting", "before", "now"], [list(item) for item in settings], "words")
+    else:
+        yield "<p>No setting: the recipe's code, tiergate, its tools or the processor are others.</p>"
+    headings = ["variant", "file before", "now", "p50 before", "now", f"{manifest.metric} before", "now"]
+    rows = [[item.variant, *item.size, *item.time, *item.accuracy] for item in effects(before, manifest)]
+    yield _table(headings, rows, "numbers")
 
 
 def _meanings(manifest: ModelManifest) -> Iterator[str]:

@@ -15,9 +15,11 @@ import torch
 
 from variants.distillation import ask_teacher, distil, make_lesson, vary
 from variants.errors import naming_step
+from variants.fitting import fit
 from variants.ladder import rungs_of
 from variants.progress import show_step
 from variants.pruning import fitting_steps, prune
+from variants.quantization_aware import tune
 from variants.recipe import is_trained, students_of
 from variants.residual import leave_out
 from variants.runtime import open_session, run_session
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from variants.evidence import Cost
     from variants.fitting import Lesson
     from variants.manifest import Step, Tier
-    from variants.plans import Download, Pruning
+    from variants.plans import Download, Pruning, Training
+    from variants.presets import Preset
     from variants.recipe import Recipe, Taught
     from variants.workshop import Workshop
 
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 
 _TIERS: Final[dict[str, Tier]] = {"train": "full", "sparsify": "full", "prune": "pruned", "distil": "distilled"}
-"""What each step that fits weights makes."""
+"""What each step that fits weights makes; ``tune`` leaves a network what it is."""
 PRUNED: Final = "pruned"
 
 
@@ -113,7 +116,17 @@ class School:
         kept = self.shop.cache.get_or_make(name.replace(" ", "-"), run)
         with naming_step(f"restore {variant}"):
             model = load_weights(self._blank(variant), kept.payload)
-        return Fitted(variant, _TIERS[step.name], model, step, kept.training_cost)
+        return Fitted(variant, _TIERS.get(step.name, "full"), model, step, kept.training_cost)
+
+    def tune(self, fitted: Fitted, training: Training, preset: Preset) -> Fitted:
+        """Return a network fitted on while its layers round as int8 does; in float again."""
+        seed = self.shop.seed + 5
+        step = record_step("tune", {**asdict(training), "preset": preset}, seed)
+
+        def make(advance: Callable[[], None]) -> torch.nn.Module:
+            return tune(fitted.model, preset, lambda rounding: fit(rounding, self.answers, training, seed, advance))
+
+        return replace(self.fit(fitted.name, step, training.steps, make), tier=fitted.tier)
 
     def left_out(self, variant: str) -> tuple[str, ...]:  # noqa: ARG002 - where nothing is pruned, whatever it is
         """Return the blocks of the full model that a variant does without."""

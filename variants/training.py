@@ -25,6 +25,6 @@ def train_full(recipe: Recipe, parts: DataParts, seed: int, advance: Callable[[]
         inputs=torch.from_numpy(parts.train.inputs),
         labels=torch.from_numpy(parts.train.labels),
         objective=objectives_of(recipe).alone(training),
-        augment=recipe.augment,
+        augment=recipe.augment if training.augments else None,
     )
     return fit(model, lesson, training, seed, advance)

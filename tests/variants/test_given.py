@@ -176,6 +176,7 @@ def test_a_refused_model_leaves_nothing_behind(tmp_path: Path, capsys: pytest.Ca
         ("model.pt", r"export it with torch\.onnx\.export"),
         ("model.tflite", r"python -m tf2onnx\.convert --tflite"),
         ("digits", "--calibration is for a trained model, and 'digits' is not one"),
+        ("absent/folder", "there is no file or folder 'absent/folder'; accepted: a bundled recipe"),
     ],
 )
 def test_other_forms_are_told_how_to_become_onnx(tmp_path: Path, name: str, said: str) -> None:

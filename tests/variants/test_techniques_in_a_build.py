@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import helper, numpy_helper
 from service.engine.opening import open_onnx_variant
 from service.engine.repository import Repository, describe
 from variants.build import BuildResult, build_model
+from variants.errors import RecipeError
 from variants.recipe import (
     DataParts,
     Download,
@@ -22,11 +24,13 @@ from variants.recipe import (
     Quantization,
     Ready,
     Thresholds,
+    Training,
 )
 from variants.runtime import run_logits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 INPUTS, HIDDEN, CLASSES = 32, 64, 4
 
@@ -129,3 +133,12 @@ def _open(built: BuildResult, name: str) -> Any:  # noqa: ANN401 - a backend
     stored = Repository(built.folder.parent.parent).find("everything")
     assert stored.manifest is not None
     return open_onnx_variant(stored, describe(stored.manifest), stored.manifest.variant(name))[0]
+
+
+def test_a_tuning_where_nothing_is_fitted_is_refused(tmp_path: Path) -> None:
+    class Untaught(Everything):
+        plan = replace(Everything.plan, quantization=Quantization(tuning=Training(steps=10)))
+
+    recipe = Untaught()
+    with pytest.raises(RecipeError, match="'everything' has a plan with a tuning for int8, and no network"):
+        build_model(recipe, tmp_path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from variants.errors import RecipeError
 from variants.manifest import NAME_PATTERN
-from variants.sources.recipes import load_recipe, require_build_extra
+from variants.sources.recipes import ACCEPTED, BUNDLED, load_recipe, require_build_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,6 +119,8 @@ def load_source(given: Given) -> AnyRecipe:
             "--output model.onnx"
         )
     if given.options():
+        if not (source.exists() or str(source) in BUNDLED):
+            raise RecipeError(f"there is no file or folder '{source}'; accepted: {ACCEPTED}")
         raise RecipeError(
             f"{given.options()[0]} is for a trained model, and '{source}' is not one: it needs no such thing"
         )
