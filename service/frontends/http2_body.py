@@ -22,11 +22,11 @@ _MOST_ROOM_BYTES: Final = 1 << 20
 class Body:
     """What has come of one message and its prefix: ``size`` bytes, in room for ``room_bytes``."""
 
-    __slots__ = ("_room", "_said", "size")
+    __slots__ = ("_room", "said_bytes", "size")
 
     def __init__(self) -> None:
-        """Begin with nothing, and without room."""
-        self.size = self._said = 0
+        """Begin with nothing, and without room; ``said_bytes`` is what it says that it will be, 0 while unknown."""
+        self.size = self.said_bytes = 0
         self._room = memoryview(bytearray())
 
     @property
@@ -53,10 +53,10 @@ class Body:
     def _widen(self, least: int, begin: bytes) -> None:
         """Make room for ``least`` bytes, and for more by doubling, but for no more than the message says it will be."""
         if not self.size:
-            self._said = _PREFIX_BYTES + int.from_bytes(begin[1:], "big") if len(begin) == _PREFIX_BYTES else 0
+            self.said_bytes = _PREFIX_BYTES + int.from_bytes(begin[1:], "big") if len(begin) == _PREFIX_BYTES else 0
         more = 2 * self.size
-        if self._said >= least:
-            more = min(self._said, max(more, _MOST_ROOM_BYTES))
+        if self.said_bytes >= least:
+            more = min(self.said_bytes, max(more, _MOST_ROOM_BYTES))
         room = np.empty(max(least, more), np.uint8).data
         room[: self.size] = self._room[: self.size]
         self._room = room

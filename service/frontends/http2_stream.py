@@ -116,7 +116,7 @@ class Stream:
         body = self._gathered
         body.add(pieces)
         self._hold(body.room_bytes - self._held)
-        if body.size > calls.max_message_bytes + _PREFIX_BYTES:
+        if max(body.size, body.said_bytes) > calls.max_message_bytes + _PREFIX_BYTES:
             limit = calls.max_message_bytes
             error = PayloadTooLarge(f"a message has more than {limit} bytes, the most that this server takes")
             self._reply(calls.refuse(self._headers[b":path"], self._headers, error))
