@@ -38,7 +38,7 @@ class Body:
         """Copy the next pieces behind the others."""
         end = self.size + sum(map(len, pieces))
         if end > len(self._room):
-            self._widen(end, bytes(pieces[0][:_PREFIX_BYTES]))
+            self._widen(end, pieces)
         room, start = self._room, self.size
         for piece in pieces:
             stop = start + len(piece)
@@ -50,10 +50,15 @@ class Body:
         """Return all that has come, where nothing more will."""
         return self._room[: self.size]
 
-    def _widen(self, least: int, begin: bytes) -> None:
+    def _widen(self, least: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Make room for ``least`` bytes, and for more by doubling, but for no more than the message says it will be."""
-        if not self.size:
-            self.said_bytes = _PREFIX_BYTES + int.from_bytes(begin[1:], "big") if len(begin) == _PREFIX_BYTES else 0
+        if not self.said_bytes and least >= _PREFIX_BYTES:
+            begin = bytes(self._room[: min(self.size, _PREFIX_BYTES)])
+            for piece in pieces:
+                if len(begin) == _PREFIX_BYTES:
+                    break
+                begin += piece[: _PREFIX_BYTES - len(begin)]
+            self.said_bytes = _PREFIX_BYTES + int.from_bytes(begin[1:], "big")
         more = 2 * self.size
         if self.said_bytes >= least:
             more = min(self.said_bytes, max(more, _MOST_ROOM_BYTES))

@@ -132,12 +132,14 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\x40" + bytes((len(name),)) + name + b"\x7f\xb9\x16" + value
 
 
+@pytest.mark.parametrize("cut", [0, 1, 4])
 @pytest.mark.parametrize(("said_bytes", "is_refused"), [(1 << 16, False), ((1 << 16) + 1, True)])
 async def test_message_that_says_it_will_be_too_large_is_refused_before_it_has_come(
-    connection: Connection, said_bytes: int, is_refused: bool
+    connection: Connection, said_bytes: int, is_refused: bool, cut: int
 ) -> None:
     begin = b"\x00" + said_bytes.to_bytes(4, "big") + b"abc"
-    connection.data_received(opening(1) + frame(wire.DATA, 0, 1, begin))
+    connection.data_received(opening(1) + frame(wire.DATA, 0, 1, begin[:cut]))
+    connection.data_received(frame(wire.DATA, 0, 1, begin[cut:]))
     assert (1 not in connection.streams) is is_refused
 
 
