@@ -31,6 +31,7 @@ from tests.builders import LADDER, make_model, make_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 REQUEST = make_request()
 RUN = RunReport("sums", "full", 3, 2, 0.001, 0.010, 0.001, predicted_s=0.008, decision_s=1e-5)
@@ -113,6 +114,27 @@ def test_a_variant_takes_memory_while_it_is_held(metrics: Metrics, value: Callab
         0.0,
     ]
     assert value("variant_evictions_total", variant="full") == 1.0
+
+
+@pytest.mark.parametrize("moment", range(40))
+def test_memory_is_read_as_of_one_moment(metrics: Metrics, moment: int) -> None:
+    held, coming = LADDER[:2]
+    metrics.variant_held("sums", held, "model")
+    calls = iter(range(10_000))
+
+    def swap(_frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and next(calls) == moment:
+            metrics.variant_evicted("sums", held.name)
+            metrics.variant_held("sums", coming, "swap")
+
+    read = metrics.registry.restricted_registry(["tiergate_variant_memory_bytes"])
+    sys.setprofile(swap)  # another variant comes while it is read, whatever is called to read it
+    try:
+        (family,) = read.collect()
+    finally:
+        sys.setprofile(None)
+    loaded = sum(sample.value for sample in family.samples if sample.labels["kind"] == "loaded")
+    assert loaded in {held.memory_bytes, coming.memory_bytes}
 
 
 def test_answers_are_counted_exactly(metrics: Metrics, value: Callable[..., float | None]) -> None:
