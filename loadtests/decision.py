@@ -4,7 +4,8 @@
 seeded queues of 1,000 requests for a model of 16 variants, from nearly idle to hopeless. Times are CPU time of the
 thread, so that a busy machine disturbs them little, and every decision is timed once, the first of its kind too.
 
-``alike`` requests all ask the same; ``mixed`` ones have floors, pins and several rows. In ``learning`` the predictions
+``alike`` requests all ask the same; ``mixed`` ones have floors, pins and several rows; ``tight`` ones ask the same, and
+the first of them has hardly any time left, as where more comes than can be served. In ``learning`` the predictions
 have changed since the last decision, so that the ladders of candidates are made anew; a gateway does that when a
 variant's correction has moved by two percent.
 """
@@ -48,7 +49,7 @@ _POLICY: Final = ModelPolicy(exploration_share=0.0)
 
 _FLOORS: Final = (VARIANTS, VARIANTS[:12], VARIANTS[:6], VARIANTS[4:5])
 
-SCENES: Final = ("alike", "alike, learning", "mixed", "mixed, learning")
+SCENES: Final = ("alike", "alike, learning", "mixed", "mixed, learning", "tight", "tight, learning")
 
 
 @dataclass(slots=True, eq=False)
@@ -91,17 +92,18 @@ def make_costs() -> Costs:
     return Costs(tables, dict.fromkeys(VARIANTS, 1.0), accuracy)
 
 
-def make_desk(queued: int, chance: random.Random, *, is_mixed: bool) -> tuple[Desk[Model], Model]:
-    """Return a desk with one model's queue: arrivals spread over half a budget, one in ten critical."""
+def make_desk(queued: int, chance: random.Random, kind: str) -> tuple[Desk[Model], Model]:
+    """Return a desk with one model's queue: arrivals spread over half a budget, or all of it, one in ten critical."""
     desk: Desk[Model] = Desk(_LANES)
     model, low, high = Model(make_costs()), *_BUDGETS_S
     budget_s = low * (high / low) ** chance.random()
+    is_mixed, least = kind == "mixed", 0.0 if kind == "tight" else 0.5
     for _ in range(queued):
         candidates = chance.choice(_FLOORS) if is_mixed else VARIANTS
         rows = chance.choice((1, 1, 1, 4)) if is_mixed else 1
-        due_s = budget_s * chance.uniform(0.5, 1.0)
-        waiting = Waiting(due_s, due_s + 60.0, rows, candidates, None)
+        due_s = budget_s * chance.uniform(least, 1.0)
         criticality = 0 if chance.random() < 0.1 else 1  # noqa: PLR2004 - a tenth
+        waiting = Waiting(due_s, due_s + 60.0, rows, candidates, None, criticality=criticality)
         desk.push(Asker(model, waiting, model.costs_now.fastest_s(waiting), criticality), 0.0)
     desk.lanes[1].is_busy, desk.lanes[1].free_s = True, chance.uniform(0.0, _SLOWEST_S)
     desk.next_model(0.0)
@@ -113,7 +115,7 @@ def time_decisions(scene: str, queued: int, decisions: int, seed: int) -> Iterat
     chance = random.Random(seed)  # noqa: S311 - a repeatable mix, no secret
     kind, _, learning = scene.partition(", ")
     for _ in range(_QUEUES):
-        desk, model = make_desk(queued, chance, is_mixed=kind == "mixed")
+        desk, model = make_desk(queued, chance, kind)
         lane = desk.lanes[0]
         for turn in range(decisions // _QUEUES):
             now_s = turn * 1e-4

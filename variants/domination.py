@@ -31,14 +31,14 @@ all pairs is the clearest algorithm.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from variants.manifest import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from variants.evidence import Gate
+    from variants.evidence import Accuracy, Gate, Latency, Memory
 
 TOLERANCE: Final = 1.05
 MEMORY_NOISE_BYTES: Final = 2**20
@@ -47,6 +47,25 @@ MEANING: Final = (
     "which is no less accurate, its file no larger, no slower (within 5 %) at any batch size, and in need of no more "
     "memory (within 5 % and 1 MiB)"
 )
+
+
+class Findings(Protocol):
+    """What was measured of a variant, by this build or by an earlier one, whose manifest tells."""
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """On test rows."""
+        ...
+
+    @property
+    def latency(self) -> Latency:
+        """By threads and rows."""
+        ...
+
+    @property
+    def memory(self) -> Memory:
+        """Of a process that has loaded it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,21 @@ class Contender:
     gates: tuple[Gate, ...]
     is_full: bool = False
     is_proven: bool = False
+
+    @classmethod
+    def of(cls, name: str, findings: Findings, gates: tuple[Gate, ...], file_bytes: int, *, is_full: bool) -> Contender:
+        """Return the contender that these findings make of a variant."""
+        verdicts = findings.accuracy.non_inferiority
+        return cls(
+            name=name,
+            accuracy=findings.accuracy.value,
+            file_bytes=file_bytes,
+            memory_bytes=findings.memory.loaded_bytes,
+            p50_s={row.batch_size: row.p50_s for row in findings.latency.rows if row.threads == 1},
+            gates=gates,
+            is_full=is_full,
+            is_proven=any(item.margin <= PROOF_MARGIN and item.verdict == "pass" for item in verdicts),
+        )
 
     @property
     def missed(self) -> tuple[Gate, ...]:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from variants.cascading import Answers, find_cascades
-from variants.domination import PROOF_MARGIN, Contender, decide_routing
+from variants.domination import Contender, decide_routing
 from variants.downloading import describe_unpacked, keep_back
 from variants.drifting import Seen, Truth, describe_drift
 from variants.errors import naming_step
@@ -202,17 +202,7 @@ def _find_cascades(subject: Subject, found: Mapping[str, _Found]) -> tuple[Casca
 
 
 def _contender(made: Made, found: _Found) -> Contender:
-    verdicts = found.accuracy.non_inferiority
-    return Contender(
-        name=made.name,
-        accuracy=found.accuracy.value,
-        file_bytes=len(made.file),
-        memory_bytes=found.memory.loaded_bytes,
-        p50_s={row.batch_size: row.p50_s for row in found.latency.rows if row.threads == 1},
-        gates=found.gates,
-        is_full=made.parent is None,
-        is_proven=any(item.margin <= PROOF_MARGIN and item.verdict == "pass" for item in verdicts),
-    )
+    return Contender.of(made.name, found, found.gates, len(made.file), is_full=made.parent is None)
 
 
 def _describe(subject: Subject, made: Made, found: _Found, routing: Routing, full: Seen) -> VariantManifest:

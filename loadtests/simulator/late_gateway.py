@@ -109,7 +109,7 @@ class LateGateway:
         kind, candidates = self._place.kinds[kind_number], self._candidates[kind_number]
         model, deadline_s = self._models[kind.model], now_s + timeout_s
         due_s = now_s + min(budget_s, timeout_s) - self._handover.after_s
-        waiting = Waiting(due_s, deadline_s, kind.rows, candidates, None)
+        waiting = Waiting(due_s, deadline_s, kind.rows, candidates, None, criticality=criticality)
         return Queued(index, model, criticality, model.costs(now_s).fastest_s(waiting), luck, waiting)
 
     def _serve_at_once(self, entry: Queued, now_s: float) -> None:

@@ -145,6 +145,7 @@ class DataPlane(Catalog):
             candidates=route.names,
             batch_key=_batch_key(model, request),
             aside_s=self._handover.set_aside_s(timeout_s, is_pressed=is_pressed),
+            criticality=request.knobs.criticality,
         )
         done: PromptFuture[Outcome] = PromptFuture(asyncio.get_running_loop())
         thread = threading.get_ident()
@@ -219,22 +220,26 @@ class DataPlane(Catalog):
 
     def _reason(self, ticket: Ticket, outcome: Outcome) -> tuple[Reason, float]:
         """Return why the variant answers, and the accuracy of the best that keeps the budget on an idle machine."""
-        route, rows, costs = ticket.route, ticket.waiting.rows, ticket.costs
-        limit_s = min(route.budget_s, ticket.waiting.deadline_s - ticket.arrived_s)
-        names = [item.name for item in route.candidates]
-        fits_idle = {name for name in names if self._idle_s(ticket.model, name, costs.of(name, rows), rows) <= limit_s}
-        if ticket.model.policy.is_thrifty:
-            fits_idle &= ticket.model.wanted(ticket.waiting, costs)
-        best_accuracy = 0.0
-        for item in route.candidates:  # most accurate first
-            if item.name in fits_idle:
-                best_accuracy = item.accuracy
-                break
+        route, best = ticket.route, self._best_when_idle(ticket)
+        best_accuracy = best.accuracy if best else 0.0
         if outcome.is_fallback:
             return Reason.FALLBACK, best_accuracy
         if outcome.is_cascaded and not route.is_pinned:
             return Reason.CASCADED, best_accuracy
+        fits_idle = (best.name,) if best else ()  # a less accurate one would change no reason
         return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late), best_accuracy
+
+    def _best_when_idle(self, ticket: Ticket) -> Variant | None:
+        """Return the most accurate candidate that the objective takes and that keeps the budget on an idle machine."""
+        model, rows, costs = ticket.model, ticket.waiting.rows, ticket.costs
+        limit_s = min(ticket.route.budget_s, ticket.waiting.deadline_s - ticket.arrived_s)
+        wanted = model.wanted(ticket.waiting, costs) if model.policy.is_thrifty else None
+        for item in ticket.route.candidates:  # most accurate first
+            if wanted is not None and item.name not in wanted:
+                continue
+            if self._idle_s(model, item.name, costs.of(item.name, rows), rows) <= limit_s:
+                return item
+        return None
 
 
 def _stage(ticket: Ticket, outcome: Outcome) -> str:

@@ -14,8 +14,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from service.frontends import http2_frames as wire
-from service.frontends.http2_cutting import FRAME_SIZE, Cutter
-from service.frontends.http2_frames import Http2Error, frame, number_frame, unpad
+from service.frontends.http2_cutting import FRAME_SIZE, MOST_COPIED_BYTES, Cutter
+from service.frontends.http2_frames import NUMBER_MASK, Http2Error, frame, number_frame, unpad
 from service.frontends.http2_limits import CONNECTION_WINDOW, Calm, Intake
 from service.frontends.http2_stream import Stream
 from service.frontends.sockets import cut
@@ -28,15 +28,12 @@ if TYPE_CHECKING:
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _MOST_STREAMS: Final = 1024
 """Calls that one connection may have open; more wait in the client."""
-_COPIED: Final = 4096
-"""Fewer bytes are copied out of the buffer: slices of them cost less than views."""
 _INTERRUPTED: Final = "a header block is interrupted"
 
 _IDLE_S: Final = 300.0
 """A connection without calls for so long is closed; clients open another one when they need it."""
 _QUIET_S: Final = 60.0
 """After that a client is asked whether it is still there."""
-_MASK: Final = 0x7FFFFFFF
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -122,7 +119,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what was read."""
         data = self.host.read_buffer[:nbytes]
-        self.data_received(bytes(data) if nbytes <= _COPIED else data)
+        self.data_received(bytes(data) if nbytes <= MOST_COPIED_BYTES else data)
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Handle every frame that is complete; nothing keeps ``data``."""
@@ -214,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
     def _window_update(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:  # noqa: PLR2004 - a number's bytes
             raise Http2Error(wire.FRAME_SIZE_ERROR, f"a WINDOW_UPDATE frame has {len(payload)} bytes")
-        step = int.from_bytes(payload, "big") & _MASK
+        step = int.from_bytes(payload, "big") & NUMBER_MASK
         self._spend_calm()
         if number == 0:
             self.window += step

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from service.frontends import http2_frames as wire
-from service.frontends.http2_frames import Http2Error
+from service.frontends.http2_frames import NUMBER_MASK, Http2Error
 
 FRAME_SIZE: Final = 1 << 18
-_COPIED: Final = 4096
-"""What is read in fewer bytes is copied out of them, for less than views would cost."""
-_MASK: Final = 0x7FFFFFFF
+MOST_COPIED_BYTES: Final = 4096
+"""No more than that is copied out of the buffer that it was read into: slices of it cost less than views."""
 
 
 class Taker(Protocol):
@@ -86,7 +85,7 @@ class Cutter:
         end, head_bytes = len(data), wire.FRAME_HEAD.size
         while end - start >= head_bytes and not taker.is_closing():
             high, low, kind, flags, number = wire.FRAME_HEAD.unpack_from(data, start)
-            length, number = high << 8 | low, number & _MASK
+            length, number = high << 8 | low, number & NUMBER_MASK
             if length > FRAME_SIZE:
                 raise Http2Error(wire.FRAME_SIZE_ERROR, f"a frame has {length} bytes; at most {FRAME_SIZE} are taken")
             stop = start + head_bytes + length
@@ -109,7 +108,7 @@ class Cutter:
     def _cut_data(self, data: bytes | memoryview, start: int, taker: Taker) -> int:
         """Hand on a DATA frame and those of its stream behind it, or what there is of them; return where they end."""
         end, head_bytes, unpack = len(data), wire.FRAME_HEAD.size, wire.FRAME_HEAD.unpack_from
-        view = data if end <= _COPIED else memoryview(data)
+        view = data if end <= MOST_COPIED_BYTES else memoryview(data)
         pieces: list[bytes | memoryview] = []
         size, number, is_end = 0, -1, False
         while end - start >= head_bytes and not is_end and not self._part_left:
@@ -122,13 +121,13 @@ class Cutter:
             begin = start + head_bytes
             start, is_end = begin + length, bool(flags & wire.END_STREAM)
             if start > end:
-                self._part, self._part_left = (is_end, number & _MASK), start - end
+                self._part, self._part_left = (is_end, number & NUMBER_MASK), start - end
                 start, is_end = end, False
             if start > begin:
                 pieces.append(view[begin:start])
                 size += start - begin
         if pieces or not self._part_left:
-            taker.take_data(number & _MASK, pieces, size, is_end=is_end)
+            taker.take_data(number & NUMBER_MASK, pieces, size, is_end=is_end)
         return start
 
     def _go_on(self, data: bytes | memoryview, taker: Taker) -> int:

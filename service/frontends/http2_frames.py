@@ -34,6 +34,8 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD: Final = struct.Struct(">HBBBI")
 """Length in two parts, kind, flags, stream (its first bit is reserved)."""
 
+NUMBER_MASK: Final = 0x7FFFFFFF
+"""What counts of a stream's number or a window's step: their first bit is reserved."""
 MOST_WINDOW: Final = 2**31 - 1
 LEAST_FRAME_SIZE: Final = 16384
 DEFAULT_WINDOW: Final = 65535

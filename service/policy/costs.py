@@ -12,7 +12,7 @@ corrections of this moment, so ladders are made anew whenever these change, and 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 RUN_OVERHEAD_S: Final = 60e-6
 """What starting one more run costs besides its compute: measured, a hand-over to a lane and back."""
+
+_NEAR_THE_LEAST: Final = 1.05
+"""A run is large enough where a larger one saves less than a twentieth of each request's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,22 @@ class Step(NamedTuple):
     accuracy: float
 
 
+class Sizes(NamedTuple):
+    """How long a variant's runs take by how many requests share them, from one up.
+
+    ``good_s`` is the time of the smallest run in which a request's turn of a lane, ``good_turn_s``, is near the least.
+    """
+
+    times_s: tuple[float, ...]
+    good_s: float
+    good_turn_s: float
+
+    def turn_within_s(self, slack_s: float) -> float:
+        """Return a request's turn in the largest run that ends within a slack, at least in a run of its own."""
+        size = max(1, bisect_right(self.times_s, slack_s))
+        return (self.times_s[size - 1] + RUN_OVERHEAD_S) / size
+
+
 @dataclass(slots=True)
 class Ladder:
     """The useful candidates of requests that ask alike: most accurate first, each cheaper than the one before."""
@@ -69,6 +88,7 @@ class Ladder:
     _gains_per_s: dict[str, float] = field(default_factory=dict)
     _thrifty: Ladder | None = None
     kept_turns_s: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    kept_sizes: dict[int, Sizes] = field(default_factory=dict)
 
     @property
     def fastest(self) -> Step:
@@ -158,6 +178,18 @@ class Costs:
         if found is None:
             found = tuple([self._turn_s(step, together * rows, together) for step in ladder.steps])
             ladder.kept_turns_s[together] = found
+        return found
+
+    def sizes(self, ladder: Ladder, rows: int, most: int) -> Sizes:
+        """Return how the runs of a ladder's fastest variant depend on how many requests of so many rows share them."""
+        found = ladder.kept_sizes.get(most)
+        if found is None:
+            name = ladder.fastest.name
+            times_s = tuple([self.of(name, size * rows) for size in range(1, most + 1)])
+            turns_s = [(time_s + RUN_OVERHEAD_S) / size for size, time_s in enumerate(times_s, 1)]
+            enough_s = min(turns_s) * _NEAR_THE_LEAST
+            good = next(place for place, turn_s in enumerate(turns_s) if turn_s <= enough_s)
+            found = ladder.kept_sizes[most] = Sizes(times_s, times_s[good], turns_s[good])
         return found
 
     def _turn_s(self, step: Step, rows: int, together: int) -> float:

@@ -51,7 +51,7 @@ _SPREAD: Final = 2
 
 
 @lru_cache(maxsize=4096)
-def _sampled(length: int) -> Sequence[int]:
+def sampled(length: int) -> Sequence[int]:
     """Return the positions at which a queue is looked at: the first ones, then further and further apart, the last."""
     positions, position = [], 0
     while position < length - 1:
@@ -70,7 +70,7 @@ def level_of_alike(queue: Sequence[Waiting], head: int, turns_s: Sequence[float]
     lanes, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
     candidates, rows, lost, before = first.candidates, first.rows, 0, 0
     index, turn_s, fastest_s, taken_s = 0, turns_s[0], turns_s[-1], 0.0
-    for offset in _sampled(len(queue) - head):
+    for offset in sampled(len(queue) - head):
         item = queue[head + offset]
         if (item.candidates is not candidates and item.candidates != candidates) or item.rows != rows:
             return None
@@ -154,7 +154,7 @@ def _look_at_some(queue: Sequence[Waiting], head: int, situation: Situation, out
     free, costs, now_s, others_s = outlook.free, situation.costs, situation.now_s, situation.others_s
     every, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
     least_s, before, add = 0.0, -1, outlook.looks.append
-    for offset in _sampled(len(queue) - head):
+    for offset in sampled(len(queue) - head):
         item = queue[head + offset]
         place, slack_s = outlook.place(item, costs), item.due_s - now_s
         count, before = offset - before, offset

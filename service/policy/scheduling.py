@@ -4,7 +4,8 @@ On CPUs batching gains little, so a burst is survived by spending less on each r
 that looks at the first request's slack alone spends all of it on an accurate variant and lets those behind be late.
 So the decision looks at the queue, which comes in service order: by criticality, then earliest deadline first.
 
-1. The first request that can still be on time is the head. What is late waits until nothing else does.
+1. The first request that can still be on time is the head; where not all can be saved, it is the first that is worth
+   it (``policy.triage``). What is late waits until nothing else does.
 2. The level is the most accurate candidate at which all that can be saved stay on time (``policy.pace``). Unless the
    machine is idle but for this request, a candidate that is no more accurate than a cheaper one is none.
 3. Of the candidates at or below the level the one runs that maximises accuracy - price * seconds. The price of a
@@ -34,6 +35,7 @@ from service.policy.deferral import deferred_until_s
 from service.policy.pace import level_by_bisection, level_of_alike, look, stays_on_time
 from service.policy.price import shortage_price_per_s
 from service.policy.situation import ChooseRun, Run, Situation, Waiting
+from service.policy.triage import first_to_serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,13 +58,17 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
 
     ``queue`` is in service order and holds nothing that has expired.
     """
-    head = _first_timely(queue, situation)
-    if head is None:
+    found = _first_timely(queue, situation)
+    if found is None:
         return _late_run(queue, situation)
-    first, costs = queue[head], situation.costs
-    if first.kept_level is not None:
+    head, ladder = found
+    if queue[head].kept_level is not None:
         return _second_stage(queue, head, situation)
-    ladder = costs.ladder_within(first.candidates, first.rows, first.due_s - situation.now_s)
+    head = first_to_serve(queue, head, ladder, situation)  # of the same candidates, so the ladder stays
+    first, costs = queue[head], situation.costs
+    slack_s = first.due_s - situation.now_s
+    if costs.plans and ladder.longest_s > slack_s:
+        ladder = costs.ladder_within(first.candidates, first.rows, slack_s)
     if len(queue) - head > 1 or max(situation.lanes_free_s) > situation.now_s:
         ladder = ladder.thrifty  # somebody else needs the time that the same accuracy would cost
     step = _choose_step(queue, head, ladder, situation)
@@ -77,12 +83,13 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     return run
 
 
-def _first_timely(queue: Sequence[Waiting], situation: Situation) -> int | None:
+def _first_timely(queue: Sequence[Waiting], situation: Situation) -> tuple[int, Ladder] | None:
     costs, now_s = situation.costs, situation.now_s
     for index in range(min(len(queue), SEARCHED_FOR_HEAD)):
         item = queue[index]
-        if now_s + costs.ladder(item.candidates, item.rows).fastest.cost_s <= item.due_s:
-            return index
+        ladder = costs.ladder(item.candidates, item.rows)
+        if now_s + ladder.fastest.cost_s <= item.due_s:
+            return index, ladder
     return None
 
 

@@ -35,6 +35,7 @@ class Waiting:
     may_share: bool = True
     kept_level: float | None = None
     aside_s: float = 0.0
+    criticality: int = 1
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from variants.domination import PROOF_MARGIN, Contender, decide_routing
+from variants.domination import Contender, decide_routing
 from variants.errors import BuildError, naming_step
 from variants.machine import describe_machine
 from variants.manifest import Measured, ModelManifest, read_manifest
@@ -178,15 +178,5 @@ def _check(content: bytes, sha256: str, what: str) -> None:
 
 
 def _contender(variant: VariantManifest) -> Contender:
-    return Contender(
-        name=variant.name,
-        accuracy=variant.accuracy.value,
-        file_bytes=variant.size.file_bytes,
-        memory_bytes=variant.memory.loaded_bytes,
-        p50_s={row.batch_size: row.p50_s for row in variant.latency.rows if row.threads == 1},
-        gates=variant.routing.gates,
-        is_full=variant.parent is None,
-        is_proven=any(
-            item.margin <= PROOF_MARGIN and item.verdict == "pass" for item in variant.accuracy.non_inferiority
-        ),
-    )
+    file_bytes, is_full = variant.size.file_bytes, variant.parent is None
+    return Contender.of(variant.name, variant, variant.routing.gates, file_bytes, is_full=is_full)

@@ -82,13 +82,13 @@ async def test_a_lone_request_is_answered_by_the_most_accurate_variant(bench: Be
 
 
 async def test_a_small_budget_is_answered_by_a_smaller_variant(bench: Bench) -> None:
-    response = await bench.plane.infer(request(budget_s=0.02))
-    assert (response.answer.variant, response.answer.reason) == ("quantized", Reason.WITHIN_BUDGET)
+    answer = (await bench.plane.infer(request(budget_s=0.02))).answer
+    assert (answer.variant, answer.reason, answer.best_accuracy) == ("quantized", Reason.WITHIN_BUDGET, 0.915)
 
 
 async def test_a_floor_wins_over_the_budget_and_the_answer_says_so(bench: Bench) -> None:
-    response = await bench.plane.infer(request(budget_s=0.004, min_accuracy=0.91))
-    assert (response.answer.variant, response.answer.reason) == ("quantized", Reason.ACCURACY_FLOOR)
+    answer = (await bench.plane.infer(request(budget_s=0.004, min_accuracy=0.91))).answer
+    assert (answer.variant, answer.reason, answer.best_accuracy) == ("quantized", Reason.ACCURACY_FLOOR, 0.0)
 
 
 async def test_a_hopeless_budget_is_answered_late_by_the_fastest(bench: Bench) -> None:
@@ -184,7 +184,7 @@ async def test_the_variant_is_chosen_when_a_lane_is_free_not_on_arrival(make_ben
     await first
     assert lone == "full"
     assert responses[0].answer.variant != "full"
-    assert responses[0].answer.reason is Reason.DOWNGRADED
+    assert (responses[0].answer.reason, responses[0].answer.best_accuracy) == (Reason.DOWNGRADED, 0.92)
 
 
 async def test_more_critical_requests_are_served_first_then_earlier_due_ones(make_bench: Callable[..., Bench]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.policy.costs import RUN_OVERHEAD_S, Costs
-from service.policy.pace import _EXACT, _sampled, level_by_bisection, level_of_alike, look, stays_on_time
+from service.policy.pace import _EXACT, level_by_bisection, level_of_alike, look, sampled, stays_on_time
 from service.policy.situation import Situation, Waiting
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ COSTS = Costs(
     {name: 0.9 - 0.01 * place for place, name in enumerate(NAMES)},
 )
 TURNS_S = [seconds + RUN_OVERHEAD_S for seconds in SECONDS.values()]
-LOOKED_AT = next(length for length in range(1, 100) if len(_sampled(length + 1)) <= length)
+LOOKED_AT = next(length for length in range(1, 100) if len(sampled(length + 1)) <= length)
 """The longest queue of which every position is looked at."""
 
 
@@ -84,7 +84,7 @@ def test_level_of_requests_alike_is_the_most_accurate_that_saves_all_that_can_be
 def test_level_of_a_longer_queue_saves_it_all_where_due_moments_do_not_bunch_between_two_looks(
     gaps_s: list[float], free_s: tuple[float, ...]
 ) -> None:
-    positions, dues_s = _sampled(200)[: len(gaps_s)], list[float]()
+    positions, dues_s = sampled(200)[: len(gaps_s)], list[float]()
     for position, due_s in zip(positions, accumulate(gaps_s), strict=True):
         dues_s += [due_s] * (position + 1 - len(dues_s))
     if len(served([(due_s, TURNS_S[-1], TURNS_S[-1]) for due_s in dues_s], free_s)) == len(dues_s):
@@ -210,7 +210,7 @@ def test_doomed_requests_do_not_pull_the_level_of_a_mixed_queue_down() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 100_000))
 def test_a_queue_is_looked_at_from_the_first_to_the_last_at_growing_distances(length: int) -> None:
-    positions = list(_sampled(length))
+    positions = list(sampled(length))
     distances = [after - before for before, after in pairwise(positions)]
     assert (positions[0], positions[-1]) == (0, length - 1)
     assert all(distance >= 1 for distance in distances)
@@ -219,7 +219,7 @@ def test_a_queue_is_looked_at_from_the_first_to_the_last_at_growing_distances(le
 
 
 def test_a_queue_ten_times_as_long_is_looked_at_a_few_times_more() -> None:
-    counts = [len(_sampled(10**power)) for power in range(1, 7)]
+    counts = [len(sampled(10**power)) for power in range(1, 7)]
     growth = [after - before for before, after in pairwise(counts)]
     assert max(growth) <= 12
     assert counts[2] <= 24
