@@ -179,6 +179,18 @@ def test_claim_covers_about_ninety_nine_of_a_hundred_whatever_the_distribution(
     assert 0.985 <= covered / 20_000 <= 0.995
 
 
+@pytest.mark.parametrize("draw", [lognormal, bimodal, steady])
+def test_claim_covers_as_many_of_a_variants_first_two_thousand_answers(
+    draw: Callable[[random.Random, int], float],
+) -> None:
+    chance, claim, covered = random.Random(1), Claim(), 0  # noqa: S311 - a repeatable draw, no secret
+    for number in range(2_000):
+        actual_s = draw(chance, number)
+        covered += actual_s <= claim.factor * 0.010
+        claim.observe(actual_s, 0.010)
+    assert 0.985 <= covered / 2_000 <= 0.995
+
+
 def test_claim_follows_a_distribution_that_becomes_calm() -> None:
     chance, claim = random.Random(5), Claim()  # noqa: S311 - a repeatable draw, no secret
     for number in range(5_000):
