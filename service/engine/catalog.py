@@ -159,14 +159,14 @@ class Catalog:
         route, costs, wait_s = loaded.route(knobs, now_s), loaded.costs(now_s), self._dispatcher.wait_s()
         times = {item.name: self._idle_s(loaded, item.name, costs.of(item.name, 1)) for item in route.candidates}
         limit_s = min(route.budget_s, loaded.rules.timeout_s(knobs))
-        fits_idle = {name for name, time_s in times.items() if time_s <= limit_s}
+        best = next((name for name, time_s in times.items() if time_s <= limit_s), None)
         timely = [name for name, time_s in times.items() if wait_s + time_s <= limit_s]
         chosen = timely[0] if timely else min(times, key=lambda name: times[name])
         return RouteExplanation(
             model=model,
             chosen=chosen,
             tier=_variant(loaded, chosen).tier,
-            reason=name_reason(route, chosen, fits_idle, is_late=not timely),
+            reason=name_reason(route, chosen, best, is_late=not timely),
             budget_s=route.budget_s,
             wait_s=wait_s,
             hardware_class=route.hardware_class,

@@ -226,8 +226,8 @@ class DataPlane(Catalog):
             return Reason.FALLBACK, best_accuracy
         if outcome.is_cascaded and not route.is_pinned:
             return Reason.CASCADED, best_accuracy
-        fits_idle = (best.name,) if best else ()  # a less accurate one would change no reason
-        return name_reason(route, outcome.variant, fits_idle, is_late=outcome.is_late), best_accuracy
+        best_name = best.name if best else None
+        return name_reason(route, outcome.variant, best_name, is_late=outcome.is_late), best_accuracy
 
     def _best_when_idle(self, ticket: Ticket) -> Variant | None:
         """Return the most accurate candidate that the objective takes and that keeps the budget on an idle machine."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 RUN_OVERHEAD_S: Final = 60e-6
 """What starting one more run costs besides its compute: measured, a hand-over to a lane and back."""
 
+JOINS_BELOW: Final = 0.9
+"""A request joins a run where it adds at most this share of a run of its own: a lane with a long run is late for the
+next decision, which a small saving does not repay."""
+
 _NEAR_THE_LEAST: Final = 1.05
 """A run is large enough where a larger one saves less than a twentieth of each request's turn."""
 

@@ -175,21 +175,20 @@ def _budget_s(knobs: Knobs, rules: Rules, class_name: str) -> float:
     return max(0.0, budget_s - network_s)
 
 
-def name_reason(route: Route, chosen: str, fits_idle: Collection[str], *, is_late: bool) -> Reason:
-    """Say why ``chosen`` answers; ``fits_idle`` are the candidates that keep the budget on an idle machine.
+def name_reason(route: Route, chosen: str, best: str | None, *, is_late: bool) -> Reason:
+    """Say why ``chosen`` answers; ``best`` is the most accurate candidate that keeps the budget on an idle machine.
 
     ``is_late`` tells that the budget could no longer be kept when the run was decided.
     """
     if route.is_pinned:
         return Reason.PINNED
-    if route.is_floored and not fits_idle:
+    if route.is_floored and best is None:
         return Reason.ACCURACY_FLOOR
     if is_late:
         return Reason.LATE
     names = [item.name for item in route.candidates]
-    preferred = next((name for name in names if name in fits_idle), chosen)
-    # Predictions may have fallen since the arrival; what is better than preferred then is no downgrade.
-    if names.index(chosen) > names.index(preferred):
+    # Predictions may have fallen since the arrival; what is better than the best then is no downgrade.
+    if best is not None and names.index(chosen) > names.index(best):
         return Reason.DOWNGRADED
     if route.is_narrowed_by_hardware and chosen == names[0]:
         return Reason.HARDWARE

@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from service.policy.costs import RUN_OVERHEAD_S
+from service.policy.costs import JOINS_BELOW, RUN_OVERHEAD_S
 from service.policy.deferral import deferred_until_s
 from service.policy.pace import level_by_bisection, level_of_alike, look, stays_on_time
 from service.policy.price import shortage_price_per_s
@@ -47,10 +47,6 @@ __all__ = ["ChooseRun", "Run", "Situation", "Waiting", "choose_run"]
 SEARCHED_FOR_HEAD: Final = 256
 """Requests that one decision looks at for one that can still be on time, or else within its hard deadline."""
 _MOST_JOINING: Final = 256
-
-_JOINS_BELOW: Final = 0.9
-"""A request joins a run where it adds at most this share of a run of its own: a lane with a long run is late for the
-next decision, which a small saving does not repay."""
 
 
 def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
@@ -194,7 +190,7 @@ def _share(queue: Sequence[Waiting], head: int, name: str, situation: Situation)
         if together > situation.max_rows or not _can_join(item, first, name):
             continue
         together_s, tightest_s = costs.of(variant, together), min(tightest_s, item.due_s - situation.now_s)
-        worth_s = _JOINS_BELOW * (costs.of(variant, item.rows) + RUN_OVERHEAD_S)
+        worth_s = JOINS_BELOW * (costs.of(variant, item.rows) + RUN_OVERHEAD_S)
         if together_s > tightest_s or together_s - total_s > worth_s:
             break
         members.append(index)

@@ -12,8 +12,10 @@ two ways are compared by how many requests of its kind they lose:
 * to stay with it, at the turn of the largest run that its slack has room for;
 * to give up everybody in front of the first request that has t(n*) left, and to go on at the turn of n* from there.
 
-Both are laid out over the lanes as in ``policy.pace``. Where the second loses fewer, that request is the head. Who is
-given up is not forgotten: whoever is still there when the others are served has a turn, late as it may be.
+Both are laid out over the lanes as in ``policy.pace``, and from the first one that then has t(n*) left all take the
+turn of n*: a few with little time before many with much are no reason. Where the second way loses fewer, that request
+is the head. Who is given up is not forgotten: it has its turn when nobody can be on time any more. Where the turns
+differ by so little that runs are not shared for it, nobody is given up.
 
 Clockwork (OSDI 2020) drops what cannot be on time; that dropping more, from the front, can save more is an old rule of
 overloaded real-time systems: Nexus (SOSP 2019) drops early for the sake of the batch behind, in a window of the
@@ -22,15 +24,20 @@ batch's size, whether or not it then saves anybody.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from service.policy.costs import JOINS_BELOW
 from service.policy.pace import sampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.policy.costs import Ladder
+    from service.policy.costs import Ladder, Sizes
     from service.policy.situation import Situation, Waiting
+
+_due_s = attrgetter("due_s")
 
 
 def first_to_serve(queue: Sequence[Waiting], head: int, ladder: Ladder, situation: Situation) -> int:
@@ -43,21 +50,22 @@ def first_to_serve(queue: Sequence[Waiting], head: int, ladder: Ladder, situatio
     if fastest in costs.plans or slack_s >= costs.of(fastest, most_rows):
         return head  # as nearly always: there is time for the largest run
     sizes = costs.sizes(ladder, first.rows, max(1, most_rows // first.rows))
-    if slack_s >= sizes.good_s or len(queue) - head == 1:
+    turn_s = sizes.turn_within_s(slack_s)
+    if slack_s >= sizes.good_s or sizes.good_turn_s > JOINS_BELOW * turn_s:
         return head
     end = _end_of_kind(queue, head)
-    lost_by_staying = _lost((queue, head, end), sizes.turn_within_s(slack_s), situation)
-    if lost_by_staying <= 1:
+    lost_by_staying = _lost((queue, head, end), turn_s, sizes, situation)
+    place = bisect_left(queue, now_s + sizes.good_s, head, end, key=_due_s)
+    while place < end and not _is_alike(queue[place], first):
+        place += 1
+    if place == end or place - head >= lost_by_staying:
         return head
-    for place in range(head + 1, min(end, head + lost_by_staying)):
-        if queue[place].due_s - now_s >= sizes.good_s and _is_alike(queue[place], first):
-            lost_by_leaving = place - head + _lost((queue, place, end), sizes.good_turn_s, situation)
-            return place if lost_by_leaving < lost_by_staying else head
-    return head
+    lost_by_leaving = place - head + _lost((queue, place, end), sizes.good_turn_s, sizes, situation)
+    return place if lost_by_leaving < lost_by_staying else head
 
 
 def _end_of_kind(queue: Sequence[Waiting], head: int) -> int:
-    """Return the place behind those like the head; where others are among them it may be any of these."""
+    """Return the place behind those like the head, or of one that is not like it: the search looks at a few."""
     first, low, high = queue[head], head, len(queue)
     for offset in sampled(len(queue) - head):
         if not _is_alike(queue[head + offset], first):
@@ -70,29 +78,39 @@ def _end_of_kind(queue: Sequence[Waiting], head: int) -> int:
     return low + 1
 
 
-def _lost(part: tuple[Sequence[Waiting], int, int], turn_s: float, situation: Situation) -> int:
-    """Return how many of a part of the queue are late if each takes such a turn of the lane that is free first."""
+def _lost(part: tuple[Sequence[Waiting], int, int], turn_s: float, sizes: Sizes, situation: Situation) -> int:
+    """Return how many of a part of the queue are late if each takes such a turn of the lane that is free first.
+
+    From the first that then has time for a good run, each takes the turn of a good run.
+    """
     queue, head, end = part
     now_s, others_s = situation.now_s, situation.others_s
     free = [moment - now_s if moment > now_s else 0.0 for moment in situation.lanes_free_s]
     lanes, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
-    lost = before = 0
+    lost = before = done = 0
+    done_s = 0.0
     for offset in sampled(end - head):
         slack_s, since, before = queue[head + offset].due_s - now_s, offset - before, offset
         if slack_s >= longest_s:
-            left_s = lanes * slack_s - busy_s
+            left_s, reached = lanes * slack_s - busy_s, lanes
         else:
-            left_s = sum([slack_s - moment for moment in free if moment < slack_s])
+            left = [slack_s - moment for moment in free if moment < slack_s]
+            left_s, reached = sum(left), len(left)
         if others_s:
             left_s -= min(others_s, theirs * slack_s)
-        ahead, possible = offset - lost, max(0, int(left_s / turn_s))
+        ahead = offset - lost
+        if turn_s > sizes.good_turn_s and offset and left_s - ahead * turn_s >= reached * sizes.good_s:
+            done, done_s, turn_s = ahead, ahead * turn_s, sizes.good_turn_s
+        possible = max(0, done + int((left_s - done_s) / turn_s))
         if possible <= ahead and offset:
             lost += min(since, ahead + 1 - possible)
     return lost
 
 
 def _is_alike(item: Waiting, first: Waiting) -> bool:
-    """Tell whether a request is as important as another one and can share its run."""
+    """Tell whether a request behind the first is as important, not known to be late, and can share its run."""
+    if item.due_s < first.due_s:
+        return False  # what is late comes behind all else
     is_kind = item.criticality == first.criticality and item.rows == first.rows and item.may_share
     is_free = item.kept_level is None and item.batch_key == first.batch_key
     return is_kind and is_free and (item.candidates is first.candidates or item.candidates == first.candidates)

@@ -190,40 +190,52 @@ def test_route_says_not_ready_when_what_is_asked_for_is_not_loaded(knobs: Knobs,
         route(knobs, ready=frozenset())
 
 
-FITS_SMALL = frozenset({"pruned-quantized", "distilled-quantized"})
+PHONE = route(Knobs(hardware=ClientHardware("phone")))
 
 
 @pytest.mark.parametrize(
-    ("found", "chosen", "fits_idle", "is_late", "reason"),
+    ("found", "chosen", "best", "is_late", "reason"),
     [
-        (route(), "full", ALL, False, Reason.WITHIN_BUDGET),
-        (route(), "quantized", ALL, False, Reason.DOWNGRADED),
-        (route(), "pruned-quantized", FITS_SMALL, False, Reason.WITHIN_BUDGET),
-        (route(), "distilled-quantized", FITS_SMALL, False, Reason.DOWNGRADED),
-        (route(), "quantized", FITS_SMALL, False, Reason.WITHIN_BUDGET),
-        (route(), "distilled-quantized", ALL, True, Reason.LATE),
-        (route(), "distilled-quantized", frozenset(), True, Reason.LATE),
-        (route(Knobs(variant="full")), "full", frozenset(), True, Reason.PINNED),
-        (route(Knobs(tier="full", min_accuracy=0.9)), "full", frozenset(), False, Reason.PINNED),
-        (route(Knobs(min_accuracy=0.9)), "full", frozenset(), True, Reason.ACCURACY_FLOOR),
-        (route(Knobs(min_accuracy=0.9)), "full", ALL, False, Reason.WITHIN_BUDGET),
-        (route(Knobs(min_accuracy=0.9)), "pruned-quantized", ALL, True, Reason.LATE),
-        (route(Knobs(min_accuracy=0.9)), "pruned-quantized", ALL, False, Reason.DOWNGRADED),
-        (route(Knobs(hardware=ClientHardware("phone"))), "pruned-quantized", FITS_SMALL, False, Reason.HARDWARE),
-        (route(Knobs(hardware=ClientHardware("phone"))), "distilled-quantized", FITS_SMALL, False, Reason.DOWNGRADED),
+        (route(), "full", "full", False, Reason.WITHIN_BUDGET),
+        (route(), "quantized", "full", False, Reason.DOWNGRADED),
+        (route(), "pruned-quantized", "pruned-quantized", False, Reason.WITHIN_BUDGET),
+        (route(), "distilled-quantized", "pruned-quantized", False, Reason.DOWNGRADED),
+        (route(), "quantized", "pruned-quantized", False, Reason.WITHIN_BUDGET),
+        (route(), "distilled-quantized", "full", True, Reason.LATE),
+        (route(), "distilled-quantized", None, True, Reason.LATE),
+        (route(Knobs(variant="full")), "full", None, True, Reason.PINNED),
+        (route(Knobs(tier="full", min_accuracy=0.9)), "full", None, False, Reason.PINNED),
+        (route(Knobs(min_accuracy=0.9)), "full", None, True, Reason.ACCURACY_FLOOR),
+        (route(Knobs(min_accuracy=0.9)), "full", "full", False, Reason.WITHIN_BUDGET),
+        (route(Knobs(min_accuracy=0.9)), "pruned-quantized", "full", True, Reason.LATE),
+        (route(Knobs(min_accuracy=0.9)), "pruned-quantized", "full", False, Reason.DOWNGRADED),
         (
-            route(Knobs(hardware=ClientHardware("phone"))),
+            PHONE,
+            "pruned-quantized",
+            "pruned-quantized",
+            False,
+            Reason.HARDWARE,
+        ),
+        (
+            PHONE,
             "distilled-quantized",
-            frozenset({"distilled-quantized"}),
+            "pruned-quantized",
+            False,
+            Reason.DOWNGRADED,
+        ),
+        (
+            PHONE,
+            "distilled-quantized",
+            "distilled-quantized",
             False,
             Reason.WITHIN_BUDGET,
         ),
     ],
 )
 def test_reason_tells_why_a_variant_answers(
-    found: Route, chosen: str, fits_idle: frozenset[str], *, is_late: bool, reason: Reason
+    found: Route, chosen: str, best: str | None, *, is_late: bool, reason: Reason
 ) -> None:
-    assert name_reason(found, chosen, fits_idle, is_late=is_late) is reason
+    assert name_reason(found, chosen, best, is_late=is_late) is reason
 
 
 @st.composite

@@ -87,6 +87,26 @@ def test_one_with_little_time_before_a_queue_with_much_is_served() -> None:
     assert served_first([waiting(0.0011), *stream(0.050, 0.001, 20)]) == 0
 
 
+@pytest.mark.parametrize("count", [44, 60, 100, 280])
+def test_one_with_little_time_is_served_where_those_behind_have_time_for_good_runs(count: int) -> None:
+    queue = [waiting(0.0011), *[waiting(0.050)] * count]
+    assert served_first(queue) == 0
+    assert on_time(queue, gives_up=True) == count + 1
+
+
+def test_nobody_is_given_up_where_runs_are_not_shared_for_so_little() -> None:
+    tables = {name: tuple(0.0007 * rows for rows in range(MOST_ROWS + 1)) for name in NAMES}
+    found = replace(situation(), costs=Costs(tables, dict.fromkeys(NAMES, 1.0), {"full": 0.92, "distilled": 0.86}))
+    assert found.costs.sizes(found.costs.ladder(NAMES, 1), 1, MOST_ROWS).good_s > 0.0007
+    assert served_first(stream(0.0008, 0.0001, 200), found) == 0
+
+
+def test_less_important_and_late_ones_behind_are_no_reason() -> None:
+    critical = [waiting(due_s, criticality=0) for due_s in (0.00118, 0.00156, 0.0034, 0.00369, 0.00387, 0.00517)]
+    late = [waiting(due_s, criticality=0) for due_s in (-0.003, -0.002, -0.001)]
+    assert served_first(critical) == served_first([*critical, waiting(0.004), *late]) == 0
+
+
 def test_nobody_is_given_up_for_requests_that_are_lost_as_well() -> None:
     assert served_first(stream(0.0011, 0.00001, 30)) == 0  # none of them has time for a good run
 
