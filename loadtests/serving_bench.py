@@ -109,6 +109,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=2, help="simulated; a real gateway has one")
     parser.add_argument("--requests", type=int, default=4000, help="of each trace, simulated")
     parser.add_argument("--real-s", type=float, default=6.0, help="length of a run on a real gateway")
+    parser.add_argument("--real-rounds", type=int, default=3, help="of every run on a real gateway; the median counts")
     parser.add_argument("--processes", type=int, default=2, help="for the simulations")
     parser.add_argument(
         "--uncalibrated",
@@ -149,6 +150,7 @@ def setting_of(parsed: argparse.Namespace) -> Setting:
         lanes=parsed.lanes,
         requests=parsed.requests,
         real_s=parsed.real_s,
+        rounds=parsed.real_rounds,
         seed=parsed.seed,
         processes=parsed.processes,
     )

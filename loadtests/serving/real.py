@@ -17,7 +17,7 @@ from loadtests.simulator.workload import make_workload
 from service.domain.policy_file import ModelPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from loadtests.serving.gateways import Gateway
     from loadtests.serving.setting import Setting, Times
@@ -53,10 +53,12 @@ def run_real(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
         for trace, times_s in setting.arrivals().items():
             for load in setting.real_loads:
                 arrivals = slice_of(setting, times_s, load * rate_hz)
-                for name, site in sites.items():
-                    figures = play_on(site, setting, arrivals).figures()
+                rounds = range(setting.rounds)
+                turns = [[play_on(site, setting, arrivals).figures() for site in sites.values()] for _ in rounds]
+                for (name, site), *runs in zip(sites.items(), *turns, strict=True):
                     simulated = simulate_same(setting, policies[name], arrivals, len(site.inputs.rows))
-                    rows.append({"trace": trace, "load": load, "policy": name, "real": figures, "simulated": simulated})
+                    real = median_run(runs)
+                    rows.append({"trace": trace, "load": load, "policy": name, "real": real, "simulated": simulated})
                 say(f"real: {trace} at load {load:g}")
         overloads = {name: run_overload(sites[name], setting, policies[name], say) for name in (OURS_NAME, _HEAVIER)}
     return {
@@ -67,6 +69,16 @@ def run_real(setting: Setting, say: Callable[[str], None]) -> dict[str, Any]:
         "overload": overloads[OURS_NAME],
         "overload_heavier": overloads[_HEAVIER],
     }
+
+
+def median_run(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run of the median attainment, the lower of two; of the valid ones, if any is.
+
+    Where a trace hangs on one burst a single run tells little: twelve runs of one gateway attained from 89 to 100 %.
+    """
+    valid = [run for run in runs if run["is_valid"]] or runs
+    ranked = sorted(valid, key=lambda run: run["attainment"])
+    return ranked[(len(ranked) - 1) // 2] | {"attainments": [run["attainment"] for run in runs]}
 
 
 def slice_of(setting: Setting, times_s: Times, rate_hz: float) -> Times:

@@ -48,7 +48,8 @@ class Setting:
     """One benchmark. ``policies`` are tuned policy files by load; the one under ``None`` serves every other load.
 
     ``requests`` is how many of a trace's first arrivals a simulation plays, ``real_s`` how long one run on the real
-    gateway takes. Load 1 is what all lanes compute if every request is answered by the most accurate variant.
+    gateway takes, ``rounds`` how often it is made. Load 1 is what all lanes compute if every request is answered by the
+    most accurate variant.
     ``variants`` narrows the ladder to these, for every policy; empty means all.
     """
 
@@ -65,6 +66,7 @@ class Setting:
     lanes: int = 2
     requests: int = 4000
     real_s: float = 6.0
+    rounds: int = 1
     timeout_s: float = 5.0
     seed: int = 0
     processes: int = 2

@@ -56,6 +56,8 @@ class EarlyGateway:
 
     def finish(self, lane: int, now_s: float) -> None:
         """Free a lane and give it what comes next."""
+        if self._place.hold(self, lane, now_s) > 0.0:
+            return
         view = self._lanes[lane]
         view.is_busy = False
         self._place.reply(lane)
@@ -88,7 +90,7 @@ class EarlyGateway:
         model, rows = self._models[first.model], sum(item.waiting.rows for item in members)
         if any((item.model, item.variant) != (first.model, first.variant) for item in members):
             raise ValueError(f"a run on lane {lane.number} would mix models or variants")
-        compute_s = model.compute_s(first.variant, rows, first.luck) + self._place.stolen_s(lane.number, now_s)
+        compute_s = model.compute_s(first.variant, rows, first.luck)
         end_s = now_s + self._machine.per_run_s + compute_s
         lane.is_busy = True
         lane.free_s = now_s + model.costs(now_s).of(first.variant, rows)

@@ -40,12 +40,12 @@ Event = tuple[float, int, int, Gateway]
 
 
 class _LaneRun(NamedTuple):
-    """A run under way, or the last one: members with hard deadlines, and what the loop had done when it began."""
+    """A run under way, or the last one: members with hard deadlines; it waits for the interpreter once."""
 
     members: Sequence[tuple[int, float]]
     start_s: float
     end_s: float
-    taken_s: float
+    is_held: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -105,15 +105,20 @@ class Place:
         if self.fleet.machine.loop is None:
             self._deliver(members, start_s, end_s)
         else:
-            self._runs[lane] = _LaneRun(members, start_s, end_s, self.thread.taken_s)
+            self._runs[lane] = _LaneRun(members, start_s, end_s)
         heappush(self.agenda, (end_s, self.number, lane, gateway))
 
-    def stolen_s(self, lane: int, now_s: float) -> float:
-        """Return by how much a run that starts now gets longer for what the loop did during the one just ended."""
-        loop, before = self.fleet.machine.loop, self._runs.get(lane)
-        if loop is None or before is None or before.end_s < now_s:
+    def hold(self, gateway: Gateway, lane: int, now_s: float) -> float:
+        """Put the end of a lane's run off until the lane has the interpreter; return by how much, 0 where it has it."""
+        run = self._runs.get(lane)
+        if run is None or run.is_held:
             return 0.0
-        return loop.stolen_ratio * min(self.thread.taken_s - before.taken_s, before.end_s - before.start_s)
+        end_s = self.thread.held_until_s(now_s)
+        self._runs[lane] = run._replace(end_s=end_s, is_held=True)
+        if end_s > now_s:
+            self.busy_s[lane] += end_s - now_s
+            heappush(self.agenda, (end_s, self.number, lane, gateway))
+        return end_s - now_s
 
     def reply(self, lane: int) -> float:
         """Let the loop give out the answers of a lane's run that has ended; return how long after it the last went."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from loadtests.simulator.model_state import ModelState, Queued
 from loadtests.simulator.result import Outcome
+from service.policy.crowd import Newcomer, Prospect, is_crowded, prospect
 from service.policy.desk import Desk
 from service.policy.latency import Handover
 from service.policy.limits import Verdict
@@ -80,10 +81,29 @@ class LateGateway:
             self._push(entry, entry.waiting.deadline_s, now_s)
             self._dispatch(now_s)
 
+    def turns_away(self, request: Request, waited_s: float, now_s: float) -> bool:
+        """Tell whether the door turns a request away: late work is a crowd, and it would be late as well."""
+        if not is_crowded(self._desk):
+            return False
+        _, kind_number, budget_s, timeout_s, criticality, _ = request
+        kind, aim_s = self._place.kinds[kind_number], min(budget_s, timeout_s)
+        model, after_s = self._models[kind.model], now_s + aim_s - self._handover.set_aside_s(aim_s)
+        due_s = now_s + aim_s - self._handover.set_aside_s(aim_s, is_pressed=True)
+        needs_s = min(model.costs(now_s).of(name, 1) for name in model.places)
+        hope = prospect(self._desk, Newcomer(model, criticality, due_s, needs_s, waited_s, after_s), now_s)
+        if hope is Prospect.BEHIND:
+            model.standing.losses.turned_away(1)
+        return hope is not Prospect.TIMELY
+
     def finish(self, lane_number: int, now_s: float) -> None:
         """Free a lane and give it what comes next; or look again at what was put off."""
         if lane_number == _TIMER:
             self._look_again(now_s)
+            return
+        held_s = self._place.hold(self, lane_number, now_s)
+        if held_s > 0.0:  # which the gateway's clocks count as computing
+            running = self._running[lane_number]
+            self._running[lane_number] = running._replace(compute_s=running.compute_s + held_s)
             return
         lane, (run, entries, rows, compute_s) = self._desk.lanes[lane_number], self._running[lane_number]
         model, self._wakes = entries[0].model, False
@@ -199,7 +219,7 @@ class LateGateway:
     def _start(self, run: Run, entries: Sequence[Queued], lane: Lane, now_s: float) -> None:
         model = entries[0].model
         rows = entries[0].waiting.rows if len(entries) == 1 else sum([entry.waiting.rows for entry in entries])
-        compute_s = model.compute_s(run.variant, rows, entries[0].luck) + self._place.stolen_s(lane.number, now_s)
+        compute_s = model.compute_s(run.variant, rows, entries[0].luck)
         self._desk.begin(lane, model, run, now_s)
         self._running[lane.number] = _Running(run, entries, rows, compute_s)
         end_s = now_s + self._machine.per_run_s + compute_s + (self._wake_s if self._wakes else 0.0)

@@ -185,14 +185,19 @@ def _open(task: _Task, number: int, agenda: list[Event], records: Records) -> tu
     costs = tuple(ladder.costs() for ladder in fleet.models)
     site = Site(costs, tuple(ladder.max_rows for ladder in fleet.models), fleet.lanes, fleet.machine, chance)
     place = Place(fleet, task.workload, site, number, agenda, records)
-    gateway: Gateway
-    if isinstance(task.policy, LatePolicy):
-        gateway = LateGateway(task.policy, place)
-    else:
-        gateway = EarlyGateway(task.policy, place)
-    if fleet.machine.loop is not None:
-        gateway = Doorway(gateway, place, fleet.machine.loop)
-    return place, gateway
+    loop, gateway = fleet.machine.loop, _gateway(task.policy, place)
+    if loop is None:
+        return place, gateway
+    turns_away = gateway.turns_away if isinstance(gateway, LateGateway) else _lets_in
+    return place, Doorway(gateway, place, loop, turns_away)
+
+
+def _gateway(policy: Policy, place: Place) -> LateGateway | EarlyGateway:
+    return LateGateway(policy, place) if isinstance(policy, LatePolicy) else EarlyGateway(policy, place)
+
+
+def _lets_in(_: Request, __: float, ___: float) -> bool:
+    return False
 
 
 class _TwoChoices:
