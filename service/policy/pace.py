@@ -60,6 +60,28 @@ def sampled(length: int) -> Sequence[int]:
     return (*positions, length - 1)
 
 
+class LaneTime:
+    """How much time the lanes have until a moment, less what other models may take of it."""
+
+    __slots__ = ("_busy_s", "_longest_s", "_others_s", "_theirs", "free", "now_s")
+
+    def __init__(self, situation: Situation) -> None:
+        """Look at the lanes; ``free`` is when each is free, in seconds from now."""
+        self.now_s = now_s = situation.now_s
+        self.free = free = [moment - now_s if moment > now_s else 0.0 for moment in situation.lanes_free_s]
+        self._busy_s, self._longest_s = sum(free), max(free)
+        self._others_s, self._theirs = situation.others_s, (1.0 - situation.lane_share) * len(free)
+
+    def within(self, slack_s: float) -> tuple[int, float]:
+        """Return how many lanes are free within so long, and the time that is left of all these until then."""
+        if slack_s >= self._longest_s:
+            lanes, left_s = len(self.free), len(self.free) * slack_s - self._busy_s
+        else:
+            reached = [slack_s - moment for moment in self.free if moment < slack_s]
+            lanes, left_s = len(reached), sum(reached)
+        return lanes, left_s - min(self._others_s, self._theirs * slack_s) if self._others_s else left_s
+
+
 def level_of_alike(queue: Sequence[Waiting], head: int, turns_s: Sequence[float], situation: Situation) -> int | None:
     """Return the first of the steps at which all that can be saved stay on time, the last one where there is none.
 
@@ -129,11 +151,10 @@ class Outlook:
 
 def look(queue: Sequence[Waiting], head: int, situation: Situation) -> Outlook:
     """Look at a queue of requests that ask differently: at all of a short one, else at some."""
-    now_s, length = situation.now_s, len(queue) - head
-    free = [moment - now_s if moment > now_s else 0.0 for moment in situation.lanes_free_s]
-    if length <= _EXACT and not situation.others_s:
-        return _look_at_all(queue, head, situation, Outlook(free, is_whole=True))
-    return _look_at_some(queue, head, situation, Outlook(free, is_whole=False))
+    time = LaneTime(situation)
+    if len(queue) - head <= _EXACT and not situation.others_s:
+        return _look_at_all(queue, head, situation, Outlook(time.free, is_whole=True))
+    return _look_at_some(queue, head, situation.costs, time)
 
 
 def _look_at_all(queue: Sequence[Waiting], head: int, situation: Situation, outlook: Outlook) -> Outlook:
@@ -150,21 +171,14 @@ def _look_at_all(queue: Sequence[Waiting], head: int, situation: Situation, outl
     return outlook
 
 
-def _look_at_some(queue: Sequence[Waiting], head: int, situation: Situation, outlook: Outlook) -> Outlook:
-    free, costs, now_s, others_s = outlook.free, situation.costs, situation.now_s, situation.others_s
-    every, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
+def _look_at_some(queue: Sequence[Waiting], head: int, costs: Costs, time: LaneTime) -> Outlook:
+    outlook, now_s = Outlook(time.free, is_whole=False), time.now_s
     least_s, before, add = 0.0, -1, outlook.looks.append
     for offset in sampled(len(queue) - head):
         item = queue[head + offset]
         place, slack_s = outlook.place(item, costs), item.due_s - now_s
         count, before = offset - before, offset
-        if slack_s >= longest_s:
-            lanes, left_s = every, every * slack_s - busy_s
-        else:
-            reached = [slack_s - moment for moment in free if moment < slack_s]
-            lanes, left_s = len(reached), sum(reached)
-        if others_s:
-            left_s -= min(others_s, theirs * slack_s)
+        lanes, left_s = time.within(slack_s)
         turn_s = outlook.ladders[place].steps[-1].cost_s + RUN_OVERHEAD_S
         if least_s + (count - 1 + lanes) * turn_s <= left_s or not offset:
             least_s += count * turn_s if item.kept_level is None else 0.0

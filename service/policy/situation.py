@@ -24,7 +24,7 @@ class Waiting:
     ``candidates`` are variants and plans, most accurate first. Requests with equal ``batch_key`` can share a run.
     ``kept_level`` is set where the request has an answer and waits for its cascade's second stage: the level of
     accuracy at which the cascade was chosen. ``aside_s`` is what the way from the end of the run to the answer is
-    expected to take of the time until the hard deadline.
+    expected to take of the time until the hard deadline. ``criticality`` is who is served first; lower is.
     """
 
     due_s: float

@@ -29,7 +29,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from service.policy.costs import JOINS_BELOW
-from service.policy.pace import sampled
+from service.policy.pace import LaneTime, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def first_to_serve(queue: Sequence[Waiting], head: int, ladder: Ladder, situatio
 
     ``head`` is the first in the queue that can be on time, ``ladder`` its candidates; who is returned has the same.
     """
-    first, costs, now_s, fastest = queue[head], situation.costs, situation.now_s, ladder.steps[-1].name
+    first, costs, now_s, fastest = queue[head], situation.costs, situation.now_s, ladder.fastest.name
     slack_s, most_rows = first.due_s - now_s, situation.max_rows
     if fastest in costs.plans or slack_s >= costs.of(fastest, most_rows):
         return head  # as nearly always: there is time for the largest run
@@ -53,14 +53,14 @@ def first_to_serve(queue: Sequence[Waiting], head: int, ladder: Ladder, situatio
     turn_s = sizes.turn_within_s(slack_s)
     if slack_s >= sizes.good_s or sizes.good_turn_s > JOINS_BELOW * turn_s:
         return head
-    end = _end_of_kind(queue, head)
-    lost_by_staying = _lost((queue, head, end), turn_s, sizes, situation)
+    end, time = _end_of_kind(queue, head), LaneTime(situation)
+    lost_by_staying = _lost(queue, range(head, end), turn_s, sizes, time)
     place = bisect_left(queue, now_s + sizes.good_s, head, end, key=_due_s)
     while place < end and not _is_alike(queue[place], first):
         place += 1
     if place == end or place - head >= lost_by_staying:
         return head
-    lost_by_leaving = place - head + _lost((queue, place, end), sizes.good_turn_s, sizes, situation)
+    lost_by_leaving = place - head + _lost(queue, range(place, end), sizes.good_turn_s, sizes, time)
     return place if lost_by_leaving < lost_by_staying else head
 
 
@@ -78,28 +78,18 @@ def _end_of_kind(queue: Sequence[Waiting], head: int) -> int:
     return low + 1
 
 
-def _lost(part: tuple[Sequence[Waiting], int, int], turn_s: float, sizes: Sizes, situation: Situation) -> int:
-    """Return how many of a part of the queue are late if each takes such a turn of the lane that is free first.
+def _lost(queue: Sequence[Waiting], places: range, turn_s: float, sizes: Sizes, time: LaneTime) -> int:
+    """Return how many of these places are late if each takes such a turn of the lane that is free first.
 
     From the first that then has time for a good run, each takes the turn of a good run.
     """
-    queue, head, end = part
-    now_s, others_s = situation.now_s, situation.others_s
-    free = [moment - now_s if moment > now_s else 0.0 for moment in situation.lanes_free_s]
-    lanes, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
     lost = before = done = 0
     done_s = 0.0
-    for offset in sampled(end - head):
-        slack_s, since, before = queue[head + offset].due_s - now_s, offset - before, offset
-        if slack_s >= longest_s:
-            left_s, reached = lanes * slack_s - busy_s, lanes
-        else:
-            left = [slack_s - moment for moment in free if moment < slack_s]
-            left_s, reached = sum(left), len(left)
-        if others_s:
-            left_s -= min(others_s, theirs * slack_s)
+    for offset in sampled(len(places)):
+        slack_s, since, before = queue[places[offset]].due_s - time.now_s, offset - before, offset
+        lanes, left_s = time.within(slack_s)
         ahead = offset - lost
-        if turn_s > sizes.good_turn_s and offset and left_s - ahead * turn_s >= reached * sizes.good_s:
+        if turn_s > sizes.good_turn_s and offset and left_s - ahead * turn_s >= lanes * sizes.good_s:
             done, done_s, turn_s = ahead, ahead * turn_s, sizes.good_turn_s
         possible = max(0, done + int((left_s - done_s) / turn_s))
         if possible <= ahead and offset:
