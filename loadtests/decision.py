@@ -103,6 +103,7 @@ def make_desk(queued: int, chance: random.Random, kind: str) -> tuple[Desk[Model
         rows = chance.choice((1, 1, 1, 4)) if is_mixed else 1
         due_s = budget_s * chance.uniform(least, 1.0)
         criticality = 0 if chance.random() < 0.1 else 1  # noqa: PLR2004 - a tenth
+        model.standing.arrived(due_s - budget_s, due_s)
         waiting = Waiting(due_s, due_s + 60.0, rows, candidates, None, criticality=criticality)
         desk.push(Asker(model, waiting, model.costs_now.fastest_s(waiting), criticality), 0.0)
     desk.lanes[1].is_busy, desk.lanes[1].free_s = True, chance.uniform(0.0, _SLOWEST_S)

@@ -72,7 +72,7 @@ class LateGateway:
     def arrive(self, request: Request, now_s: float) -> None:
         """Take a request in, or refuse it."""
         entry, self._wakes = self._entry(request, now_s), True
-        entry.model.standing.arrived(now_s)
+        entry.model.standing.arrived(now_s, entry.waiting.due_s)
         if self._timers:
             self._ring(now_s)
         if self._idle and not self._desk.models and now_s + entry.fastest_s <= entry.waiting.due_s:

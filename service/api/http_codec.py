@@ -23,10 +23,12 @@ from service.domain.inference import InferenceRequest, RequestedOutput
 from service.domain.tensors import Tensor, dtype_of, element_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from service.domain.inference import InferenceResponse
 
+_MOST_KEPT_BYTES: Final = 1024
+_NOTHING: Final = memoryview(b"")
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
@@ -41,6 +43,28 @@ class RequestHead:
     knob_headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Input:
+    """One input as the JSON describes it: ``size`` raw bytes, or where that is ``None`` its data as JSON."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int | None
+    data: msgspec.Raw
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the JSON of an infer request says; requests that say the same share it, so nobody may change it."""
+
+    id: str
+    inputs: tuple[_Input, ...]
+    outputs: tuple[RequestedOutput, ...]
+    binary_outputs: bool
+    parameters: Mapping[str, Any]
+
+
 def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> InferenceRequest:
     """Read the body of an infer request; tensors sent as binary data are views of the body.
 
@@ -53,19 +77,37 @@ def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> I
         InvalidRequest: The body is malformed; the message names the element.
         NotSupported: It asks for shared memory or classification.
     """
-    wire = decode_wire_request(body if json_length is None else body[: check_json_length(json_length, body)])
-    raw = memoryview(body)[len(body) if json_length is None else json_length :]
-    parameters = decode_parameters(wire.parameters, "the request")
-    binary_outputs = _flag(parameters, "binary_data_output", default=False)
+    if json_length is None:
+        said, raw = _read(body), _NOTHING
+    else:
+        text, raw = body[: check_json_length(json_length, body)], memoryview(body)[json_length:]
+        said = _read(text) if json_length > _MOST_KEPT_BYTES else _read_kept(bytes(text))
     return InferenceRequest(
         model=head.model,
-        id=check_request_id(wire.id) if wire.id else head.id,
-        inputs=_decode_inputs(wire.inputs, raw),
+        id=said.id or head.id,
+        inputs=_decode_inputs(said.inputs, raw),
         version=head.version,
-        outputs=tuple([_decode_output(output, binary_outputs) for output in wire.outputs]) if wire.outputs else (),
-        binary_outputs=binary_outputs,
-        knobs=decode_knobs(parameters, head.knob_headers, pinned=head.pinned),
+        outputs=said.outputs,
+        binary_outputs=said.binary_outputs,
+        knobs=decode_knobs(said.parameters, head.knob_headers, pinned=head.pinned),
     )
+
+
+def _read(text: bytes) -> _Said:
+    wire = decode_wire_request(text)
+    parameters = decode_parameters(wire.parameters, "the request")
+    binary_outputs = _flag(parameters, "binary_data_output", default=False)
+    return _Said(
+        check_request_id(wire.id) if wire.id else "",
+        tuple([_read_input(item, index) for index, item in enumerate(wire.inputs)]),
+        tuple([_decode_output(output, binary_outputs) for output in wire.outputs]) if wire.outputs else (),
+        binary_outputs,
+        parameters,
+    )
+
+
+_read_kept: Final = lru_cache(maxsize=512)(_read)
+"""The same for what stands before raw tensors: short, and the same from request to request."""
 
 
 def check_json_length(json_length: int, body: bytes) -> int:
@@ -117,26 +159,32 @@ def _opening(model: str, version: str) -> bytes:
     return _encode_json({"model_name": model, "model_version": version})[:-1] + b',"id":'
 
 
-def _decode_inputs(wires: list[WireInput], raw: memoryview) -> tuple[Tensor, ...]:
+def _read_input(wire: WireInput, index: int) -> _Input:
+    dtype_of(wire.datatype, wire.name)
+    shape = decode_shape(wire.shape, wire.name)
+    size = _binary_size(wire, index)
+    if size is None:
+        element_count(shape, wire.name)
+    return _Input(wire.name, wire.datatype, shape, size, wire.data)
+
+
+def _decode_inputs(inputs: Sequence[_Input], raw: memoryview) -> tuple[Tensor, ...]:
     tensors = []
     offset = 0
-    for index, wire in enumerate(wires):
-        dtype_of(wire.datatype, wire.name)
-        shape = decode_shape(wire.shape, wire.name)
-        size = _binary_size(wire, index)
+    for index, item in enumerate(inputs):
+        size = item.size
         if size is None:
-            element_count(shape, wire.name)
-            array = decode_data(bytes(wire.data), wire.datatype, shape, f"$.inputs[{index}].data")
+            array = decode_data(bytes(item.data), item.datatype, item.shape, f"$.inputs[{index}].data")
         else:
             if size > len(raw) - offset:
                 message = (
-                    f"input '{wire.name}' has binary_data_size {size}, "
+                    f"input '{item.name}' has binary_data_size {size}, "
                     f"but only {len(raw) - offset} bytes of binary data are left"
                 )
                 raise InvalidRequest(message)
-            array = decode_raw(wire.name, wire.datatype, shape, raw[offset : offset + size])
+            array = decode_raw(item.name, item.datatype, item.shape, raw[offset : offset + size])
             offset += size
-        tensors.append(Tensor(wire.name, wire.datatype, array))
+        tensors.append(Tensor(item.name, item.datatype, array))
     if offset != len(raw):
         message = f"the request has {len(raw)} bytes of binary data; its inputs' binary_data_size sum to {offset}"
         raise InvalidRequest(message)

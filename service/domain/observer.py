@@ -22,7 +22,7 @@ class RunReport:
     ``decision_s`` is how long choosing the run took, ``started_s`` the moment on the engine's clock at which its inputs
     began to be joined, ``cpu_s`` the CPU time of the computing thread, ``queued`` how many requests of the model then
     waited on. ``unwanted_s`` is the part of ``compute_s`` for rows of requests that had ended when the run was over:
-    their deadline had passed, or their client had left.
+    their deadline had passed, or their client had left. ``failed`` runs gave nothing; some of them were broken off.
     """
 
     model: str

@@ -57,13 +57,6 @@ class Calls:
             job.call = call
             job.drop_if_unwanted()
 
-    def drop_unwanted(self, ticket: Ticket) -> None:
-        """Cancel the call that only this ticket, which has ended, still waited for; the lock is held."""
-        if ticket.model.standing.pools:
-            for job in self._running.values():
-                if ticket in job.tickets:
-                    job.drop_if_unwanted()
-
     def strand(self, ticket: Ticket) -> bool:
         """Leave a ticket that is to wait what can be reached; tell whether nothing can. The lock is held."""
         away = self.away(ticket.model)

@@ -11,9 +11,8 @@ from service.domain.inference import Answer, InferenceResponse, Reason
 from service.domain.interface import check_request
 from service.domain.tensors import Tensor
 from service.engine.catalog import Catalog
-from service.engine.dispatcher import expired
 from service.engine.prompt import PromptFuture
-from service.engine.ticket import Ticket
+from service.engine.ticket import Ticket, expired
 from service.policy.routing import name_reason
 from service.policy.scheduling import Waiting
 

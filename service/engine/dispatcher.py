@@ -4,8 +4,8 @@ Late binding happens here: requests wait in their model's deadline queue without
 takes what ``policy.scheduling`` says should run now. One lock guards the queues, the lanes' state and the models'
 corrections; it is held for decisions only, never while something computes.
 
-A request's place is freed when its client leaves or its hard deadline passes. A run that is under way is finished and
-its result for that request thrown away.
+A request's place is freed when its client leaves or its hard deadline passes. A run for it that is under way is broken
+off where nobody else waits for it; else its result for that request is thrown away.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from service.domain.errors import DeadlineExceeded, Draining, Overloaded
 from service.engine.calls import Calls, out_of_reach
 from service.engine.giving_way import GivingWay
 from service.engine.hung_runs import HungRuns
-from service.engine.job import Job
+from service.engine.job import Job, drop_unwanted, stop_for
+from service.engine.leaving import take_departed
 from service.engine.parking import Parking
-from service.engine.ticket import give_up, settle
+from service.engine.ticket import expired, give_up, settle
 from service.engine.waking import Waking
 from service.policy.desk import Desk
 from service.policy.door import Turns
@@ -104,7 +105,7 @@ class Dispatcher:
                 return None
             if ticket.model.standing.pools and self.calls.strand(ticket):  # its server has just gone
                 raise out_of_reach(ticket)
-            ticket.model.standing.arrived(ticket.arrived_s)
+            ticket.model.standing.arrived(ticket.arrived_s, ticket.waiting.due_s)
             is_idle = (not self.desk.models or self._is_gathering) and self.desk.has_idle_lane
             ticket.met_idle = is_idle and ticket.model.standing.arrivals is None  # else it may wait for company
             displaced = None if is_idle and self.desk.fits_at_once(ticket, self.clock()) else self._admit(ticket)
@@ -180,7 +181,7 @@ class Dispatcher:
         return None
 
     def finish(self, job: Job, compute_s: float | None) -> list[str]:
-        """Free the job's lane and learn from its compute time; ``None`` for a failed run.
+        """Free the job's lane and learn from its compute time, so far if it was broken off; ``None`` for a failed run.
 
         Returns:
             The variants taken out because the job's requests failed on them and succeeded here.
@@ -196,6 +197,9 @@ class Dispatcher:
             if compute_s is None:
                 return []
             rows = sum(ticket.waiting.rows for ticket in job.tickets)
+            if job.is_broken_off:
+                job.model.learn_at_least(job.run.variant, rows, compute_s, now_s)
+                return []
             job.model.learn(job.run.variant, rows, compute_s, now_s)
             at_fault = [name for ticket in job.tickets for name in ticket.failed_on]
             return [name for name in at_fault if job.model.blame(name, now_s)]
@@ -220,14 +224,14 @@ class Dispatcher:
         settle(ticket)
 
     def settle(self, ticket: Ticket) -> None:
-        """Answer a ticket with what it has, if its second stage still waits: it would be late from now on.
-
-        A second stage that runs has until the due moment.
-        """
+        """Answer a ticket with what it has, if its second stage would be late; one that runs may do so until due."""
         with self._changed:
             was_waiting = self.desk.remove(ticket)
-        left_s = ticket.waiting.due_s - self.clock()
-        if was_waiting or left_s <= 0:
+            left_s = ticket.waiting.due_s - self.clock()
+            if is_end := was_waiting or left_s <= 0:
+                ticket.is_over = True
+                drop_unwanted(self._running.values(), ticket)
+        if is_end:
             settle(ticket)
         else:
             ticket.settle_after(left_s, self.settle)
@@ -235,18 +239,14 @@ class Dispatcher:
     def cancel(self, ticket: Ticket) -> None:
         """Free a ticket's place; its result, if it is being computed, is thrown away."""
         with self._changed:
-            ticket.is_over = True
-            self._remove(ticket)
-            self.calls.drop_unwanted(ticket)
+            self._end(ticket)
 
     def expire(self, ticket: Ticket) -> None:
         """End a ticket whose hard deadline has passed, unless it has just ended otherwise."""
         with self._changed:
             if ticket.is_over or ticket.done.done():
                 return
-            ticket.is_over = True
-            was_waiting = self._remove(ticket)
-            self.calls.drop_unwanted(ticket)
+            was_waiting = self._end(ticket)
         if ticket.kept is not None:
             settle(ticket)
             return
@@ -266,11 +266,11 @@ class Dispatcher:
             give_up(ticket, Draining("the server is shutting down"))
 
     def abandon(self) -> None:
-        """End every ticket, the running ones too, whose results are thrown away; then close."""
+        """End every ticket, the running ones too, whose runs are broken off; then close."""
         with self._changed:
             running = [ticket for job in self._running.values() for ticket in job.tickets]
             for ticket in running:
-                ticket.is_over = True
+                self._end(ticket)
         for ticket in running:
             give_up(ticket, Draining("the server is shutting down"))
         self.close()
@@ -294,8 +294,13 @@ class Dispatcher:
     def _push(self, ticket: Ticket) -> None:
         self.desk.push(ticket, self.clock())
 
-    def _remove(self, ticket: Ticket) -> bool:
-        return self.desk.remove(ticket) or self.parking.let_go(ticket)
+    def _end(self, ticket: Ticket) -> bool:
+        """Note that a ticket's end is decided, take it out or break off its run; return whether it was waiting."""
+        ticket.is_over = True
+        if self.desk.remove(ticket) or self.parking.let_go(ticket):
+            return True
+        drop_unwanted(self._running.values(), ticket)
+        return False
 
     def _admit(self, ticket: Ticket) -> Ticket | None:
         now_s = self.clock()
@@ -365,8 +370,11 @@ class Dispatcher:
         if run is not None:
             if lane is self._inline:
                 rows = sum(waiting[member].rows for member in run.members)
-                if not model.may_inline(run.variant, rows, self.inline_s, now_s):
-                    return None
+                is_off = not model.may_inline(run.variant, rows, self.inline_s, now_s)
+            else:
+                is_off = take_departed(self.desk, model, run)  # what runs now is decided without them
+            if is_off:
+                return None
             tickets = self.desk.take(model, run)
             if not run.is_settled:
                 return self._start(model, run, tickets, lane, now_s)
@@ -381,18 +389,10 @@ class Dispatcher:
     def _start(self, model: LoadedModel, run: Run, tickets: Sequence[Ticket], lane: Lane, asked_s: float) -> Job:
         now_s = self.clock()
         self.desk.begin(lane, model, run, now_s)
-        rows = sum([ticket.waiting.rows for ticket in tickets])
-        job = Job(lane, model, run, tickets, now_s, now_s - asked_s, model.typical_s(run.variant, rows))
+        typical_s = model.typical_s(run.variant, sum([ticket.waiting.rows for ticket in tickets]))
+        job = Job(lane, model, run, tickets, now_s, now_s - asked_s, typical_s, stop_for(lane, run))
         self._running[id(job)] = job
         return job
 
     def _shed(self, ticket: Ticket, why: str) -> None:
         self._observer.request_shed(ticket.request.model, ticket.request.knobs.criticality, why)
-
-
-def expired(ticket: Ticket) -> DeadlineExceeded:
-    """Return the error of a request whose hard deadline has passed."""
-    waited_ms = (ticket.waiting.deadline_s - ticket.arrived_s) * 1e3
-    return DeadlineExceeded(
-        f"model '{ticket.request.model}' could not answer within the deadline of {waited_ms:.3f} ms"
-    )

@@ -1,8 +1,8 @@
 """Runs that hang: found, and given up.
 
-A run of native code cannot be stopped. One that takes far longer than predicted keeps its lane, and the requests that
-share it, until somebody gives it up: then its requests go on elsewhere, and another thread serves the lane. Whatever
-the run returns in the end is thrown away.
+A run of native code ends when it comes back, at the next node of its graph at best. One that takes far longer than
+predicted keeps its lane, and the requests that share it, until somebody gives it up: then it is told to end, its
+requests go on elsewhere, and another thread serves the lane. What the run returns in the end is thrown away.
 
 What counts is not the time on the clock. A process that was stopped, and a thread that waits for a core on a crowded
 machine, are late and do not hang; so a run ages by the time between two looks, twice the usual one at most, less what
@@ -66,6 +66,7 @@ class HungRuns:
             if self._running.pop(id(job), None) is None:
                 return None
             job.is_given_up = True
+            job.break_off()
             self._desk.end(job.lane, job.model, now_s)
             return job.model.blame(job.run.variant, now_s)
 

@@ -107,20 +107,22 @@ class Lanes:
             joined_s = clock()
             if job.lane.number in self._cores:
                 self._dispatcher.giving_way.computes(job.lane.number, joined_s + job.typical_s)
-            outputs = self._call(job, inputs) if job.lane.pool else job.model.backends[variant].run(inputs)
+            outputs = self._call(job, inputs) if job.lane.pool else job.model.backends[variant].run(inputs, job.stop)
             computed_s = clock()
             cpu_s = computed_s - joined_s if thread_s is None else time.thread_time() - thread_s
             parts = split_outputs(outputs, job.tickets)
         except Exception as error:  # noqa: BLE001 - a lane outlives whatever a backend raises
-            self._dispatcher.finish(job, None)
+            is_broken_off = job.is_broken_off
+            self._dispatcher.finish(job, clock() - joined_s if is_broken_off else None)
             if job.is_given_up:
                 return
             report = _report(job, (started_s, joined_s, clock()), clock())
             report.failed = True
             report.cpu_s = report.compute_s if thread_s is None else time.thread_time() - thread_s
             self._observer.run_finished(report)
-            for ticket in job.tickets:
-                self._retry(ticket, job, error)
+            if not is_broken_off:  # else its requests have ended, and it tells nothing of its variant
+                for ticket in job.tickets:
+                    self._retry(ticket, job, error)
             return
         at_fault = self._dispatcher.finish(job, computed_s - joined_s)
         if job.is_given_up:

@@ -291,6 +291,18 @@ class LoadedModel:
 
     def learn(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
         """Correct a variant's prediction by one finished run, and forget its failures."""
+        self._correct(variant, rows, compute_s, now_s)
+        self.health[variant].failures = 0
+
+    def learn_at_least(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
+        """Correct a variant's prediction by a run that was broken off after so long, where it should have been over.
+
+        Else one that became slower than it is taken for would be begun and broken off at every deadline, for ever.
+        """
+        if compute_s > self.typical_s(variant, rows):
+            self._correct(variant, rows, compute_s, now_s)
+
+    def _correct(self, variant: str, rows: int, compute_s: float, now_s: float) -> None:
         median_s = self._medians_s[variant][rows]
         correction = self.corrections[variant]
         with self._learning:
@@ -306,7 +318,6 @@ class LoadedModel:
             if abs(correction.ratio - believed) > _NOTICED * believed:
                 ratios = {**self._costs.ratios, variant: correction.ratio}
                 self._costs = Costs(self.tables, ratios, self.accuracy, self.plans)
-        self.health[variant].failures = 0
 
     def withdraw(self, variant: str) -> None:
         """Take a remote variant out of routing, since no server of it is up. The dispatcher's lock is held."""

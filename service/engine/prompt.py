@@ -15,19 +15,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PromptFuture(asyncio.Future[T], Generic[T]):
-    """A future that can be awaited as any other, and told about by ``tell`` and ``end`` without a turn in between."""
+def _stays() -> bool:
+    """Tell that who waits has not left, as far as anybody knows."""
+    return False
 
-    __slots__ = ("_at_once",)
+
+class PromptFuture(asyncio.Future[T], Generic[T]):
+    """A future that can be awaited as any other, and told about by ``tell`` and ``end`` without a turn in between.
+
+    ``has_left`` tells, from any thread, whether who waits has left, perhaps before the loop knows.
+    """
+
+    __slots__ = ("_at_once", "has_left")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a result; to be used on the thread of ``loop`` alone."""
         super().__init__(loop=loop)
         self._at_once: Callable[[asyncio.Future[T]], object] | None = None
+        self.has_left = _stays
 
-    def tell(self, callback: Callable[[asyncio.Future[T]], object]) -> None:
+    def tell(self, callback: Callable[[asyncio.Future[T]], object], has_left: Callable[[], bool] = _stays) -> None:
         """Call back when it is done: within ``end``, or else in the loop's next turn. One callback can be told so."""
         self._at_once = callback
+        self.has_left = has_left
         self.add_done_callback(callback)
 
     def end(self, result: T) -> None:

@@ -11,6 +11,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from service.domain.errors import DeadlineExceeded
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
@@ -107,6 +109,14 @@ class Ticket:
         if self.timer is not None:
             self.timer.cancel()
         self.timer = self.done.get_loop().call_later(left_s, settle, self)
+
+
+def expired(ticket: Ticket) -> DeadlineExceeded:
+    """Return the error of a request whose hard deadline has passed."""
+    waited_ms = (ticket.waiting.deadline_s - ticket.arrived_s) * 1e3
+    return DeadlineExceeded(
+        f"model '{ticket.request.model}' could not answer within the deadline of {waited_ms:.3f} ms"
+    )
 
 
 def settle(ticket: Ticket) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
@@ -25,6 +24,7 @@ from service.policy.door import LEAST_WAIT_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from service.frontends.plain_request import PlainHead
     from service.policy.door import Turns
 
     OnTurnedAway = Callable[[str, Mapping[Criticality, int]], None]
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 TURNED_AWAY: Final = Overloaded("more requests come than can be read in time; this one was not looked at", 1.0)
 _CRITICALITIES: Final = {level.name.lower().encode(): level for level in Criticality}
 _REPORT_EVERY_S: Final = 1.0
-_MODELS: Final = b"/v2/models/"
-_POST: Final = b"POST " + _MODELS
-_PART: Final = rb'/[!"$&-.0->@-~]+'  # printable, and none of # % / ?
-_PLAIN_FIRST: Final = re.compile(rb"POST /v2/models%b(?:%b)*/infer HTTP/1\.1" % (_PART, _PART))
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_END_OF_HEAD: Final = b"\r\n\r\n"
-_MOST_HEAD_BYTES: Final = 4096
-_MOST_DIGITS: Final = 10
-_ODD_HEADERS: Final = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
 _MODEL_NAME_FIELD: Final = 0x0A
 _MOST_NAME_BYTES: Final = 127
 _TIMEOUT_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -137,8 +128,8 @@ class Door:
         self._counts: dict[str, dict[Criticality, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def read(self, new: asyncio.BaseTransport | None = None) -> bool:
-        """Note that bytes are read, or a connection taken, now; tell whether a request in them may have to go.
+    def read(self, new: asyncio.BaseTransport | None = None) -> None:
+        """Note that bytes are read, or a connection taken, now.
 
         ``new`` is the connection whose first bytes they are: it waited to be taken, one in each turn, and only the
         kernel knows since when.
@@ -153,7 +144,6 @@ class Door:
         turns.more_s = 0.0 if new is None else unread_s(new)
         if is_first:
             self._is_crowded = self._ahead.is_crowded()
-        return self._is_crowded or turns.waited_s(now_s) > LEAST_WAIT_S
 
     def wrote(self) -> None:
         """Note that an answer was written: the loop works, reading or not."""
@@ -209,15 +199,15 @@ class Door:
         last.count += 1
         return last.answer
 
-    def refuse_whole(self, data: bytes, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-        """Return the answer that turns away what is a plain infer request as a whole; ``None`` for what goes on."""
-        found = whole_infer(data)
-        if found is None or not self.turns_away("http", *found):
+    def refuse_whole(
+        self, head: PlainHead, data: bytes, default_headers: Sequence[tuple[bytes, bytes]]
+    ) -> bytes | None:
+        """Return the answer that turns away a plain infer request, ``data`` as a whole; ``None`` if it may go on."""
+        if not self.turns_away("http", head.model, head.headers):
             return None
         answer, last = http_refusal(tuple(default_headers)), self._last
-        if last is not None and last.headers is found[1]:
-            last.head = data[: data.find(_END_OF_HEAD) + len(_END_OF_HEAD)]
-            last.size, last.answer = len(data), answer
+        if last is not None and last.headers is head.headers:
+            last.head, last.size, last.answer = data[: head.size], len(data), answer
         return answer
 
     def _forget_last(self) -> None:
@@ -260,42 +250,6 @@ class Door:
     def _end_turn(self) -> None:
         self._turns.end(self.clock())
         self._forget_last()
-
-
-def whole_infer(data: bytes) -> tuple[bytes, Mapping[bytes, bytes]] | None:
-    """Return the model and the headers of what is one plain infer request as a whole, ``None`` for all else.
-
-    Looked at only where it may be turned away; so what is odd in any way is left to the parser.
-    """
-    end = data.find(_END_OF_HEAD, 0, _MOST_HEAD_BYTES)
-    found = _plain_head(data[:end]) if end > 0 and data.startswith(_POST) else None
-    if found is None or found[2] != len(data) - end - len(_END_OF_HEAD):
-        return None
-    return found[:2]
-
-
-@lru_cache(maxsize=256)
-def _plain_head(head: bytes) -> tuple[bytes, Mapping[bytes, bytes], int] | None:
-    """Return a plain request's model, headers and length of body; clients send the same head again and again."""
-    first, *lines = head.split(b"\r\n")
-    if not _PLAIN_FIRST.fullmatch(first):
-        return None
-    headers: dict[bytes, bytes] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.lower()
-        if not colon or name in headers or not name.replace(b"-", b"").isalnum() or _CONTROL.search(value):
-            return None
-        headers[name] = value.strip()
-    length = headers.get(b"content-length", b"")
-    if not headers.keys().isdisjoint(_ODD_HEADERS) or not length.isdigit() or len(length) > _MOST_DIGITS:
-        return None
-    return model_of_path(first[len(b"POST ") :]), headers, int(length)
-
-
-def model_of_path(path: bytes) -> bytes:
-    """Return the model that an infer request's path names."""
-    return path[len(_MODELS) : path.find(b"/", len(_MODELS))]
 
 
 def model_of_message(message: bytes | bytearray) -> bytes:

@@ -19,7 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.api.http_errors import HttpRefused, error_reply
 from service.api.plane import Refusal, ignore_refusal
 from service.frontends.alarm import Alarm
-from service.frontends.door import http_refusal, model_of_path
+from service.frontends.door import http_refusal
+from service.frontends.plain_request import is_infer_path, model_of_path, whole_infer
 from service.frontends.short_way import InferCycle
 from service.frontends.sockets import cut
 
@@ -31,13 +32,10 @@ if TYPE_CHECKING:
 
     from service.api.asgi import App
     from service.api.plane import OnRefused
-    from service.frontends.door import Door
     from service.frontends.short_way import ShortWay
 
 _MOST_HEADER_BYTES: Final = 64 * 1024
 _KEEP_ALIVE_S: Final = 75
-_MODELS: Final = b"/v2/models/"
-_INFER: Final = b"/infer"
 _ODD_IN_URL: Final = frozenset(b"?%#")
 _LONG_WAY: Final = frozenset({b"content-encoding", b"transfer-encoding", b"upgrade"})
 
@@ -186,12 +184,16 @@ class _GuardedProtocol(HttpToolsProtocol):
                 return
             self._was_refused = False
         new, self._is_new = self.transport if self._is_new else None, False
-        if door is not None and door.read(new) and self._is_turned_away_whole(door, data):
+        if door is not None:
+            door.read(new)
+        if self._takes_whole(data):
             return
         if self._is_in_headers:
             self._header_bytes += len(data)
         self._unused.stop()
         super().data_received(data)
+        if not self._has_begun and self._is_at_rest():  # an empty line, or the end of what was answered before it
+            self._unused.set()
         if self._is_in_headers and self._header_bytes > _MOST_HEADER_BYTES and not self.transport.is_closing():
             self._refuse(431, f"the headers are larger than {_MOST_HEADER_BYTES} bytes")
 
@@ -210,18 +212,28 @@ class _GuardedProtocol(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
 
-    def _is_turned_away_whole(self, door: Door, data: bytes) -> bool:
-        """Turn away what is one whole infer request, unparsed; tell whether that was done."""
-        if self._header_bytes or self._has_begun or not self._is_at_rest() or self.transport.is_closing():
+    def _takes_whole(self, data: bytes) -> bool:
+        """Answer what is one whole plain infer request, or turn it away, unparsed; tell whether it was one."""
+        way, door = self._short_way, self._door
+        if way is None or self._header_bytes or self._has_begun or not self._is_at_rest():
             return False
-        answer = door.refuse_whole(data, self.server_state.default_headers)
-        if answer is None:
+        head = None if self.transport.is_closing() else whole_infer(data)
+        if head is None or head.length > way.max_body_bytes:
             return False
         self._slow_request.stop()
         self._unset_keepalive_if_required()
-        self._unused.set()
-        self._was_refused = True
-        self.transport.write(answer)
+        default_headers = self.server_state.default_headers
+        refusal = None if door is None else door.refuse_whole(head, data, default_headers)
+        if refusal is not None:
+            self._was_refused = True
+            self._unused.set()
+            self.transport.write(refusal)
+            return True
+        self._unused.stop()
+        cycle = InferCycle(head.path, head.headers, self.transport, True, self.on_short_response)
+        self.cycle = cycle  # type: ignore[assignment] # it has what uvicorn reads
+        cycle.add(data[head.size :])
+        cycle.start(self.loop, way.answer, default_headers)
         return True
 
     def _is_at_rest(self) -> bool:
@@ -251,7 +263,7 @@ class _GuardedProtocol(HttpToolsProtocol):
     def _may_take(self, way: ShortWay) -> bool:
         """Begin the short way where the request is a plain one, and nothing before it is still being answered."""
         url = self.url
-        if not (_is_infer(url) and self.parser.get_method() == b"POST"):
+        if not (is_infer_path(url) and self.parser.get_method() == b"POST"):
             return False
         if not _ODD_IN_URL.isdisjoint(url) or not url.isascii() or self.expect_100_continue:
             return False
@@ -370,7 +382,3 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def _note(self, error: HttpRefused) -> None:
         self._on_refused(Refusal("http", "", error))
-
-
-def _is_infer(url: bytes) -> bool:
-    return url.startswith(_MODELS) and url.endswith(_INFER) and len(url) > len(_MODELS) + len(_INFER)

@@ -203,7 +203,7 @@ class Stream:
         waited_s = connection.loop.time() - self._moved_s
         message = memoryview(body)[_PREFIX_BYTES:]
         work = connection.host.calls.answer(path, self._headers, message, waited_s)
-        driver = Driver(connection.loop, work, self._reply)
+        driver = Driver(connection.loop, work, self._reply, connection.transport)
         if self._end is None:
             self._driver = driver
 

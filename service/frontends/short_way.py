@@ -3,7 +3,8 @@
 uvicorn makes a scope, a task, two events and two writes for each request, and takes the body by a coroutine. A small
 model's request costs less than all that. So a plain infer request (POST, HTTP/1.1, a length, no coding, nothing that
 waits before it on its connection) goes from uvicorn's parser straight to the application's ``answer``, and back in one
-write. Whatever is not plain goes the usual way. The connection, its limits and its timeouts stay uvicorn's and ours.
+write; one that comes in one piece goes there without the parser. Whatever is not plain goes the usual way. The
+connection, its limits and its timeouts stay uvicorn's and ours.
 
 ``InferCycle`` takes the place of uvicorn's ``RequestResponseCycle`` in the protocol: it has the attributes that uvicorn
 looks at to know whether a request is still being answered.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from service.engine.prompt import PromptFuture
+from service.frontends.sockets import has_left
 
 if TYPE_CHECKING:
     from service.api.http_message import Reply
@@ -42,17 +44,23 @@ class Driver:
 
     What it does not offer is a current task: such a coroutine must not use ``asyncio.timeout`` or ``TaskGroup``.
     ``on_done`` hears the result; a coroutine that is cancelled or that fails ends in silence or in the loop's handler.
+    ``transport`` is the client's, by which what is awaited can know whether it has left.
     """
 
-    __slots__ = ("_loop", "_on_done", "_waits_for", "_work")
+    __slots__ = ("_loop", "_on_done", "_transport", "_waits_for", "_work")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], on_done: Callable[[Any], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any],
+        on_done: Callable[[Any], None],
+        transport: asyncio.BaseTransport | None = None,
     ) -> None:
         """Run to the first wait, or to the end."""
         self._loop = loop
         self._work = work
         self._on_done = on_done
+        self._transport = transport
         self._waits_for: asyncio.Future[Any] | None = None
         self._go_on()
 
@@ -61,6 +69,14 @@ class Driver:
         if self._waits_for is not None:
             self._waits_for.cancel()
 
+    def _has_left(self) -> bool:
+        return self._transport is not None and has_left(self._transport)
+
+    def _close_if_left(self) -> None:
+        """End the connection of a client that a lane found to have left; the loop may read no more and never see it."""
+        if self._transport is not None and has_left(self._transport):
+            self._transport.close()
+
     def _go_on(self, _: object = None) -> None:
         self._waits_for = None
         try:
@@ -68,7 +84,7 @@ class Driver:
         except StopIteration as done:
             self._on_done(done.value)
         except asyncio.CancelledError:
-            pass
+            self._close_if_left()
         else:
             if waits_for is None:  # a bare turn of the loop
                 self._loop.call_soon(self._go_on)
@@ -76,7 +92,7 @@ class Driver:
             waits_for._asyncio_future_blocking = False  # noqa: SLF001 - as tasks do, in asyncio's protocol of futures
             self._waits_for = waits_for
             if isinstance(waits_for, PromptFuture):
-                waits_for.tell(self._go_on)
+                waits_for.tell(self._go_on, self._has_left)
             else:
                 waits_for.add_done_callback(self._go_on)
 
@@ -149,7 +165,8 @@ class InferCycle:
         self.default_headers = default_headers
         body, self._body = self._body, b""
         # What reads the body takes any bytes; a large one is not copied once more to make it immutable.
-        driver = Driver(loop, answer(self.path, self.headers, cast("bytes", body)), self._write)
+        work = answer(self.path, self.headers, cast("bytes", body))
+        driver = Driver(loop, work, self._write, self._transport)
         if not self.response_complete:
             self._driver = driver
 

@@ -22,6 +22,8 @@ _KEEP_ALIVE: Final = (
 _LAST_DATA_MS: Final = struct.Struct("I")
 _LAST_DATA_AT: Final = 52
 _TICK_S: Final = 0.004
+# The states of tcp_info, its first byte, of a connection that the other side has reset, or has ended.
+_LEFT: Final = frozenset({b"\x07", b"\x08"})
 
 
 class ListenError(OSError):
@@ -83,3 +85,16 @@ def unread_s(transport: asyncio.BaseTransport) -> float:
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_MS.size + _LAST_DATA_AT)
     unread_ms: int = _LAST_DATA_MS.unpack_from(info, _LAST_DATA_AT)[0]
     return max(0.0, unread_ms / 1e3 - _TICK_S)
+
+
+def has_left(transport: asyncio.BaseTransport) -> bool:
+    """Tell, from any thread, whether a connection has ended, at least as the kernel knows: nobody can be answered."""
+    try:
+        # The event loop may have read the client's end, and have others to serve before it tells of that.
+        if transport.is_closing():
+            return True
+        connection = transport.get_extra_info("socket")
+        # This does not let go of the interpreter, as waiting for the socket by ``select`` would, even for no time.
+        return connection is not None and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) in _LEFT
+    except (AttributeError, OSError, ValueError, RuntimeError):  # closed just now; by the first, asyncio's TLS says so
+        return True

@@ -197,11 +197,12 @@ class Costs:
         return found
 
     def _turn_s(self, step: Step, rows: int, together: int) -> float:
-        alone_s = step.cost_s + RUN_OVERHEAD_S
-        if step.name in self.plans:
-            return alone_s
-        shared_s = (self.tables[step.name][rows] * self.ratios[step.name] + RUN_OVERHEAD_S) / together
-        return min(alone_s, shared_s)
+        plan = self.plans.get(step.name)
+        first = plan.variant if plan else step.name
+        shared_s = (self.of(first, rows) + RUN_OVERHEAD_S) / together
+        if plan:  # second stages run alone
+            shared_s += plan.escalated_ratio * (self.of(plan.escalate_to, rows // together) + RUN_OVERHEAD_S)
+        return min(step.cost_s + RUN_OVERHEAD_S, shared_s)
 
     def _climb(self, candidates: tuple[str, ...], rows: int) -> Ladder:
         steps: list[Step] = []

@@ -60,7 +60,7 @@ class _View(Sequence["Waiting"]):
     @overload
     def __getitem__(self, position: slice) -> Sequence[Waiting]: ...
     def __getitem__(self, position: int | slice) -> Waiting | Sequence[Waiting]:
-        if isinstance(position, slice):
+        if type(position) is not int and isinstance(position, slice):  # the first is quicker told
             return [entry.waiting for entry in self._entries[position]]
         return self._entries[position].waiting
 
@@ -157,9 +157,13 @@ class DeadlineQueue(Generic[E]):
             start += self._timely[criticality]
         return count
 
+    def at(self, positions: tuple[int, ...]) -> list[E]:
+        """Return the entries at these positions, in order."""
+        return [self._entries[position] for position in positions]
+
     def take(self, positions: tuple[int, ...]) -> list[E]:
         """Take out the entries at these positions, in order."""
-        taken = [self._entries[position] for position in positions]
+        taken = self.at(positions)
         for entry in taken:
             self.remove(entry)
         return taken

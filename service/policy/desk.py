@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from service.domain.inference import Criticality
+from service.policy.arrivals import RecentRate
 from service.policy.deadline_queue import Entry
 from service.policy.deferral import ArrivalRate, gains_by_batching
 from service.policy.limits import Load, Verdict, earliest_start_s, judge_arrival
@@ -83,8 +84,8 @@ class Pool:
 class Standing:
     """What the desk remembers of a model: its virtual time, what it lately spent on a request, and its losses.
 
-    ``arrivals`` is the rate of its arrivals where its runs may be deferred. ``pools`` names the pool of each of its
-    variants that is not on this machine.
+    ``arrivals`` is the rate of its arrivals where its runs may be deferred, ``recent`` that of the last moments.
+    ``pools`` names the pool of each of its variants that is not on this machine.
     """
 
     virtual_s: float = 0.0
@@ -92,11 +93,13 @@ class Standing:
     losses: Losses = field(default_factory=Losses)
     decisions: int = 0
     arrivals: ArrivalRate | None = None
+    recent: RecentRate = field(default_factory=RecentRate)
     pools: Mapping[str, str] = field(default_factory=dict)
 
-    def arrived(self, now_s: float) -> None:
+    def arrived(self, now_s: float, due_s: float) -> None:
         """Count an arrival."""
         self.losses.arrived()
+        self.recent.arrived(now_s, due_s - now_s)
         if self.arrivals is not None:
             self.arrivals.arrived(now_s)
 
@@ -280,6 +283,7 @@ class Desk(Generic[M]):
         if lane.pool:
             free_s = self.pools[lane.pool].free_s(now_s) or [now_s]
         contends = len(self.models) > 1 and not lane.pool
+        is_shared = contends or lane.number < 0 or model.standing.pools
         return Situation(
             costs=model.calm_costs(now_s) if explores else model.costs(now_s),
             now_s=now_s,
@@ -291,6 +295,7 @@ class Desk(Generic[M]):
             accuracy_loss=policy.max_accuracy_loss if policy.objective == "cost" else 0.0,
             shortage=policy.burst_price + policy.shortage_weight * model.standing.losses.ratio**2,
             arrival_rate_hz=0.0 if model.standing.arrivals is None else self._arrival_rate_hz(model, lane, now_s),
+            recent=None if is_shared else model.standing.recent,
         )
 
     def begin(self, lane: Lane, model: M, run: Run, now_s: float) -> None:
@@ -367,14 +372,8 @@ class Desk(Generic[M]):
     def _arrival_rate_hz(self, model: M, lane: Lane, now_s: float) -> float:
         """Return what deferring goes by: 0 where another model waits, or other lanes."""
         arrivals = model.standing.arrivals
-        if (
-            arrivals is None
-            or len(self.models) > 1
-            or (lane.number < 0 and len(self.lanes) > 1)
-            or model.standing.pools
-        ):
-            return 0.0
-        return arrivals.hz(now_s)
+        is_elsewhere = model.standing.pools or (lane.number < 0 and len(self.lanes) > 1)
+        return 0.0 if arrivals is None or len(self.models) > 1 or is_elsewhere else arrivals.hz(now_s)
 
     def _share(self, model: M) -> float:
         return model.policy.weight / sum([item.policy.weight for item in self.models])

@@ -11,7 +11,8 @@ Most looks need less. With m lanes and F = f_1 + ... + f_m it is enough that c (
 is free first is free no later than the average one (Graham's bound on list scheduling, 1966); and it takes at least
 that c (k + 1) <= m s_k - F. The level is the first step of the ladder whose turn passes for everybody; a cheaper step
 passes wherever a dearer one does, so one pass over the queue finds it. A request that cannot be saved even at the
-cheapest step is not counted, nor is its work: it will be set aside, whatever the level.
+cheapest step is not counted, nor is its work: it will be set aside, whatever the level. Those who are expected soon are
+counted behind the last one (``policy.arrivals``).
 
 Where the requests ask differently (pins, floors, numbers of rows) there is no single turn. Then a level is tried: every
 request takes its own best candidate not above it, and Graham's bound decides on the sums; short queues are laid out
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from service.policy.arrivals import turn_kept_up_s
 from service.policy.costs import RUN_OVERHEAD_S
 
 if TYPE_CHECKING:
@@ -91,18 +93,20 @@ def level_of_alike(queue: Sequence[Waiting], head: int, turns_s: Sequence[float]
     free = [moment - now_s if moment > now_s else 0.0 for moment in situation.lanes_free_s]
     lanes, busy_s, longest_s, theirs = len(free), sum(free), max(free), (1.0 - situation.lane_share) * len(free)
     candidates, rows, lost, before = first.candidates, first.rows, 0, 0
-    index, turn_s, fastest_s, taken_s = 0, turns_s[0], turns_s[-1], 0.0
+    index, turn_s, fastest_s, taken_s, latest_s = 0, turns_s[0], turns_s[-1], 0.0, 0.0
     for offset in sampled(len(queue) - head):
         item = queue[head + offset]
         if (item.candidates is not candidates and item.candidates != candidates) or item.rows != rows:
             return None
-        slack_s, ahead, since = item.due_s - now_s, offset - lost, offset - before
+        slack_s, ahead = item.due_s - now_s, offset - lost
+        spare_s = lanes * slack_s - busy_s
         if others_s:
             taken_s = min(others_s, theirs * slack_s)
-        spare_s, before = lanes * slack_s - busy_s - taken_s, offset
+            spare_s -= taken_s
         if turn_s * (ahead + lanes) <= spare_s or not offset:  # the first runs now
+            before, latest_s = offset, slack_s
             continue
-        slack_s -= taken_s / lanes
+        since, before, slack_s = offset - before, offset, slack_s - taken_s / lanes
         most_s = spare_s * (1.0 + _ROUNDING) if slack_s >= longest_s else math.inf
         if fastest_s * (ahead + lanes) > spare_s:
             possible = (
@@ -115,7 +119,15 @@ def level_of_alike(queue: Sequence[Waiting], head: int, turns_s: Sequence[float]
             index += 1
             turn_s = turns_s[index]
         if turn_s == fastest_s:
-            break
+            return index
+        latest_s = slack_s
+    most_s = turn_kept_up_s(len(queue) - head - lost, latest_s, busy_s, situation)
+    return index if turn_s <= most_s or most_s < fastest_s else _first_within(most_s, turns_s, index)
+
+
+def _first_within(most_s: float, turns_s: Sequence[float], index: int) -> int:
+    while turns_s[index] > most_s:
+        index += 1
     return index
 
 

@@ -14,8 +14,8 @@ fills already (0..1). A second saves 1 / c_min requests worth a_min each, if it 
 
 It is the newsvendor's rule: ``burst_price`` is the chance that is reckoned with in advance, a threshold of the policy
 file that a tuner finds from a trace, and the second term is what losses tell: few come from bursts too steep to prepare
-for, many from a load at which only the cheapest candidate keeps up. Forecasts of the next arrivals, from rates or
-from counts conditional on the last ones, gave no more than this in simulation.
+for, many from a load at which only the cheapest candidate keeps up. Forecasts over seconds, from rates or from counts
+conditional on the last ones, gave no more than this in simulation; for the next moments see ``policy.arrivals``.
 """
 
 from __future__ import annotations

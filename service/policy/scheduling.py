@@ -7,7 +7,8 @@ So the decision looks at the queue, which comes in service order: by criticality
 1. The first request that can still be on time is the head; where not all can be saved, it is the first that is worth
    it (``policy.triage``). What is late waits until nothing else does.
 2. The level is the most accurate candidate at which all that can be saved stay on time (``policy.pace``). Unless the
-   machine is idle but for this request, a candidate that is no more accurate than a cheaper one is none.
+   machine is idle but for this request, a candidate that is no more accurate than a cheaper one is none. Where requests
+   come fast, the level is also one that keeps up with those that are about to come (``policy.arrivals``).
 3. Of the candidates at or below the level the one runs that maximises accuracy - price * seconds. The price of a
    CPU-second, in accuracy, is the operator's and a shortage's (``policy.price``); at price 0 the level's own runs.
 4. Requests behind the head that accept the same variant and have the same input shape join while sharing a run is
@@ -71,7 +72,7 @@ def choose_run(queue: Sequence[Waiting], situation: Situation) -> Run | None:
     plan = costs.plans.get(step.name)
     variant = plan.variant if plan else step.name
     members = _share(queue, head, step.name, situation)
-    rows = first.rows if len(members) == 1 else sum(queue[index].rows for index in members)
+    rows = first.rows if len(members) == 1 else sum([queue[index].rows for index in members])
     run = Run(variant, members, costs.of(variant, rows), plan=step.name if plan else "")
     if situation.arrival_rate_hz:
         until_s = deferred_until_s(queue, run, ladder, situation)
@@ -171,7 +172,7 @@ def _cheapest_within(floor: float, steps: Sequence[Step]) -> Sequence[Step]:
 def _free_soon(within_s: float, situation: Situation) -> int:
     """Return how many lanes, the deciding one included, will be free within so long."""
     until_s = situation.now_s + within_s
-    return max(1, sum(moment <= until_s for moment in situation.lanes_free_s))
+    return max(1, sum([moment <= until_s for moment in situation.lanes_free_s]))
 
 
 def _share(queue: Sequence[Waiting], head: int, name: str, situation: Situation) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.policy.arrivals import RecentRate
     from service.policy.costs import Costs
 
 
@@ -65,7 +66,8 @@ class Situation:
     count on against it (0..1).
     ``price_per_s`` is what a CPU-second must gain in accuracy. ``accuracy_loss`` is how far below the best candidate
     an answer may be if that is cheaper. ``shortage`` weighs the requests that are lost for want of time
-    (``policy.price``). ``arrival_rate_hz`` is 0 where no run is to be deferred.
+    (``policy.price``). ``arrival_rate_hz`` is 0 where no run is to be deferred. ``recent`` tells how fast requests come
+    (``policy.arrivals``), ``None`` where none are to be expected.
     """
 
     costs: Costs
@@ -78,6 +80,7 @@ class Situation:
     accuracy_loss: float = 0.0
     shortage: float = 0.0
     arrival_rate_hz: float = 0.0
+    recent: RecentRate | None = None
 
 
 ChooseRun = Callable[["Sequence[Waiting]", Situation], "Run | None"]

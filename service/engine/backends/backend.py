@@ -6,12 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from service.domain.variants import Profile
+
+
+class Stop:
+    """Breaks one run off, from any thread; ``is_set`` tells that somebody asked for it.
+
+    The run then ends as a failed one, soon, or as well as ever where it was nearly over.
+    """
+
+    __slots__ = ("_end", "is_set")
+
+    def __init__(self) -> None:
+        """Let the run go on."""
+        self.is_set = False
+        self._end: Callable[[], object] | None = None
+
+    def set(self) -> None:
+        """Break the run off, now or as soon as it begins; once it is over, do nothing."""
+        self.is_set = True
+        if (end := self._end) is not None:
+            end()
+
+    def use(self, end: Callable[[], object]) -> None:
+        """Let ``end`` break the run off, which the backend calls this for; it may be called more than once."""
+        self._end = end
+        if self.is_set:  # set on another thread just before: of the two, at least one sees what the other wrote
+            end()
 
 
 class Backend(Protocol):
@@ -22,11 +48,11 @@ class Backend(Protocol):
 
     is_steady: bool
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
         """Compute one batch; the outputs come in the model's order, the first dimension is the batch.
 
         Raises:
-            BackendFailed: The runtime failed.
+            BackendFailed: The runtime failed, or the run was broken off.
         """
 
 

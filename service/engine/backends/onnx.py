@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.domain.tensors import TensorSpec
+    from service.engine.backends.backend import Stop
 
 _ONNX_TYPES: Final = {
     "BOOL": "tensor(bool)",
@@ -77,17 +79,17 @@ class OnnxBackend:
         _check_interface("input", self._session.get_inputs(), inputs)
         _check_interface("output", self._session.get_outputs(), outputs)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """Compute one batch.
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
+        """Compute one batch; a run that is broken off ends between two nodes of the graph.
 
         Raises:
-            BackendFailed: The runtime failed.
+            BackendFailed: The runtime failed, or the run was broken off.
         """
         feed: Mapping[str, Any] = inputs
         try:
             if self._strings_in or self._bfloat16_in:
                 feed = self._feed(inputs)
-            outputs = self._session.run(self._output_names, feed)
+            outputs = self._session.run(self._output_names, feed, None if stop is None else _options(stop))
         except Exception as error:
             raise BackendFailed(f"the runtime failed: {_first_line(error)}") from error
         return tuple(_as_bytes(item) if item.dtype == np.object_ else item for item in outputs)
@@ -100,6 +102,12 @@ class OnnxBackend:
         for name in self._bfloat16_in:
             feed[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(inputs[name], _BFLOAT16)
         return feed
+
+
+def _options(stop: Stop) -> ort.RunOptions:
+    result = ort.RunOptions()
+    stop.use(partial(setattr, result, "terminate", True))  # which keeps the options for as long as it may be called
+    return result
 
 
 def _session_options(options: Mapping[str, str]) -> ort.SessionOptions:

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from service.engine.backends.backend import Stop
+
 
 class StubBackend:
     """Answers ``scale`` times the sum of each row, after ``compute_s`` seconds, when ``gate`` is open.
 
-    Set ``fails`` to make every run raise, ``gate`` to hold runs until a test lets them go.
+    Set ``fails`` to make every run raise, ``gate`` to hold runs until a test lets them go. One that was asked to stop
+    stops when it has computed.
     """
 
     def __init__(self, scale: float = 1.0, compute_s: float = 0.0) -> None:
@@ -32,11 +35,11 @@ class StubBackend:
         self.gate.set()
         self.batches: list[int] = []
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
         """Compute ``scale * sum`` for each row.
 
         Raises:
-            BackendFailed: ``fails`` says so.
+            BackendFailed: ``fails`` says so, or the run was broken off.
         """
         data = next(iter(inputs.values()))
         self.batches.append(len(data))
@@ -45,5 +48,7 @@ class StubBackend:
             time.sleep(self.compute_s)
         if self.fails is not None and self.fails(inputs):
             raise BackendFailed("the stub was told to fail")
+        if stop is not None and stop.is_set:
+            raise BackendFailed("the stub was told to stop")
         sums = data.reshape(len(data), -1).sum(axis=1, keepdims=True, dtype=np.float32)
         return (np.float32(self.scale) * sums,)

@@ -42,9 +42,9 @@ def on_time_accuracy(result: Result) -> float:
 def test_waiting_for_fuller_batches_raises_on_time_accuracy_where_they_gain_much() -> None:
     workload = poisson(4000, 5.0)
     eager, deferred = (served(workload, 0.15, defers=defers) for defers in (False, True))
-    assert on_time_accuracy(deferred) > on_time_accuracy(eager) + 0.002
+    assert on_time_accuracy(deferred) > max(0.915, on_time_accuracy(eager) + 0.0005)
     assert deferred.is_on_time.mean() >= eager.is_on_time.mean()
-    assert deferred.batch.mean() > eager.batch.mean()
+    assert deferred.busy_s.sum() < 0.9 * eager.busy_s.sum()
 
 
 def test_nothing_changes_where_batching_gains_nothing() -> None:

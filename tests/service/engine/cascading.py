@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from service.engine.backends.backend import Stop
     from tests.service.engine.conftest import Bench
 
 VARIANTS = (make_variant("full", 0.92, 0.020), make_variant("small", 0.86, 0.002))
@@ -36,8 +37,8 @@ SURE, UNSURE = 1.0, 0.1
 class Classifier(StubBackend):
     """Answers two classes: ``scale`` times the sum of each row, and nothing; the margin is their difference."""
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        (sums,) = super().run(inputs)
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
+        (sums,) = super().run(inputs, stop)
         return (np.hstack([sums, np.zeros_like(sums)]),)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from service.domain.inference import InferenceRequest
+    from service.engine.backends.backend import Stop
     from tests.service.engine.conftest import Bench, ManualClock
 
 POISON = 666.0
@@ -70,7 +71,8 @@ async def test_a_pinned_request_is_never_answered_by_another_variant(bench: Benc
 class CrashingBackend(StubBackend):
     """Raises what no backend should."""
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
+        del stop
         raise ZeroDivisionError(f"secret path of {sorted(inputs)}")
 
 
@@ -86,7 +88,8 @@ async def test_an_error_that_nobody_foresaw_is_told_without_its_text_and_leaves_
 class ShortBackend(StubBackend):
     """Returns one row too few."""
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
+        del stop
         return (np.zeros((len(inputs["x"]) - 1, 1), dtype=np.float32),)
 
 

@@ -12,9 +12,10 @@ import grpc
 import pytest
 
 from service.domain.inference import Criticality
-from service.frontends.door import Door, model_of_message, whole_infer
+from service.frontends.door import Door, model_of_message
 from service.frontends.grpc import CallLimits, GrpcServer
 from service.frontends.http import ConnectionLimits, HttpServer
+from service.frontends.plain_request import whole_infer
 from service.frontends.short_way import ShortWay
 from service.frontends.sockets import bind, port_of
 from service.policy.crowd import Prospect
@@ -24,7 +25,7 @@ from tests.service.frontends.test_grpc import Echo
 from tests.service.frontends.test_short_way import MOST_BODY_BYTES, Handlers, post, read_reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 HOUR = "X-Latency-Budget-Ms: 3600000"
 
@@ -216,7 +217,7 @@ async def test_punctual_loop_turns_away_who_would_be_late_behind_a_crowd() -> No
     crowd = Crowd()
     turns = Turns()
     door = Door(turns, lambda: 1.0, lambda _: 0.1, lambda *_: None, crowd)
-    assert door.read()
+    door.read()
     assert door.turns_away("http", b"slow--full", {b"x-criticality": b"sheddable"})
     assert not door.turns_away("http", b"quick", {})
     assert crowd.asked == [("slow--full", 0.1, Criticality.SHEDDABLE), ("quick", 0.1, Criticality.NORMAL)]
@@ -224,7 +225,7 @@ async def test_punctual_loop_turns_away_who_would_be_late_behind_a_crowd() -> No
     assert crowd.lost == [("slow--full", 1)]
     await asyncio.sleep(0)  # the turn's end
     crowd.is_there = False
-    assert not door.read()
+    door.read()
     assert not door.turns_away("http", b"slow", {})
 
 
@@ -288,19 +289,25 @@ async def test_time_given_to_lanes_counts_as_waited() -> None:
 PLAIN = post(b"abc", "X-A: b")
 
 
+def refuse_whole(door: Door, data: bytes, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    head = whole_infer(data)
+    assert head is not None
+    return door.refuse_whole(head, data, default_headers)
+
+
 async def test_like_of_a_whole_request_is_refused_by_the_same_bytes_in_the_same_turn_alone() -> None:
     told, crowd = Told(), Crowd()
     door = Door(Turns(), lambda: 1.0, told.budget_s, told.note, crowd)
     slow, quick = (PLAIN.replace(b"/m/", b"/%b/" % name) for name in (b"slow", b"quick"))
     door.read()
     assert door.refuse_again(slow) is None
-    answer = door.refuse_whole(slow, [(b"date", b"now")])
+    answer = refuse_whole(door, slow, [(b"date", b"now")])
     assert answer is not None
     assert b"\r\ndate: now\r\n" in answer
     assert door.refuse_again(slow.replace(b"abc", b"xyz")) == answer
     other = slow.replace(b"X-A: b", b"X-A: c")
     assert [door.refuse_again(data) for data in (slow + b"x", slow[:-1], quick, other)] == [None] * 4
-    assert door.refuse_whole(other, []) is not None
+    assert refuse_whole(door, other, []) is not None
     assert [name for name, *_ in crowd.asked] == ["slow"]
     door.report()
     assert told.counts == [("http", {Criticality.NORMAL: 3})]
@@ -346,36 +353,6 @@ async def test_each_of_many_refusals_is_answered_and_counted_once(served: Served
     served.door.report()
     assert sum(sum(counts.values()) for _, counts in served.told.counts) == 4 * 5 + 2
     assert len(served.handlers.seen) == 5
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        PLAIN[:-1],
-        PLAIN + b"x",
-        PLAIN.replace(b"POST", b"GET"),
-        PLAIN.replace(b"/infer", b"/infer?a"),
-        PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        post(b"abc", "Connection: close"),
-        post(b"abc", "Content-Length: 3"),
-        post(b"abc", "Transfer-Encoding: chunked"),
-        post(b"abc", "Expect: 100-continue"),
-        post(b"abc", "no colon"),
-        post(b"abc", "na me: x"),
-        PLAIN.replace(b"Content-Length: 3", b"Content-Length: 3_0"),
-        PLAIN.replace(b"X-A: b", b"X-A: b\nTransfer-Encoding: chunked"),
-        PLAIN.replace(b"X-A: b", b"X-A: \x00"),
-        *[PLAIN.replace(b"/m/", part) for part in (b"/", b"//", b"/m n/", b"/m\n/", b"/\xff/")],
-    ],
-)
-def test_what_is_odd_is_left_to_the_parser(data: bytes) -> None:
-    assert whole_infer(data) is None
-
-
-def test_plain_request_is_read_at_a_glance() -> None:
-    found = whole_infer(PLAIN)
-    assert found is not None
-    assert found == (b"m", {b"host": b"x", b"content-length": b"3", b"x-a": b"b"})
 
 
 @pytest.mark.parametrize(

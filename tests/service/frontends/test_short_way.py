@@ -17,7 +17,7 @@ from service.frontends.sockets import bind, port_of
 from tests.service.frontends.connections import connected_to
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from service.api.asgi import Receive, Scope, Send
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_BODY_BYTES = 1 << 20
 READ_TIMEOUT_S = 1.0
 """Of servers that are to cut somebody off: longer than a busy machine takes for the first bytes of a connection."""
+EITHER_WAY = pytest.mark.parametrize("lines", [(), ("Connection: keep-alive",)], ids=["whole", "parsed"])
+"""Header lines with which a request in one piece is taken unparsed, and with which it is left to the parser."""
 
 
 @dataclass
@@ -112,13 +114,31 @@ async def ask(served: Served, data: bytes) -> tuple[bytes, bytes]:
         return await read_reply(reader)
 
 
-async def test_plain_infer_request_goes_the_short_way_with_its_path_headers_and_body(served: Served) -> None:
-    head, body = await ask(served, post(b"abc", "TELL: it"))
+@EITHER_WAY
+async def test_plain_infer_request_goes_the_short_way_with_its_path_headers_and_body(
+    served: Served, lines: Sequence[str]
+) -> None:
+    head, body = await ask(served, post(b"abc", "TELL: it", *lines))
     assert body == b"abc"
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"x-short: yes\r\n" in head
     assert b"date: " in head
     assert served.handlers.seen == [("/v2/models/m/infer", b"it")]
+
+
+@EITHER_WAY
+async def test_plain_request_in_one_piece_is_not_parsed_and_one_after_it_may_be(
+    served: Served, lines: Sequence[str]
+) -> None:
+    async with served.connected() as (reader, writer):
+        writer.write(post(b"abc", *lines))
+        assert (await read_reply(reader))[1] == b"abc"
+        (protocol,) = served.server._server.server_state.connections
+        assert hasattr(protocol, "url") == bool(lines)  # which the parser tells
+        for data in (b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", post(b"def"), post(b"ghi", *lines)):
+            writer.write(data)
+            await read_reply(reader)
+    assert len(served.handlers.seen) == 3
 
 
 LONG = {
@@ -168,17 +188,21 @@ async def test_pipelined_requests_are_answered_in_order_by_either_way(served: Se
     assert len(bodies) == len(requests)
 
 
-async def test_request_behind_one_that_waits_is_answered_after_it(served: Served) -> None:
+@EITHER_WAY
+async def test_request_behind_one_that_waits_is_answered_after_it(served: Served, lines: Sequence[str]) -> None:
     async with served.connected() as (reader, writer):
-        writer.write(post(b"wait") + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(post(b"wait", *lines))
         await served.handlers.entered.wait()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await writer.drain()
         served.handlers.go.set()
         assert [(await read_reply(reader))[1] for _ in range(2)] == [b"wait", b"long"]
 
 
-async def test_client_that_leaves_cancels_the_work(served: Served) -> None:
+@EITHER_WAY
+async def test_client_that_leaves_cancels_the_work(served: Served, lines: Sequence[str]) -> None:
     async with served.connected() as (_, writer):
-        writer.write(post(b"wait"))
+        writer.write(post(b"wait", *lines))
         await served.handlers.entered.wait()
     await served.handlers.left.wait()
 
@@ -197,9 +221,10 @@ async def test_connection_is_closed_when_the_client_asks_and_kept_when_not(serve
             assert (await read_reply(reader))[1] == b"more"
 
 
-async def test_refusal_that_closes_is_sent_whole_and_closes(served: Served) -> None:
+@EITHER_WAY
+async def test_refusal_that_closes_is_sent_whole_and_closes(served: Served, lines: Sequence[str]) -> None:
     async with served.connected() as (reader, writer):
-        writer.write(post(b"refuse"))
+        writer.write(post(b"refuse", *lines))
         head, body = await read_reply(reader)
         assert (head.split(b" ")[1], body, await reader.read()) == (b"413", b"no", b"")
 
@@ -212,9 +237,10 @@ async def test_body_that_never_ends_is_cut_off(impatient: Served) -> None:
     assert impatient.handlers.seen == []
 
 
-async def test_closing_finishes_what_is_inside(served: Served) -> None:
+@EITHER_WAY
+async def test_closing_finishes_what_is_inside(served: Served, lines: Sequence[str]) -> None:
     async with served.connected() as (reader, writer):
-        writer.write(post(b"wait"))
+        writer.write(post(b"wait", *lines))
         await served.handlers.entered.wait()
         closing = asyncio.create_task(served.server.close())
         await asyncio.sleep(0)
@@ -222,6 +248,20 @@ async def test_closing_finishes_what_is_inside(served: Served) -> None:
         assert (await read_reply(reader))[1] == b"wait"
         assert await reader.read() == b""
         await closing
+
+
+@pytest.mark.parametrize("data", [post(b"abc"), b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["whole", "parsed"])
+async def test_connection_on_which_only_an_empty_line_came_behind_an_answer_is_unused(
+    served: Served, data: bytes
+) -> None:
+    async with served.connected() as (reader, writer):
+        writer.write(data)
+        await read_reply(reader)
+        (protocol,) = served.server._server.server_state.connections
+        protocol.data_received(b"\r\n")
+        assert protocol._unused.is_set()  # type: ignore[union-attr] # our own kind of connection
+        protocol.data_received(b"P")
+        assert not protocol._unused.is_set()  # type: ignore[union-attr] # as above
 
 
 async def test_driver_runs_to_the_end_without_a_task_where_nothing_waits() -> None:

@@ -122,11 +122,14 @@ def test_turn_of_a_lane_is_a_share_of_a_run_where_sharing_is_cheaper() -> None:
     assert turns_s(costs(batch_gain=1.2), 2, 4)[0] == pytest.approx(0.030 * 2**1.2 + RUN_OVERHEAD_S)
 
 
-def test_turn_of_a_plan_is_counted_as_if_it_ran_alone() -> None:
+def test_turn_of_a_plan_is_a_share_of_its_first_run_and_second_stages_that_run_alone() -> None:
     found = costs((CASCADE,), ratios={"full": 0.5}, batch_gain=0.1)
     wanted = ("full", CASCADE.name, "distilled")
-    plan = found.ladder(wanted, 1).steps[1]
-    assert found.turns_s(found.ladder(wanted, 1), 1, together=8)[1] == pytest.approx(plan.cost_s + RUN_OVERHEAD_S)
+    ladder = found.ladder(wanted, 2)
+    first_s = (0.002 * 8**0.1 + RUN_OVERHEAD_S) / 4
+    second_s = CASCADE.escalated_ratio * (0.5 * 0.030 * 2**0.1 + RUN_OVERHEAD_S)
+    assert found.turns_s(ladder, 2, together=4)[1] == pytest.approx(first_s + second_s)
+    assert found.turns_s(ladder, 2, together=1)[1] == pytest.approx(ladder.steps[1].cost_s + RUN_OVERHEAD_S)
 
 
 def test_fastest_time_is_that_of_the_cheapest_candidate_whatever_its_place() -> None:

@@ -152,7 +152,7 @@ def test_arrivals_are_watched_only_where_asked_for_and_worth_it(
 def test_another_policy_keeps_the_rate_that_was_seen() -> None:
     standing = Standing()
     standing.watch_arrivals(tables(0.1), ModelPolicy(defers=True))
-    standing.arrived(1.0)
+    standing.arrived(1.0, 2.0)
     rate = standing.arrivals
     standing.watch_arrivals(tables(0.1), ModelPolicy(defers=True, weight=2.0))
     assert standing.arrivals is rate

@@ -32,7 +32,7 @@ def waiting(due_s: float, **fields: object) -> Waiting:
 
 def situation(lanes: int = 1, **fields: float) -> Situation:
     costs = Costs(TABLES, dict.fromkeys(TABLES, 1.0), {"full": 0.92, "distilled": 0.86})
-    return Situation(costs, 0.0, (0.0,) * lanes, MOST_ROWS, **fields)
+    return Situation(costs, 0.0, (0.0,) * lanes, MOST_ROWS, **fields)  # type: ignore[arg-type] # as above
 
 
 def stream(first_s: float, gap_s: float, count: int) -> list[Waiting]:
