@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
+import threading
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +129,6 @@ def _serve(parsed: argparse.Namespace) -> int:
     import uvloop
 
     from service.domain.errors import BackendFailed
-    from service.engine.lanes import is_any_lane_alive
     from service.engine.policy_reader import PolicyError
     from service.frontends.pyvoy import MissingFrontend
     from service.frontends.sockets import ListenError
@@ -135,18 +136,22 @@ def _serve(parsed: argparse.Namespace) -> int:
     from service.telemetry.logs import set_up_logs
 
     flags = {name: value for name, value in vars(parsed).items() if name not in ("run", "config")}
+    status, before = 0, set(threading.enumerate())
     try:
         settings = read_settings(flags, getattr(parsed, "config", None))
         set_up_logs(settings.log_level, settings.log_format)
         uvloop.run(serve(settings, _announce))
     except (SettingsError, PolicyError, ListenError, MissingFrontend, BackendFailed) as error:
         print(f"tiergate serve: {error}", file=sys.stderr)
-        return _CANNOT_START
-    if is_any_lane_alive():  # native code that goes on while the interpreter ends aborts the process
+        status = _CANNOT_START
+    # A run that hangs, of a lane or a shadow, or a model that loads: native code that comes back to an interpreter that
+    # has ended aborts the process.
+    if any(thread.daemon for thread in set(threading.enumerate()) - before):
         logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
-    return 0
+        with contextlib.suppress(OSError):  # whoever read has gone
+            sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _announce(addresses: Addresses) -> None:

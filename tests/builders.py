@@ -108,6 +108,29 @@ def sums_onnx(scale: float = 1.0) -> bytes:
     return onnx_model([helper.make_node("MatMul", ["x", "weight"], ["y"])], [weight])
 
 
+def many_nodes_onnx(turns: int) -> bytes:
+    """Return an ONNX file that computes the sum of each row, and then runs through two nodes so many times."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["sum"], ["same"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["sums"]),
+        helper.make_node("Loop", ["turns", "", "sums"], ["y"], body=body),
+    ]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [4, 1], [1.0] * 4)
+    return onnx_model(nodes, [weight, helper.make_tensor("turns", TensorProto.INT64, [], [turns])])
+
+
 def onnx_model(nodes: Sequence[Any], initializers: Sequence[Any] = (), **fields: Any) -> bytes:  # noqa: ANN401 - protobuf
     """Return an ONNX file from ``x [-1, 4]`` to ``y [-1, 1]`` with these nodes; ``fields`` go to the model."""
     graph = helper.make_graph(

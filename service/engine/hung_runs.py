@@ -73,7 +73,16 @@ class HungRuns:
 
 def waited_for_core_s(thread: int) -> float:
     """Return for how long a thread, by its native number, has waited for a core; 0 where the kernel does not say."""
+    return _schedule_s(thread, 1)
+
+
+def used_cpu_s(thread: int) -> float:
+    """Return how long a thread, by its native number, has computed; 0 where the kernel does not say."""
+    return _schedule_s(thread, 0)
+
+
+def _schedule_s(thread: int, field: int) -> float:
     try:
-        return int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1]) / 1e9
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[field]) / 1e9
     except (OSError, IndexError):
         return 0.0

@@ -45,7 +45,6 @@ _MOST_FAILURES_ALONE: Final = 2
 _MOST_LEFT_PER_LANE: Final = 2
 """Threads that hang; each may hold the memory of a run, and a core."""
 _LEAST_PRIORITY: Final = 19
-_THREAD_NAME: Final = "lane-"
 _ASKED_FROM_S: Final = 1e-4
 """Asking for a thread's CPU time takes half a microsecond, twice; shorter runs are charged the time on the clock."""
 
@@ -148,7 +147,7 @@ class Lanes:
         return call.result()
 
     def _thread(self, lane: Lane, core: int | None) -> threading.Thread:
-        return threading.Thread(target=self._serve, args=(lane, core), name=f"{_THREAD_NAME}{lane.number}", daemon=True)
+        return threading.Thread(target=self._serve, args=(lane, core), name=f"lane-{lane.number}", daemon=True)
 
     def _hire(self, lanes: Iterable[Lane]) -> None:
         """Start a thread for each of these lanes; the dispatcher's lock is held. Those of lanes that are gone go."""
@@ -229,11 +228,6 @@ def _traceparent(job: Job) -> str:
     """Return the header of the first traced request: one call has one parent."""
     traces = (ticket.request.trace for ticket in job.tickets)
     return next((trace.response_header for trace in traces if trace is not None), "")
-
-
-def is_any_lane_alive() -> bool:
-    """Tell whether a lane's thread still runs in this process, because its run hangs or took longer than ``close``."""
-    return any(thread.name.startswith(_THREAD_NAME) for thread in threading.enumerate())
 
 
 def _thread_s(job: Job) -> float | None:

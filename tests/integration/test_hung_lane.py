@@ -1,16 +1,20 @@
-"""A real run that does not come back: the gateway answers on, and ends when it is told to."""
+"""Real runs that do not come back: the gateway answers on, and ends when it is told to."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.builders import onnx_model, replace_file, write_model
-from tests.integration.gateway_process import ROOMY_MS, SUMS, running_gateway
+from tests.integration.gateway_process import ROOMY_MS, SUMS, running_gateway, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
 FOR_EVER = 1e12
 
 
-def looping_onnx() -> bytes:
-    """Return a file that sums each row, after as many turns of a loop as the largest input says."""
+def looping_onnx(*, always: bool = False) -> bytes:
+    """Return a file that sums each row, after as many turns of a loop as the largest input says, or for ever."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["sum"], ["same"])],
         "turn",
@@ -41,7 +45,10 @@ def looping_onnx() -> bytes:
         helper.make_node("Cast", ["largest"], ["turns"], to=TensorProto.INT64),
         helper.make_node("Loop", ["turns", "", "first"], ["y"], body=body),
     ]
-    return onnx_model(nodes, [numpy_helper.from_array(np.ones((4, 1), dtype=np.float32), "ones")])
+    if always:
+        nodes[2] = helper.make_node("Cast", ["for_ever"], ["turns"], to=TensorProto.INT64)
+    ones, for_ever = np.ones((4, 1), dtype=np.float32), np.array(FOR_EVER, dtype=np.float32)
+    return onnx_model(nodes, [numpy_helper.from_array(ones, "ones"), numpy_helper.from_array(for_ever, "for_ever")])
 
 
 def ask(gateway: GatewayProcess, value: float, **parameters: object) -> tuple[int, Any]:
@@ -69,3 +76,19 @@ def test_gateway_answers_on_when_a_run_hangs(tmp_path: Path) -> None:
         _, _, metrics = gateway.call("GET", "/metrics", where=gateway.admin)
         assert b'tiergate_lanes_replaced_total{model="sums",variant="full"} 2.0' in metrics
         assert gateway.stop() == 0
+
+
+def test_gateway_that_loads_a_variant_whose_runs_hang_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    replace_file(write_model(tmp_path / "repository", SUMS), "full", looping_onnx(always=True))
+    ports = [part for name in ("http", "grpc", "admin") for part in (f"--{name}-port", "0")]
+    command = [sys.executable, "-m", "service.cli", "serve", str(tmp_path / "repository"), *ports]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        seen = psutil.Process(process.pid)
+        try:  # until another thread than the first computes: the one that loads, in the first run of the variant
+            until(lambda: any(item.id != process.pid and item.user_time > 1.0 for item in seen.threads()))
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate()
+        finally:
+            if process.poll() is None:
+                process.kill()
+    assert (process.returncode, said) == (0, "")

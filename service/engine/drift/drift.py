@@ -163,6 +163,7 @@ class Drift:
         now_s = self._dispatcher.clock()
         if now_s - self._shared_s >= _SHARES_EVERY_S:
             elapsed_s, self._shared_s = now_s - self._shared_s, now_s
+            self.shadows.look()
             self.shadows.has_spare = self.idle_ratio() >= _LEAST_IDLE_RATIO
             self._for_each(_watch)
             if self._keeping.open_again():

@@ -7,7 +7,8 @@ no run is started while other programs keep the processors busy (``spare``).
 
 Its CPU time is rationed, with what comparing the answers takes elsewhere: what may be used is a share of all
 processors, saved up for half a second at most. Nothing waits for a run. A sample for which there is no time, no room or
-no variant in memory is dropped, and counted as what it is.
+no variant in memory is dropped, and counted as what it is. Runs that hang are broken off: a row on which a live run
+hung is as likely to be chosen as any other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from service.engine.backends.backend import Stop
 from service.engine.drift.spare import processors
+from service.engine.hung_runs import used_cpu_s
 from service.policy.pools import LOCAL
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ _MOST_BYTES: Final = 64 * 2**20
 _STALE_S: Final = 2.0
 _SAVED_S: Final = 0.5
 _NICE: Final = 19
+_HANGS_CPU_S: Final = 30.0
+"""The ration of one core for nearly an hour: whatever takes so long for one row is of no use, if it ever ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +101,8 @@ class Shadows:
         self._ration = Ration(cpu_ratio * processors(), clock())
         self._queue: SimpleQueue[Sample | None] = SimpleQueue()
         self._offered_bytes = self._taken_bytes = 0  # each is counted by one thread
+        self._is_closed = False
+        self._under_way = (Stop(), 0.0)  # of one sample, with the thread's CPU time when it was begun
         self._thread = threading.Thread(target=self._serve, name="shadows", daemon=True)
 
     def start(self) -> None:
@@ -103,10 +110,18 @@ class Shadows:
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """End the thread after the run that is under way; it is not waited for any longer than this."""
+        """End the thread, and break off what it runs; it is not waited for any longer than this."""
+        self._is_closed = True
         self._queue.put(None)
         if self._thread.is_alive():
+            self._under_way[0].set()
             self._thread.join(timeout_s)
+
+    def look(self) -> None:
+        """Break off what hangs; call it now and then, from any thread, while the shadows are open."""
+        stop, began_cpu_s = self._under_way
+        if used_cpu_s(self._thread.native_id or 0) - began_cpu_s > _HANGS_CPU_S:
+            stop.set()
 
     def offer(self, sample: Sample) -> bool:
         """Queue a sample, or count why not; never waits."""
@@ -143,6 +158,9 @@ class Shadows:
         self.scheduling = _step_back()
         counted_s = time.thread_time()
         while (sample := self._queue.get()) is not None:
+            self._under_way = (Stop(), counted_s)
+            if self._is_closed:  # read after: of this and ``close``, at least one sees what the other wrote
+                return
             self._taken_bytes += sample.size_bytes
             is_stale = self.clock() - sample.taken_s > _STALE_S
             _count(self._ended, sample, "stale" if is_stale else self._hindrance(sample) or self._compare(sample))
@@ -151,7 +169,7 @@ class Shadows:
 
     def _compare(self, sample: Sample) -> str:
         """Run what is missing of full's answer, of the judged variants' and of their witnesses'; return the outcome."""
-        full, model = full_of(sample.model), sample.model
+        full, model, stop = full_of(sample.model), sample.model, self._under_way[0]
         answers = {sample.variant: sample.outputs}
         try:
             for name in dict.fromkeys((full, *sample.judged)):
@@ -160,15 +178,15 @@ class Shadows:
                 backend: Backend | None = model.backends.get(name)  # what is held now: nothing is loaded for a shadow
                 if backend is None:
                     return "not_held"
-                answers[name] = backend.run(sample.inputs)
-            heard = _hear(sample, answers[full], answers)
+                answers[name] = backend.run(sample.inputs, stop)
+            heard = _hear(sample, answers[full], answers, stop)
         except Exception:  # noqa: BLE001 - the thread outlives whatever a backend raises
             return "failed"
         self.done.put(Compared(sample, answers[full], {name: answers[name] for name in sample.judged}, heard))
         return "compared"
 
 
-def _hear(sample: Sample, full: Answer, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+def _hear(sample: Sample, full: Answer, answers: Mapping[str, Answer], stop: Stop) -> dict[str, Answer]:
     """Return the answers of those who are to be asked about what differs from full, as far as they are in memory."""
     heard, summon = dict(answers), sample.summon
     if summon is None:
@@ -178,7 +196,7 @@ def _hear(sample: Sample, full: Answer, answers: Mapping[str, Answer]) -> dict[s
             backend = sample.model.backends.get(witness)
             if witness not in heard and backend is not None:
                 with suppress(Exception):  # who cannot speak must not keep what differs from full from being counted
-                    heard[witness] = backend.run(sample.inputs)
+                    heard[witness] = backend.run(sample.inputs, stop)
     return heard
 
 

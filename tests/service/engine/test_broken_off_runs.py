@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from service.domain.errors import BackendFailed, DeadlineExceeded, Draining
 from service.domain.inference import Knobs
@@ -19,7 +18,7 @@ from service.engine.backends.backend import Stop
 from service.engine.backends.onnx import OnnxBackend
 from service.engine.backends.stub import StubBackend
 from service.engine.hung_runs import LOOK_EVERY_S
-from tests.builders import make_request, make_variant, onnx_model, sums_onnx
+from tests.builders import make_request, make_variant, many_nodes_onnx, sums_onnx
 from tests.service.engine.cascading import SURE, Cascading
 from tests.service.engine.conftest import Gate
 
@@ -39,36 +38,13 @@ MANY_TURNS = 100_000_000
 PATIENT = Knobs(30.0)
 
 
-def many_nodes(turns: int) -> bytes:
-    """Return an ONNX file that computes the sum of each row, and then runs through two nodes so many times."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["sum"], ["same"])],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
-        ],
-    )
-    nodes = [
-        helper.make_node("MatMul", ["x", "weight"], ["sums"]),
-        helper.make_node("Loop", ["turns", "", "sums"], ["y"], body=body),
-    ]
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [4, 1], [1.0] * 4)
-    return onnx_model(nodes, [weight, helper.make_tensor("turns", TensorProto.INT64, [], [turns])])
-
-
 class LongRuns:
     """ONNX Runtime with runs that are not over before they are broken off; each moves the clock first."""
 
     is_steady = True
 
     def __init__(self, clock: ManualClock, took_s: float) -> None:
-        self._backend = OnnxBackend(many_nodes(MANY_TURNS), [X], [Y], {})
+        self._backend = OnnxBackend(many_nodes_onnx(MANY_TURNS), [X], [Y], {})
         self._clock = clock
         self.took_s = took_s
         self._begun = threading.Semaphore(0)
@@ -109,11 +85,11 @@ async def begin(bench: Bench, backend: LongRuns, knobs: Knobs = PATIENT) -> asyn
 
 
 def test_onnx_run_with_a_way_to_stop_is_as_any_other() -> None:
-    (outputs,) = OnnxBackend(many_nodes(3), [X], [Y], {}).run(INPUTS, Stop())
+    (outputs,) = OnnxBackend(many_nodes_onnx(3), [X], [Y], {}).run(INPUTS, Stop())
     assert outputs.tolist() == [[4.0]]
 
 
-@pytest.mark.parametrize("content", [sums_onnx(), many_nodes(3)])
+@pytest.mark.parametrize("content", [sums_onnx(), many_nodes_onnx(3)])
 def test_onnx_run_that_is_stopped_before_it_begins_ends_at_its_first_node(content: bytes) -> None:
     backend, stop = OnnxBackend(content, [X], [Y], {}), Stop()
     stop.set()

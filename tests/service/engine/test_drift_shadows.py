@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from service.domain.inference import Knobs
-from service.domain.tensors import Tensor
+from service.domain.tensors import Tensor, TensorSpec
+from service.engine.backends.onnx import OnnxBackend
+from service.engine.drift.drift import Drift
+from service.engine.drift.keeping import KeepingSettings
 from service.engine.drift.shadows import Compared, Ration, Shadows, full_of
 from service.engine.drift.spare import SpareTime, processors
 from service.engine.drift.taps import ModelTaps, Sample
-from tests.builders import make_request
+from tests.builders import make_request, many_nodes_onnx
 from tests.service.engine.conftest import Gate, ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from service.engine.backends.backend import Stop
     from service.engine.loaded import LoadedModel
     from tests.service.engine.conftest import Bench
 
@@ -97,6 +105,70 @@ async def test_stuck_shadow_run_holds_no_lane(bench: Bench, shadows: Shadows) ->
     assert all(not lane.is_busy for lane in bench.dispatcher.desk.lanes)
     gate.set()
     await compared(shadows)
+
+
+class Hanging(OnnxBackend):
+    """ONNX Runtime with runs that take days."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            many_nodes_onnx(10**12), [TensorSpec("x", "FP32", (-1, 4))], [TensorSpec("y", "FP32", (-1, 1))], {}
+        )
+        self.has_begun, self.has_ended = threading.Event(), threading.Event()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None) -> tuple[NDArray[Any], ...]:
+        self.has_begun.set()
+        try:
+            return super().run(inputs, stop)
+        finally:
+            self.has_ended.set()
+
+
+async def test_run_that_hangs_is_broken_off_and_the_next_one_is_made(
+    bench: Bench, shadows: Shadows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.model.backends = {**bench.stubs, "full": Hanging()}
+    shadows.start()
+    shadows.offer(sample_of(bench.model, bench.clock()))
+    shadows.look()  # half a minute of CPU time has not passed
+    assert shadows.counts("sums", "quantized")["failed"] == 0
+    monkeypatch.setattr("service.engine.drift.shadows._HANGS_CPU_S", 0.1)
+    while not shadows.counts("sums", "quantized")["failed"]:
+        await asyncio.sleep(0.01)
+        shadows.look()
+    bench.model.backends = bench.stubs
+    shadows.offer(sample_of(bench.model, bench.clock()))
+    await compared(shadows)
+
+
+async def test_watch_breaks_off_what_hangs(make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench(clock=time.perf_counter)
+    drift = Drift(bench.registry, bench.dispatcher, KeepingSettings(), time.time)
+    drift.idle_ratio = lambda: 1.0
+    hanging = Hanging()
+    bench.model.backends = {**bench.stubs, "full": hanging}
+    monkeypatch.setattr("service.engine.drift.shadows._HANGS_CPU_S", 0.1)
+    await drift.start()
+    try:
+        drift.shadows.offer(sample_of(bench.model, bench.clock()))
+        await asyncio.to_thread(hanging.has_ended.wait)
+    finally:
+        drift.close(LONGEST_S)
+
+
+async def test_run_that_hangs_ends_when_the_shadows_are_closed_and_no_other_begins(bench: Bench) -> None:
+    others = set(threading.enumerate())
+    shadows = Shadows(lambda: True, bench.clock, cpu_ratio=1.0)
+    hanging = Hanging()
+    bench.model.backends = {**bench.stubs, "full": hanging}
+    for _ in range(3):
+        shadows.offer(sample_of(bench.model, bench.clock()))
+    shadows.start()
+    hanging.has_begun.wait()
+    await asyncio.to_thread(shadows.close, LONGEST_S)
+    counts = shadows.counts("sums", "quantized")
+    assert counts["failed"] == sum(counts.values()) == 1
+    assert "shadows" not in [thread.name for thread in set(threading.enumerate()) - others]
 
 
 async def test_run_that_fails_is_counted_and_the_next_one_is_made(bench: Bench, shadows: Shadows) -> None:
