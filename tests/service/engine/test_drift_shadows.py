@@ -127,18 +127,20 @@ class Hanging(OnnxBackend):
 async def test_run_that_hangs_is_broken_off_and_the_next_one_is_made(
     bench: Bench, shadows: Shadows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.model.backends = {**bench.stubs, "full": Hanging()}
+    hanging = Hanging()
+    bench.model.backends = {**bench.stubs, "full": hanging}
     shadows.start()
     shadows.offer(sample_of(bench.model, bench.clock()))
+    hanging.has_begun.wait()
     shadows.look()  # half a minute of CPU time has not passed
-    assert shadows.counts("sums", "quantized")["failed"] == 0
+    assert not hanging.has_ended.is_set()
     monkeypatch.setattr("service.engine.drift.shadows._HANGS_CPU_S", 0.1)
-    while not shadows.counts("sums", "quantized")["failed"]:
-        await asyncio.sleep(0.01)
+    while not hanging.has_ended.wait(0.01):
         shadows.look()
     bench.model.backends = bench.stubs
     shadows.offer(sample_of(bench.model, bench.clock()))
     await compared(shadows)
+    assert shadows.counts("sums", "quantized")["failed"] == 1
 
 
 async def test_watch_breaks_off_what_hangs(make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
