@@ -7,6 +7,7 @@ clients send the header for pure JSON too.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from service.api.binary_codec import decode_raw, encode_raw
 from service.api.json_codec import WireInput, WireOutput, decode_parameters, decode_shape, decode_wire_request
 from service.api.json_data import decode_data, encode_data
 from service.api.knobs import decode_knobs
+from service.api.long_lists import STAND_IN, cut_out
 from service.api.names import check_request_id, shown
 from service.domain.errors import InvalidRequest, NotSupported
 from service.domain.inference import InferenceRequest, RequestedOutput
@@ -78,14 +80,20 @@ def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> I
         NotSupported: It asks for shared memory or classification.
     """
     if json_length is None:
-        said, raw = _read(body), _NOTHING
-    else:
-        text, raw = body[: check_json_length(json_length, body)], memoryview(body)[json_length:]
-        said = _read(text) if json_length > _MOST_KEPT_BYTES else _read_kept(bytes(text))
+        cut = cut_out(body)
+        if cut is not None:
+            with suppress(InvalidRequest):  # what is wrong is said of the request as it came
+                return _as_said(_read(cut.text), _NOTHING, head, cut.lists)
+        return _as_said(_read(body), _NOTHING, head)
+    text, raw = body[: check_json_length(json_length, body)], memoryview(body)[json_length:]
+    return _as_said(_read(text) if json_length > _MOST_KEPT_BYTES else _read_kept(bytes(text)), raw, head)
+
+
+def _as_said(said: _Said, raw: memoryview, head: RequestHead, lists: Sequence[bytes] = ()) -> InferenceRequest:
     return InferenceRequest(
         model=head.model,
         id=said.id or head.id,
-        inputs=_decode_inputs(said.inputs, raw),
+        inputs=_decode_inputs(said.inputs, raw, lists),
         version=head.version,
         outputs=said.outputs,
         binary_outputs=said.binary_outputs,
@@ -168,13 +176,18 @@ def _read_input(wire: WireInput, index: int) -> _Input:
     return _Input(wire.name, wire.datatype, shape, size, wire.data)
 
 
-def _decode_inputs(inputs: Sequence[_Input], raw: memoryview) -> tuple[Tensor, ...]:
+def _decode_inputs(inputs: Sequence[_Input], raw: memoryview, lists: Sequence[bytes]) -> tuple[Tensor, ...]:
+    """Read the data of the inputs: raw bytes, JSON, or one of the lists for which a stand-in was left in the JSON."""
     tensors = []
-    offset = 0
+    offset = found = 0
     for index, item in enumerate(inputs):
         size = item.size
         if size is None:
-            array = decode_data(bytes(item.data), item.datatype, item.shape, f"$.inputs[{index}].data")
+            text = bytes(item.data)
+            if found < len(lists) and text == STAND_IN:
+                text = lists[found]
+                found += 1
+            array = decode_data(text, item.datatype, item.shape, f"$.inputs[{index}].data")
         else:
             if size > len(raw) - offset:
                 message = (
@@ -185,6 +198,8 @@ def _decode_inputs(inputs: Sequence[_Input], raw: memoryview) -> tuple[Tensor, .
             array = decode_raw(item.name, item.datatype, item.shape, raw[offset : offset + size])
             offset += size
         tensors.append(Tensor(item.name, item.datatype, array))
+    if found != len(lists):
+        raise InvalidRequest("a long list is not the data of an input")
     if offset != len(raw):
         message = f"the request has {len(raw)} bytes of binary data; its inputs' binary_data_size sum to {offset}"
         raise InvalidRequest(message)

@@ -118,7 +118,7 @@ def _decode_numbers(
         raise _miscounted(f"at most {len(text) // 2}", count, shape, where[0])
     array, filled, start = np.empty(count, DTYPES[datatype]), 0, text.index(b"[") + 1
     end, floats = text.rindex(b"]"), _Floats() if datatype in _FLOATS else None
-    while start < end:
+    while True:
         comma = text.find(b",", start + _PIECE, end)
         stop = end if comma < 0 else comma
         part = b"[%b]" % text[start:stop]
@@ -127,8 +127,12 @@ def _decode_numbers(
             piece = _decode_piece(part, datatype, filled, where)
         if filled + len(piece) > count:
             raise _miscounted(f"more than {count}", count, shape, where[0])
+        if not len(piece) and (filled or comma >= 0):
+            raise InvalidRequest(f"{where[0]}: a comma has no element on one of its sides")
         array[filled : filled + len(piece)] = piece
         filled += len(piece)
+        if comma < 0:
+            break
         start = stop + 1
     _check_count(filled, count, shape, where[0])
     return array.reshape(shape)
