@@ -36,7 +36,7 @@ def cut_out(text: bytes) -> Cut | None:
     rest: list[bytes] = []
     lists: list[bytes] = []
     kept = place = 0
-    quote = -1
+    quote, view = -1, memoryview(text)  # a slice of it copies nothing
     for _ in range(_MOST_LOOKS):
         start = text.find(b"[", place)
         if start < 0:
@@ -47,9 +47,12 @@ def cut_out(text: bytes) -> Cut | None:
         brace = text.find(b"}", start, quote)
         place = quote if brace < 0 else brace
         end = text.rfind(b"]", start, place) + 1
-        if end - start > _LEAST_BYTES and _is_tidy(text[start:end]):
+        if end - start <= _LEAST_BYTES:
+            continue
+        found = bytes(view[start:end])
+        if _is_tidy(found):
             rest += (text[kept:start], STAND_IN)
-            lists.append(bytes(text[start:end]))
+            lists.append(found)
             kept = end
     if not lists or any(STAND_IN in part for part in (*rest[::2], text[kept:])):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -84,6 +84,12 @@ def test_lists_of_several_inputs_are_each_their_own() -> None:
     ]
     found = read(json.dumps({"inputs": tensors, "id": "[1, 2"}).encode())
     assert [(name, data[0], data[-1]) for name, _, _, data in found] == [("a", 0, 7999), ("b", 1, 8000), ("c", 2, 8001)]
+
+
+@pytest.mark.usefixtures("never_as_it_came")
+def test_body_that_came_in_pieces_is_read_as_any_other() -> None:
+    body = body_of(NUMBERS, [8000], "FP64")
+    assert read(cast("bytes", bytearray(body))) == read(body)
 
 
 def test_list_of_a_short_request_stays_in_place() -> None:
