@@ -158,4 +158,6 @@ def narrow(ticket: Ticket, variants: Collection[str]) -> bool:
     left = ticket.model.without(ticket.waiting.candidates, variants)
     if left and len(left) < len(ticket.waiting.candidates):
         ticket.waiting = replace(ticket.waiting, candidates=left)
+        if ticket.is_queued:
+            ticket.model.queue.renew(ticket)
     return bool(left)

@@ -9,19 +9,16 @@ Nothing here locks, and time is an argument; who shares a queue between threads 
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
+import math
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from service.domain.inference import Criticality
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from service.policy.situation import Waiting
-
-_ORDER = attrgetter("order")
 
 
 class Entry(Protocol):
@@ -44,27 +41,6 @@ class Entry(Protocol):
 E = TypeVar("E", bound=Entry)
 
 
-class _View(Sequence["Waiting"]):
-    """What scheduling looks at, entry by entry: it looks at a few of many."""
-
-    __slots__ = ("_entries",)
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, position: int) -> Waiting: ...
-    @overload
-    def __getitem__(self, position: slice) -> Sequence[Waiting]: ...
-    def __getitem__(self, position: int | slice) -> Waiting | Sequence[Waiting]:
-        if type(position) is not int and isinstance(position, slice):  # the first is quicker told
-            return [entry.waiting for entry in self._entries[position]]
-        return self._entries[position].waiting
-
-
 class DeadlineQueue(Generic[E]):
     """The waiting entries of one model in service order, and how much work they are at the least.
 
@@ -73,7 +49,10 @@ class DeadlineQueue(Generic[E]):
 
     def __init__(self) -> None:
         """Start empty."""
+        # The same places in all three: a decision looks at what waits, a search at the order, and each at many.
         self._entries: list[E] = []
+        self._waiting: list[Waiting] = []
+        self._orders: list[tuple[bool, int, float, int]] = []
         self._arrivals = 0
         # By criticality: the entries not set aside as late, and their work.
         self._timely = [0, 0, 0]
@@ -109,7 +88,7 @@ class DeadlineQueue(Generic[E]):
 
     @property
     def _lowest_late(self) -> int:
-        if not self._entries or not self._entries[-1].order[0]:
+        if not self._orders or not self._orders[-1][0]:
             return -1
         return min(self._entries[-1].criticality + 1, int(Criticality.SHEDDABLE))
 
@@ -118,7 +97,7 @@ class DeadlineQueue(Generic[E]):
         self._arrivals += 1
         entry.order = (is_late, entry.criticality, entry.waiting.due_s, self._arrivals)
         entry.is_queued = True
-        insort(self._entries, entry, key=_ORDER)
+        self._insert(entry)
         if not is_late:
             self._timely[entry.criticality] += 1
             self._work_s[entry.criticality] += _least_work_s(entry)
@@ -130,12 +109,16 @@ class DeadlineQueue(Generic[E]):
         if not entry.is_queued:
             return False
         entry.is_queued = False
-        del self._entries[bisect_left(self._entries, entry.order, key=_ORDER)]  # orders are unique
+        self._pop(bisect_left(self._orders, entry.order))  # orders are unique
         if not entry.order[0]:
             self._forget_timely(entry)
         else:
             self.late_work_s = self.late_work_s - _least_work_s(entry) if self._lowest_late >= 0 else 0.0
         return True
+
+    def renew(self, entry: E) -> None:
+        """Look again at what an entry waits for, which has changed; its order and its work have not."""
+        self._waiting[bisect_left(self._orders, entry.order)] = entry.waiting
 
     def set_late_aside(self, now_s: float) -> int:
         """Move first entries that even their fastest candidate cannot finish by the due moment behind all others.
@@ -149,9 +132,9 @@ class DeadlineQueue(Generic[E]):
                 entry = self._entries[start]
                 if now_s + entry.fastest_s <= entry.waiting.due_s:
                     break
-                self._forget_timely(self._entries.pop(start))
+                self._forget_timely(self._pop(start))
                 entry.order = (True, *entry.order[1:])
-                insort(self._entries, entry, key=_ORDER)
+                self._insert(entry)
                 self.late_work_s += _least_work_s(entry)
                 count += entry.waiting.kept_level is None
             start += self._timely[criticality]
@@ -173,8 +156,8 @@ class DeadlineQueue(Generic[E]):
         return self.take(tuple(range(len(self._entries))))
 
     def waiting(self) -> Sequence[Waiting]:
-        """Return the entries as scheduling sees them: a view, valid until the queue changes."""
-        return _View(self._entries)
+        """Return the entries as scheduling sees them: they change with the queue, and nobody else changes them."""
+        return self._waiting
 
     def work_s(self, criticality: int) -> float:
         """Return the compute, at the fastest variants, of the timely entries at least as important."""
@@ -182,13 +165,23 @@ class DeadlineQueue(Generic[E]):
 
     def work_before_s(self, criticality: int, due_s: float) -> float:
         """Return the compute, at the fastest variants, of the timely entries that are served before such a newcomer."""
-        entries, work_s = self._entries, self._work_s
-        start = bisect_left(entries, (False, criticality), key=_ORDER)
-        place = bisect_left(entries, (False, criticality, due_s, self._arrivals + 1), key=_ORDER)
-        end = bisect_left(entries, (False, criticality + 1), key=_ORDER)
+        entries, orders, work_s = self._entries, self._orders, self._work_s
+        start = bisect_left(orders, (False, criticality, -math.inf, 0))
+        place = bisect_left(orders, (False, criticality, due_s, self._arrivals + 1))
+        end = bisect_left(orders, (False, criticality + 1, -math.inf, 0))
         if place - start <= end - place:  # the shorter side is summed: most newcomers come near an end
             return sum(work_s[:criticality]) + sum([_least_work_s(entry) for entry in entries[start:place]])
         return max(0.0, sum(work_s[: criticality + 1]) - sum([_least_work_s(entry) for entry in entries[place:end]]))
+
+    def _insert(self, entry: E) -> None:
+        place = bisect_left(self._orders, entry.order)
+        self._orders.insert(place, entry.order)
+        self._entries.insert(place, entry)
+        self._waiting.insert(place, entry.waiting)
+
+    def _pop(self, place: int) -> E:
+        del self._orders[place], self._waiting[place]
+        return self._entries.pop(place)
 
     def _forget_timely(self, entry: E) -> None:
         self._timely[entry.criticality] -= 1
