@@ -115,7 +115,9 @@ def level_of_alike(queue: Sequence[Waiting], head: int, turns_s: Sequence[float]
             if possible <= ahead:
                 lost += min(since, ahead + 1 - possible)
                 continue
-        while turn_s * (ahead + 1) > most_s or _turns(slack_s, turn_s, free) <= ahead:
+        while turn_s * (ahead + lanes) > spare_s and (
+            turn_s * (ahead + 1) > most_s or _turns(slack_s, turn_s, free) <= ahead
+        ):
             index += 1
             turn_s = turns_s[index]
         if turn_s == fastest_s:
