@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -20,6 +18,7 @@ from service.api.http_app import HttpApp
 from service.api.policy_routes import policy_routes
 from service.bento_store import repository_folder
 from service.engine.catalog import Identity, Parts
+from service.engine.daemon_work import in_daemon_thread
 from service.engine.dataplane import DataPlane
 from service.engine.decisions import Decisions
 from service.engine.dispatcher import Dispatcher
@@ -133,7 +132,7 @@ class Gateway:
         """
         if self._remotes is not None:
             self._remotes.start(self.registry.all)
-        await _in_daemon_thread(self.registry.load_all)
+        await in_daemon_thread(self.registry.load_all)
         # What is loaded now lives until the end: looking through it again and again would only stall requests.
         gc.collect()
         gc.freeze()
@@ -236,25 +235,6 @@ class Gateway:
         return GrpcAsgiApp(
             self.plane, max_body_bytes=limit, on_refused=self.note_refusal, tracing=self._observing.tracing
         )
-
-
-async def _in_daemon_thread(work: Callable[[], None]) -> None:
-    """Do blocking work that must not keep the process alive when it is told to end meanwhile."""
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the work is awaited
-            failures.append(error)
-        with contextlib.suppress(RuntimeError):  # the loop is gone when the process was told to end
-            loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=run, name="loading", daemon=True).start()
-    await done.wait()
-    if failures:
-        raise failures[0]
 
 
 def _cores(settings: Settings) -> list[int | None]:

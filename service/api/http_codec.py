@@ -20,7 +20,7 @@ from service.api.json_data import decode_data, encode_data
 from service.api.knobs import decode_knobs
 from service.api.long_lists import STAND_IN, cut_out
 from service.api.names import check_request_id, shown
-from service.domain.errors import InvalidRequest, NotSupported
+from service.domain.errors import InvalidRequest, NotSupported, TiergateError
 from service.domain.inference import InferenceRequest, RequestedOutput
 from service.domain.tensors import Tensor, dtype_of, element_count
 
@@ -82,7 +82,7 @@ def decode_request(body: bytes, json_length: int | None, head: RequestHead) -> I
     if json_length is None:
         cut = cut_out(body)
         if cut is not None:
-            with suppress(InvalidRequest):  # what is wrong is said of the request as it came
+            with suppress(TiergateError):  # what is wrong is said of the request as it came
                 return _as_said(_read(cut.text), _NOTHING, head, cut.lists)
         return _as_said(_read(body), _NOTHING, head)
     text, raw = body[: check_json_length(json_length, body)], memoryview(body)[json_length:]

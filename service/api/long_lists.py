@@ -17,6 +17,8 @@ STAND_IN: Final = b"[33550336e-77]"
 """Whoever sends just this gets an answer too, from the request as it came."""
 
 _LEAST_BYTES: Final = 1 << 14
+_PIECE: Final = 1 << 16
+_MOST_DEPTH: Final = 32
 _MOST_LOOKS: Final = 64
 """For a list's end; a request with more quotes than that before its numbers is not looked through."""
 
@@ -60,13 +62,20 @@ def cut_out(text: bytes) -> Cut | None:
 
 
 def _is_tidy(text: bytes) -> bool:
-    """Tell whether nothing but commas stands between the lists of a list, as whoever reads nested data relies on."""
+    """Tell whether nothing but commas stands between the lists of a list, as whoever reads nested data relies on.
+
+    Deep nesting is not tidy either. It is looked at in pieces, so that memory stays small.
+    """
     if text.find(b"[", 1) < 0:
         return True
-    characters = np.frombuffer(text, np.uint8)
-    openings = np.flatnonzero(characters == ord("["))[1:]
-    before = characters[openings - 1]
-    is_spaced = (before == ord(" ")) & (characters[openings - 2] == ord(","))
-    after = characters[np.flatnonzero(characters == ord("]"))[:-1] + 1]
-    is_opened_well = is_spaced | (before == ord(",")) | (before == ord("["))
-    return bool(is_opened_well.all() and ((after == ord(",")) | (after == ord("]"))).all())
+    if b"[" * _MOST_DEPTH in text:
+        return False
+    for start in range(0, len(text) - 1, _PIECE):
+        piece = np.frombuffer(text, np.uint8, min(_PIECE + 2, len(text) - start), start)
+        opens = piece == ord("[")
+        closes, commas = piece == ord("]"), piece == ord(",")
+        may_open = opens[1:-1] | commas[1:-1] | ((piece[1:-1] == ord(" ")) & commas[:-2])
+        may_close = closes[1:] | commas[1:]
+        if (opens[2:] & ~may_open).any() or (closes[:-1] & ~may_close).any():
+            return False
+    return True

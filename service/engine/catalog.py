@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from service.domain.descriptions import Artifact, CandidateReport, RouteExplanation, ServerInfo
 from service.domain.errors import ModelNotReady, VariantNotFound
+from service.engine.daemon_work import in_daemon_thread
 from service.engine.decisions import Decisions
 from service.policy.latency import Handover
 from service.policy.routing import name_reason
@@ -189,7 +190,7 @@ class Catalog:
         Raises:
             ModelNotFound, ModelNotReady: There is none, or it is broken; what was loaded stays.
         """
-        await asyncio.to_thread(self._registry.load, model)
+        await in_daemon_thread(partial(self._registry.load, model))
 
     async def unload_model(self, model: str) -> None:
         """Forget a model; what it is computing is finished.
@@ -197,7 +198,7 @@ class Catalog:
         Raises:
             ModelNotFound: It is not loaded.
         """
-        await asyncio.to_thread(self._registry.unload, model)  # waits where another model is being loaded
+        await in_daemon_thread(partial(self._registry.unload, model))  # waits where another model is being loaded
 
     def _idle_s(self, loaded: LoadedModel, variant: str, cost_s: float, rows: int = 1) -> float:
         """Return the time of a run on an idle machine with the hand-over around it."""

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from service.domain.errors import InvalidRequest, PolicyChanged, PolicyNotKept
 from service.domain.policy_changes import policy_changes
 from service.domain.policy_text import Replacement
+from service.engine.daemon_work import in_daemon_thread
 from service.engine.policy_reader import PolicyError, parse_policy, read_policy, write_policy
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class PolicyInForce:
             raise PolicyError("the policy does not fit the models", problems)
 
     async def _swap(self, text: PolicyText) -> Replacement:
-        prepared = await asyncio.to_thread(self._registry.prepare_policy, text.policy)
+        prepared = await in_daemon_thread(partial(self._registry.prepare_policy, text.policy))
         with self._dispatcher.deciding:
             self._registry.apply_policy(text.policy, prepared)
         changes = tuple(map(str, policy_changes(self.text.policy, text.policy)))

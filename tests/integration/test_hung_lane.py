@@ -78,17 +78,35 @@ def test_gateway_answers_on_when_a_run_hangs(tmp_path: Path) -> None:
         assert gateway.stop() == 0
 
 
+def is_computing(process: psutil.Process, before_s: float = 0.0) -> bool:
+    """Tell whether another thread than the first computes: the one that loads, in the first run of a variant."""
+    return sum(item.user_time for item in process.threads() if item.id != process.pid) > before_s + 1.0
+
+
 def test_gateway_that_loads_a_variant_whose_runs_hang_ends_when_it_is_told_to(tmp_path: Path) -> None:
     replace_file(write_model(tmp_path / "repository", SUMS), "full", looping_onnx(always=True))
     ports = [part for name in ("http", "grpc", "admin") for part in (f"--{name}-port", "0")]
     command = [sys.executable, "-m", "service.cli", "serve", str(tmp_path / "repository"), *ports]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         seen = psutil.Process(process.pid)
-        try:  # until another thread than the first computes: the one that loads, in the first run of the variant
-            until(lambda: any(item.id != process.pid and item.user_time > 1.0 for item in seen.threads()))
+        try:
+            until(lambda: is_computing(seen))
             process.send_signal(signal.SIGTERM)
             _, said = process.communicate()
         finally:
             if process.poll() is None:
                 process.kill()
     assert (process.returncode, said) == (0, "")
+
+
+def test_gateway_that_loads_a_new_version_whose_runs_hang_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "repository", SUMS)
+    with running_gateway(tmp_path / "repository", "--drain-timeout-s", "0.5") as gateway:
+        replace_file(folder, "full", looping_onnx(always=True))
+        seen = psutil.Process(gateway.process.pid)
+        before_s = sum(item.user_time for item in seen.threads() if item.id != seen.pid)
+        connection = http.client.HTTPConnection(gateway.admin)
+        connection.request("POST", "/v2/repository/models/sums/load")
+        until(lambda: is_computing(seen, before_s))
+        assert gateway.stop() == 0
+        connection.close()

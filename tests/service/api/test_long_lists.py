@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 NUMBERS = [round(0.001 * number, 3) for number in range(8000)]
 SEEDS = range(8)
 CHANGES = 400
+CLASSES = [{"name": "y", "parameters": {"classification": 3}}]
 CHARACTERS = '[]{},:"\\ \n0123456789.-+eE_tfn'
 SHORT = (
     '{"inputs":[{"name":"x","shape":[2,3],"datatype":"FP32","data":[1.5,2,3,4,5,6e1]}]}',
@@ -92,6 +94,18 @@ def test_body_that_came_in_pieces_is_read_as_any_other() -> None:
     assert read(cast("bytes", bytearray(body))) == read(body)
 
 
+@pytest.mark.parametrize("data", [b"[" * (1 << 21), b"[]" * (1 << 20), b"[" + b"],[" * (1 << 19) + b"]"])
+def test_memory_stays_a_small_multiple_of_hostile_text(data: bytes) -> None:
+    body = body_of([], [1]).replace(b"[]", data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            read(body)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
 def test_list_of_a_short_request_stays_in_place() -> None:
     assert cut_out(body_of(NUMBERS[:1000], [1000])) is None
 
@@ -118,6 +132,9 @@ def test_request_that_has_the_stand_in_itself_is_read_as_it_came() -> None:
         (body_of([*NUMBERS, 1e39], [8001]), r"\$\.inputs\[0\]\.data\[8000\]"),
         (body_of(NUMBERS, [8000]).replace(b'"data"', b'"data": [1], "data"'), "twice in one object"),
         (body_of(NUMBERS, [8000], "FP16"), "FP16 cannot travel in JSON"),
+        (body_of(NUMBERS, [8000], outputs=CLASSES).replace(b"]}]", b",]}]", 1), "malformed"),
+        (body_of(NUMBERS, [8000], "BYTES").replace(b"]}]", b" " * (9 << 20) + b",]}]"), "malformed"),
+        (body_of([], [1]).replace(b"[]", b"[" * 20 + b"1" * 20_000 + b"]" * 20), "got `array`"),
     ],
 )
 def test_what_is_wrong_is_said_of_the_request_as_it_came(
